@@ -1,0 +1,13 @@
+"""keras_edgeq: quantize a Keras model for the edge, and know what the device will compute.
+
+    import keras_edgeq as eq
+
+    sim = eq.quantize(model, calibration, profile="litert_int8")
+    sim.compile(loss=loss, metrics=["accuracy"]); sim.evaluate(test)
+    report = eq.export(sim, "out/", formats=["tflite", "onnx"], verify=test_x)
+"""
+
+from keras_edgeq.quantize import quantize
+
+__version__ = "0.1.0"
+__all__ = ["quantize"]

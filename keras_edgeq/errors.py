@@ -1,0 +1,25 @@
+"""The errors a user can meet; each message says what was given, what is allowed and what to do."""
+
+
+class EdgeqError(ValueError):
+    """Base of every error that keras_edgeq raises on purpose."""
+
+
+class UnsupportedModelError(EdgeqError):
+    """The model is not a built functional or Sequential `tf_keras` model."""
+
+
+class CalibrationDataError(EdgeqError):
+    """The data does not fit the model: wrong shape or names, NaN, or nothing at all."""
+
+
+class ProfileError(EdgeqError):
+    """A target profile is unknown, malformed or asks for something that is not there."""
+
+
+class EncodingsError(EdgeqError):
+    """An encodings file is malformed or does not match the sim."""
+
+
+class ExportError(EdgeqError):
+    """An artifact cannot be written; nothing was left behind."""

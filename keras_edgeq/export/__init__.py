@@ -1,0 +1,1 @@
+"""One sim, the same scales in every format."""

@@ -1,0 +1,96 @@
+"""The one file that touches private tf_keras members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from tf_keras.src.engine import functional as _functional
+from tf_keras.src.engine import node as _node
+from tf_keras.src.layers.core import tf_op_layer as _tf_op_layer
+
+Functional = _functional.Functional
+KerasNode = _node.Node
+OP_LAYERS = (_tf_op_layer.TFOpLambda, _tf_op_layer.ClassMethod, _tf_op_layer.InstanceProperty)
+
+
+def is_graph_model(model: Any) -> bool:
+    """Tell whether `model` is a functional or a built Sequential model."""
+    return isinstance(model, tf_keras.Model) and bool(getattr(model, "_is_graph_network", False))
+
+
+def ordered_nodes(model: tf_keras.Model) -> list[KerasNode]:
+    """Return the calls that make up `model` in topological order, inputs first."""
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def call_numbers(model: tf_keras.Model) -> dict[int, int]:
+    """Map `id(node)` to the number of that call among the calls of its layer in `model`."""
+    inside = {id(node) for node in ordered_nodes(model)}
+    numbers = {}
+    for layer in model.layers:
+        calls = [node for node in layer._inbound_nodes if id(node) in inside]
+        numbers.update({id(node): number for number, node in enumerate(calls)})
+    return numbers
+
+
+def is_keras_tensor(value: Any) -> bool:
+    """Tell whether `value` is a symbolic tensor of a functional model."""
+    return hasattr(value, "_keras_history")
+
+
+def arguments(node: KerasNode, values: dict[int, Any]) -> tuple[tuple, dict]:
+    """Return the call's arguments with every symbolic tensor exchanged for its value."""
+
+    def value(leaf):
+        return values[id(leaf)] if is_keras_tensor(leaf) else leaf
+
+    return tf.nest.map_structure(value, (tuple(node.call_args), dict(node.call_kwargs)))
+
+
+def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:
+    """Return the layer, the call and the output index that made a symbolic tensor."""
+    history = tensor._keras_history
+    return history.layer, history.layer._inbound_nodes[history.node_index], history.tensor_index
+
+
+def structured_inputs(model: tf_keras.Model) -> Any:
+    """Return the symbolic inputs in the structure the user gave."""
+    return model._nested_inputs
+
+
+def structured_outputs(model: tf_keras.Model) -> Any:
+    """Return the symbolic outputs in the structure the user gave."""
+    return model._nested_outputs
+
+
+def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
+    """Return the TensorFlow symbol of an op layer (`"math.add"`), None for other layers."""
+    if isinstance(layer, _tf_op_layer.TFOpLambda):
+        return layer.symbol
+    if isinstance(layer, OP_LAYERS):
+        return layer.get_config().get("method_name") or layer.get_config().get("attr_name")
+    return None
+
+
+def op_layer(function: Any, name: str) -> tf_keras.layers.Layer:
+    """Return a layer that applies a public TensorFlow function, as Keras makes for `x + y`."""
+    return _tf_op_layer.TFOpLambda(function, name=name)
+
+
+def training_argument(layer: tf_keras.layers.Layer) -> bool:
+    """Tell whether the layer's `call` takes `training`."""
+    return bool(layer._expects_training_arg)
+
+
+def overrides_call(model: tf_keras.Model) -> bool:
+    """Tell whether a functional model's class computes something else than its graph."""
+    own = type(model).call
+    return own not in (_functional.Functional.call, tf_keras.Sequential.call, tf_keras.Model.call)
+
+
+def flat_inputs(model: tf_keras.Model, inputs: Any) -> list[Any]:
+    """Return what a nested model is called on, in the order of its `inputs`."""
+    return model._flatten_to_reference_inputs(inputs)

@@ -1,0 +1,174 @@
+"""Run a functional model node by node, or make a new one that way.
+
+`replay` is the walk. `rebuild` walks on symbolic tensors and so makes a model; the exporters, the
+calibration and the comparison with an artifact walk on real ones. Nothing here touches the model
+it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.spec.tensor_ref import TensorRef
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer inside a model."""
+
+    layer: Any
+    number: int
+    node: Any
+
+    def output_ref(self, index: int = 0) -> TensorRef:
+        """Name the call's output."""
+        return TensorRef(self.layer.name, "output", self.number, index)
+
+    def input_ref(self, index: int = 0) -> TensorRef:
+        """Name the call's input."""
+        return TensorRef(self.layer.name, "input", self.number, index)
+
+
+def calls(model: tf_keras.Model) -> list[Call]:
+    """Return the calls of `model` in topological order, input layers included."""
+    numbers = keras_compat.call_numbers(model)
+    return [Call(n.layer, numbers[id(n)], n) for n in keras_compat.ordered_nodes(model)]
+
+
+def replay(model: tf_keras.Model, inputs: Any, on_call: Callable[[Call, tuple, dict], Any]) -> Any:
+    """Walk `model` in topological order and return its outputs.
+
+    Args:
+        model: a functional or Sequential model.
+        inputs: tensors (real or symbolic) in the order of `model.inputs`.
+        on_call: `(call, args, kwargs) -> outputs`; usually `call.layer(*args, **kwargs)` and more.
+    """
+    flat = tf.nest.flatten(inputs)
+    values = {id(k): v for k, v in zip(model.inputs, flat, strict=True)}
+    for call in calls(model):
+        if call.node.is_input:
+            continue
+        args, kwargs = keras_compat.arguments(call.node, values)
+        outputs = tf.nest.flatten(on_call(call, args, kwargs))
+        symbols = tf.nest.flatten(call.node.outputs)
+        values.update({id(k): v for k, v in zip(symbols, outputs, strict=True)})
+    return tf.nest.map_structure(
+        lambda k: values[id(k)], keras_compat.structured_outputs(model)
+    )
+
+
+def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
+    """Call the layer as the model does."""
+    return call.layer(*args, **kwargs)
+
+
+def run(model: tf_keras.Model, inputs: Any) -> Any:
+    """Compute the model in inference mode, node by node."""
+
+    def on_call(call, args, kwargs):
+        if keras_compat.training_argument(call.layer):
+            kwargs = {**kwargs, "training": False}
+        return call.layer(*args, **kwargs)
+
+    return replay(model, inputs, on_call)
+
+
+def clone(layer: Any, **changes: Any) -> Any:
+    """Return a fresh, unbuilt layer with the same configuration but for `changes`."""
+    return layer.__class__.from_config({**layer.get_config(), **changes})
+
+
+def fresh_inputs(model: tf_keras.Model) -> list[Any]:
+    """Return new symbolic inputs like the model's, in the order of `model.inputs`."""
+    layers = [keras_compat.producer(tensor)[0] for tensor in model.inputs]
+    return [layer.__class__.from_config(layer.get_config()).output for layer in layers]
+
+
+def rebuild(
+    model: tf_keras.Model,
+    on_layer: Callable[[Any], Any | None] | None = None,
+    on_output: Callable[[TensorRef, Any], Any] | None = None,
+    on_input: Callable[[TensorRef, Any], Any] | None = None,
+    on_call: Callable[[Call, Any, tuple, dict], Any] | None = None,
+    make: Callable[..., tf_keras.Model] | None = None,
+) -> tf_keras.Model:
+    """Return a new model: every structural change of the package goes through here.
+
+    Args:
+        model: the model to copy; it is not changed.
+        on_layer: `layer -> replacement` (a layer, or a function on tensors), None to copy it with
+            its weights. Asked once per layer, so shared layers stay shared.
+        on_output: `(ref, tensor) -> tensor` on every output of every call and on model inputs.
+        on_input: `(ref, tensor) -> tensor` on every tensor that a call consumes.
+        on_call: `(call, replacement, args, kwargs) -> outputs`, to call a replacement otherwise.
+        make: builds the result from `inputs=`, `outputs=`, `name=`; default `tf_keras.Model`.
+
+    Returns:
+        The new model; same input and output structure, names and weights where nothing was asked.
+    """
+    replacements: dict[int, Any] = {}
+    copies: list[tuple[Any, Any]] = []
+
+    def replacement(layer):
+        if id(layer) not in replacements:
+            new = on_layer(layer) if on_layer else None
+            if new is None:
+                new = clone(layer)
+                copies.append((layer, new))
+            replacements[id(layer)] = new
+        return replacements[id(layer)]
+
+    def visit(call, args, kwargs):
+        if on_input is not None:
+            args, kwargs = _map_consumed(call, on_input, args, kwargs)
+        new = replacement(call.layer)
+        outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)
+        return _map_outputs(call, on_output, outputs)
+
+    inputs = fresh_inputs(model)
+    fed = inputs
+    if on_output is not None:
+        names = [keras_compat.producer(tensor)[0].name for tensor in model.inputs]
+        fed = [on_output(TensorRef(n), t) for n, t in zip(names, inputs, strict=True)]
+    outputs = replay(model, fed, visit)
+    structure = keras_compat.structured_inputs(model)
+    result = (make or tf_keras.Model)(
+        inputs=tf.nest.pack_sequence_as(structure, inputs), outputs=outputs, name=model.name
+    )
+    for old, new in copies:
+        copy_weights(old, new)
+    return result
+
+
+def copy_weights(old: Any, new: Any) -> None:
+    """Give `new` the values of `old`, where it has any."""
+    if old.weights:
+        new.set_weights(old.get_weights())
+
+
+def _map_consumed(call, on_input, args, kwargs):
+    """Apply `on_input` to the symbolic tensors among the arguments, numbered in order."""
+    count = 0
+
+    def change(original, value):
+        nonlocal count
+        if not keras_compat.is_keras_tensor(original):
+            return value
+        count += 1
+        return on_input(call.input_ref(count - 1), value)
+
+    originals = (tuple(call.node.call_args), dict(call.node.call_kwargs))
+    return tf.nest.map_structure(change, originals, (args, kwargs))
+
+
+def _map_outputs(call, on_output, outputs):
+    if on_output is None:
+        return outputs
+    flat = [on_output(call.output_ref(i), t) for i, t in enumerate(tf.nest.flatten(outputs))]
+    return tf.nest.pack_sequence_as(outputs, flat)

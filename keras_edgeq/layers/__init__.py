@@ -1,0 +1,6 @@
+"""The two layers a sim adds to a Keras model, and what is known about Keras's own."""
+
+from keras_edgeq.layers.fake_quant import FakeQuant
+from keras_edgeq.layers.quantized_layer import QuantizedLayer
+
+__all__ = ["FakeQuant", "QuantizedLayer"]

@@ -1,0 +1,102 @@
+"""`FakeQuant`: rounds a tensor onto an integer grid and keeps it float."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from keras_edgeq.numerics.affine import integer_bounds
+from keras_edgeq.numerics.fake_quant import fake_quant
+from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.quant_spec import QuantSpec
+
+
+@tf_keras.saving.register_keras_serializable("keras_edgeq")
+class FakeQuant(tf_keras.layers.Layer):
+    """Rounds its input onto a grid held in variables, so bits change without retracing.
+
+    Computes `s * (clip(round(x / s) + z, qmin, qmax) - z)` in float32. Calling one instance on
+    several tensors makes them share a grid.
+
+    Args:
+        spec: the grid, as a `QuantSpec` or its JSON.
+        tensor: printed `TensorRef` of the tensor that owns the grid.
+
+    Call arguments:
+        inputs: float tensor.
+        half_away: round half away from zero on the integer grid (what an integer average pooling
+            kernel does) instead of half to even.
+
+    Returns:
+        `(rounded, scale)`: the input's shape, and the scale as a scalar (per channel: with the
+        spec's axes kept), which the next weighted layer needs for its bias grid.
+    """
+
+    def __init__(self, spec: QuantSpec | dict, tensor: str = "", **kwargs: Any):
+        super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
+        self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
+        self.tensor = tensor
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        """Create the grid's variables; a scale of 0 marks a grid that was not calibrated."""
+        rank = len(input_shape)
+        axes = {axis % rank for axis in self.spec.axes}
+        shape = [int(input_shape[i]) if i in axes else 1 for i in range(rank)] if axes else []
+        signed = self.spec.signed is not False
+        qmin, qmax = integer_bounds(self.spec.bits, signed, self.spec.narrow_range)
+
+        def variable(name, value, shape):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype="float32",
+                trainable=False,
+                experimental_autocast=False,
+                initializer=tf_keras.initializers.Constant(float(value)),
+            )
+
+        self.scale = variable("scale", 0.0, shape)
+        self.zero_point = variable("zero_point", 0.0, shape)
+        self.qmin = variable("qmin", qmin, [])
+        self.qmax = variable("qmax", qmax, [])
+        super().build(input_shape)
+
+    def call(self, inputs, half_away=False):
+        """Return the rounded tensor and the scale."""
+        scale = tf.convert_to_tensor(self.scale)
+        rounded = fake_quant(
+            inputs, scale, self.zero_point, self.qmin, self.qmax, half_away=half_away
+        )
+        return rounded, scale
+
+    def compute_mask(self, inputs, mask=None):
+        """Pass the mask of the tensor on; the scale has none."""
+        return [mask, None]
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """The calibrated grid, None before calibration."""
+        scale = self.scale.numpy()
+        if not np.all(scale > 0.0):
+            return None
+        bits = round(float(np.log2(self.qmax.numpy() - self.qmin.numpy() + 1.5)))
+        spec = replace(self.spec, bits=bits, signed=bool(self.qmin.numpy() < 0.0))
+        return Encoding(spec, scale, np.rint(self.zero_point.numpy()).astype(np.int32))
+
+    def assign(self, encoding: Encoding) -> None:
+        """Take a grid: scale, zero point and integer bounds."""
+        qmin, qmax = encoding.bounds
+        self.scale.assign(np.reshape(encoding.scale, self.scale.shape))
+        self.zero_point.assign(np.reshape(encoding.zero_point, self.scale.shape).astype(np.float32))
+        self.qmin.assign(float(qmin))
+        self.qmax.assign(float(qmax))
+
+    def get_config(self):
+        """Return the grid asked for and the tensor's name."""
+        config = super().get_config()
+        return {**config, "spec": self.spec.to_json(), "tensor": self.tensor}

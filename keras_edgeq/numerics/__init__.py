@@ -1,0 +1,1 @@
+"""Arithmetic of quantization: tensors in, tensors out. Import from the submodules."""

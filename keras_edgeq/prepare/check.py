@@ -1,0 +1,51 @@
+"""Say at once, and in one sentence, why a model cannot be taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tf_keras
+
+from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.layers import FakeQuant
+
+
+def check_model(model: Any) -> None:
+    """Raise unless `model` is a built functional or Sequential float `tf_keras` model.
+
+    Raises:
+        UnsupportedModelError: names what was given and the way out.
+    """
+    if not isinstance(model, tf_keras.Model):
+        module = type(model).__module__
+        hint = (
+            "This is a Keras 3 model: build or load it with tf_keras (set TF_USE_LEGACY_KERAS=1 "
+            "before TensorFlow is imported, or `import tf_keras`)."
+            if module.startswith("keras.")
+            else "Give a tf_keras.Model."
+        )
+        raise UnsupportedModelError(f"Got {module}.{type(model).__name__}. {hint}")
+    if not keras_compat.is_graph_model(model):
+        if isinstance(model, tf_keras.Sequential):
+            raise UnsupportedModelError(
+                f"Sequential model {model.name!r} is not built: its input shape is unknown. "
+                "Start it with tf_keras.Input(shape) or call model.build((None, ...))."
+            )
+        raise UnsupportedModelError(_SUBCLASSED.format(name=model.name, cls=type(model).__name__))
+    if keras_compat.overrides_call(model):
+        raise UnsupportedModelError(_SUBCLASSED.format(name=model.name, cls=type(model).__name__))
+    if any(isinstance(layer, FakeQuant) for layer in model.layers):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is a sim already; quantize the float model it came from."
+        )
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            check_model(layer)
+
+
+_SUBCLASSED = (
+    "Model {name!r} ({cls}) is subclassed: its graph lives in Python code. Build the same layers "
+    "with the functional API (tf_keras.Model(inputs, outputs)), or wrap the call once: "
+    "x = tf_keras.Input(shape); model = tf_keras.Model(x, subclassed.call(x))."
+)

@@ -1,0 +1,92 @@
+"""The front door: a Keras model in, a calibrated sim out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tf_keras
+
+from keras_edgeq.prepare import prepare
+from keras_edgeq.sim import QuantSim
+from keras_edgeq.sim.calibrate import (
+    assign_activations,
+    assign_weights,
+    collect,
+    floor_weight_scales,
+)
+from keras_edgeq.sim.data import Batch, batches
+from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.spec.target_profile import TargetProfile, load_profile
+
+
+def quantize(
+    model: tf_keras.Model,
+    calibration: Any,
+    profile: str | Path | TargetProfile = "litert_int8",
+    *,
+    batch_size: int = 32,
+    steps: int | None = None,
+    keep_samples: int = 4,
+    progress: bool = True,
+) -> QuantSim:
+    """Return a calibrated simulation of `model` on a target.
+
+    The sim is a Keras model: compile, evaluate, fit and save it. What it computes is what the
+    target's integer kernels compute, in float. The given model is not changed.
+
+    Args:
+        model: a built functional or Sequential `tf_keras` model, nested models and op layers
+            included. Layers without an integer kernel stay float; `sim.record.plan.floats` and
+            `keras-edgeq inspect` name them and say why.
+        calibration: representative inputs, without labels or with: an array `(samples, ...)`, a
+            dict by input name or list of arrays, an `.npy` or `.npz` path, a `tf.data.Dataset`, a
+            generator or a `Sequence`. 100 to 500 samples usually do.
+        profile: a built-in name (`keras-edgeq profiles`), a profile's JSON path, or a
+            `TargetProfile`.
+        batch_size: for arrays and files.
+        steps: read at most that many batches.
+        keep_samples: calibration samples stored in the sim, on which exports are verified when no
+            other data is given; 0 stores none.
+        progress: show a progress bar.
+
+    Returns:
+        The sim, of the same inputs and outputs as the model. `sim.stats` holds the statistics.
+
+    Raises:
+        UnsupportedModelError: the model is subclassed, unbuilt or of another framework.
+        CalibrationDataError: the data is empty, does not fit the model or holds NaN.
+        ProfileError: no such profile.
+
+    Example:
+        >>> import numpy as np, tf_keras, keras_edgeq as eq
+        >>> x = tf_keras.Input((8,))
+        >>> model = tf_keras.Model(x, tf_keras.layers.Dense(2, activation="relu")(x))
+        >>> sim = eq.quantize(model, np.random.rand(64, 8), progress=False)
+        >>> sim.predict(np.random.rand(1, 8), verbose=0).shape
+        (1, 2)
+    """
+    target = load_profile(profile)
+    prepared = prepare(model)
+    sim = insert(prepared, resolve(prepared, target), target)
+    assign_weights(sim)
+    kept: list[Batch] = []
+    source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
+    sim.stats = collect(sim, source, progress)
+    assign_activations(sim, sim.stats)
+    samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))
+    sim.keep(floored=floor_weight_scales(sim), samples=samples)
+    return sim
+
+
+def _keeping(source: Iterator[Batch], kept: list[Batch], wanted: int) -> Iterator[Batch]:
+    """Pass batches on and remember the first `wanted` samples."""
+    have = 0
+    for batch in source:
+        if have < wanted:
+            kept.append([part[: wanted - have].copy() for part in batch])
+            have += len(batch[0])
+        yield batch

@@ -1,0 +1,207 @@
+"""Give a sim its grids: weights from their values, activations from one pass over data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.numerics.affine import grid_from_range
+from keras_edgeq.numerics.histogram import HALF, Histogram, empty, exponent_for, merge, observe
+from keras_edgeq.numerics.range_rules import histogram_range, weight_range
+from keras_edgeq.sim.data import Batch
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.stats import CalibrationStats
+from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.quant_spec import QuantSpec
+
+# An int32 bias of at most 2^24 is exact in float32, so the sim adds what the kernel adds.
+BIAS_BITS = 24
+
+
+def assign_weights(sim: QuantSim) -> None:
+    """Give every weight its grid from its present values."""
+    for layer in sim.quantized_layers().values():
+        for name, quantizer in layer.quantizers.items():
+            values = getattr(layer.layer, name).numpy()
+            if not np.isfinite(values).all():
+                raise CalibrationDataError(f"Weight {layer.name}/{name} has NaN or infinite values.")
+            spec = _signed(quantizer.spec, float(values.min()))
+            low, high = weight_range(values, spec.axes, spec.rule, **_grid_options(spec))
+            quantizer.assign(_encoding(spec, low, high))
+
+
+def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> CalibrationStats:
+    """Run the sim over the data once and return histograms of its activations.
+
+    Weights are quantized meanwhile, activations are not. Memory does not depend on the number of
+    batches, and the result not on their order.
+    """
+    owners, observe_batch = _observer(sim)
+    merged: dict[str, Histogram] = dict.fromkeys(owners, empty())
+    exponents = np.full(len(owners), exponent_for(0.0, 0.0), np.int32)
+    samples = 0
+    for batch in tqdm(source, desc="calibrate", unit="batch", disable=not progress):
+        samples += len(batch[0])
+        counts, exponents, lows, highs = (t.numpy() for t in observe_batch(batch, exponents))
+        bad = [o for o, lo, hi in zip(owners, lows, highs, strict=True) if not lo <= hi or np.isinf([lo, hi]).any()]
+        if bad:
+            raise CalibrationDataError(
+                f"Tensor {bad[0]} becomes NaN or infinite on the calibration data"
+                + (f" (and {len(bad) - 1} more)." if len(bad) > 1 else ".")
+            )
+        for i, owner in enumerate(owners):
+            seen = Histogram(
+                counts[i].astype(np.int64), int(exponents[i]), float(lows[i]), float(highs[i])
+            )
+            merged[owner] = merge(merged[owner], seen)
+    return CalibrationStats(merged, samples)
+
+
+def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
+    """Give every activation quantizer its grid from statistics; no data is needed."""
+    for owner, quantizer in sim.quantizers().items():
+        spec = quantizer.spec
+        if spec.fixed_range is not None:
+            low, high = spec.fixed_range
+        else:
+            histogram = stats.histograms[owner]
+            spec = _signed(spec, histogram.low)
+            low, high = histogram_range(histogram, spec.rule, **_grid_options(spec))
+        quantizer.assign(_encoding(spec, low, high))
+
+
+def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
+    """Raise weight scales whose int32 bias would leave the kernel's range, and count them.
+
+    A scale is at least |bias| / (s_in 2^24), so that the integer bias is exact in float32, and at
+    least s_out / (s_in 2^24), below which the output cannot see the weight. Such channels are dead:
+    tiny weights under a large bias.
+    """
+    graph, floored = LayerGraph(sim), {}
+    for name, layer in sim.quantized_layers().items():
+        floor = np.zeros(())
+        for node in graph.calls_of(layer):
+            input_grid = _input_quantizer(node)
+            if layer.bias_spec is None or input_grid is None:
+                continue
+            output_grid = _output_quantizer(graph, node)
+            least = np.abs(np.float64(layer.layer.bias.numpy()))
+            if output_grid is not None:
+                least = np.maximum(least, np.float64(output_grid.scale.numpy()))
+            floor = np.maximum(floor, least / (float(input_grid.scale) * 2.0**BIAS_BITS))
+        quantizer = layer.quantizers[layer.kernel_name]
+        floored_count = _raise_scales(quantizer, floor)
+        if floored_count:
+            floored[name] = floored_count
+    return floored
+
+
+def _raise_scales(quantizer: FakeQuant, floor: np.ndarray) -> int:
+    encoding = quantizer.encoding
+    assert encoding is not None  # assign_weights ran before
+    shape = encoding.scale.shape
+    floor = np.float32(floor.max() if not shape else np.broadcast_to(floor.ravel(), np.prod(shape)))
+    floor = np.nextafter(np.reshape(floor, shape), np.float32(np.inf))
+    low = encoding.scale < floor
+    if np.any(low):
+        quantizer.assign(replace(encoding, scale=np.where(low, floor, encoding.scale)))
+    return int(np.sum(low))
+
+
+def _observer(sim: QuantSim):
+    """Return the observed tensors' owners and a traced function over one batch."""
+    taps: list[str] = []
+
+    def observe_batch(inputs, exponents):
+        taps.clear()
+        seen: dict[str, list] = {}
+        order = {o: i for i, o in enumerate(owners)}
+
+        def on_call(call, args, kwargs):
+            layer = call.layer
+            if isinstance(layer, FakeQuant):
+                if layer.tensor in order:
+                    tap = observe(args[0], exponents[order[layer.tensor]])
+                    seen.setdefault(layer.tensor, []).append(tap)
+                return args[0], tf.constant(1.0)
+            if isinstance(layer, QuantizedLayer):
+                kwargs = {k: v for k, v in kwargs.items() if k != "input_scale"}
+            if keras_compat.training_argument(layer):
+                kwargs = {**kwargs, "training": False}
+            return layer(*args, **kwargs)
+
+        replay(sim, inputs, on_call)
+        return _stack([_join(seen[owner]) for owner in owners])
+
+    owners = [o for o, q in sim.quantizers().items() if q.spec.fixed_range is None]
+    signature = [
+        [tf.TensorSpec(t.shape, t.dtype) for t in sim.inputs],
+        tf.TensorSpec([len(owners)], tf.int32),
+    ]
+    return owners, tf.function(observe_batch, input_signature=signature, autograph=False)
+
+
+def _join(taps: list):
+    """Join what one grid sees in several places of the model."""
+    counts, exponent, low, high = taps[0]
+    for other, other_exponent, other_low, other_high in taps[1:]:
+        joint = tf.maximum(exponent, other_exponent)
+        counts = _coarser(counts, joint - exponent) + _coarser(other, joint - other_exponent)
+        exponent, low, high = joint, tf.minimum(low, other_low), tf.maximum(high, other_high)
+    return counts, exponent, low, high
+
+
+def _coarser(counts, levels):
+    """Merge 2^levels neighbouring bins into one."""
+    bins = tf.range(-HALF, HALF)
+    target = tf.bitwise.right_shift(bins, tf.minimum(levels, 31)) + HALF
+    return tf.math.unsorted_segment_sum(counts, target, 2 * HALF)
+
+
+def _stack(taps: list):
+    counts, exponents, lows, highs = zip(*taps, strict=True)
+    return tf.stack(counts), tf.stack(exponents), tf.stack(lows), tf.stack(highs)
+
+
+def _signed(spec: QuantSpec, low: float) -> QuantSpec:
+    return spec if spec.signed is not None else replace(spec, signed=low < 0.0)
+
+
+def _grid_options(spec: QuantSpec) -> dict:
+    return {
+        "bits": spec.bits,
+        "symmetric": spec.symmetric,
+        "signed": bool(spec.signed),
+        "narrow_range": spec.narrow_range,
+        "percentile": spec.percentile,
+    }
+
+
+def _encoding(spec: QuantSpec, low, high) -> Encoding:
+    options = {k: v for k, v in _grid_options(spec).items() if k != "percentile"}
+    scale, zero_point = grid_from_range(low, high, **options)
+    return Encoding(spec, scale, zero_point)
+
+
+def _input_quantizer(node: GraphNode) -> FakeQuant | None:
+    scale = node.call.node.call_kwargs.get("input_scale")
+    return None if scale is None else keras_compat.producer(scale)[0]
+
+
+def _output_quantizer(graph: LayerGraph, node: GraphNode) -> FakeQuant | None:
+    """Return the quantizer behind a weighted call, past a fused activation."""
+    for _ in range(3):
+        reader = graph.only_consumer(node.outputs[0])
+        if reader is None or isinstance(reader.layer, FakeQuant):
+            return None if reader is None else reader.layer
+        node = reader
+    return None

@@ -1,0 +1,93 @@
+"""`QuantSim`: a functional Keras model that remembers what it simulates."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tf_keras
+
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.spec.target_profile import TargetProfile
+
+
+@dataclass(frozen=True, eq=False)
+class SimRecord:
+    """What a sim was made from; saved inside every format Keras writes.
+
+    Args:
+        profile: the target.
+        plan: where quantizers stand.
+        samples: a few calibration inputs, one array per model input, for verification.
+        floored: layer -> number of channels whose weight scale was raised so that the int32 bias
+            does not saturate.
+    """
+
+    profile: TargetProfile
+    plan: QuantPlan
+    samples: tuple[np.ndarray, ...] = ()
+    floored: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; samples are a compressed npz in base64."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, *self.samples)
+        return {
+            "profile": self.profile.to_json(),
+            "plan": self.plan.to_json(),
+            "samples": base64.b64encode(buffer.getvalue()).decode() if self.samples else "",
+            "floored": dict(self.floored),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SimRecord:
+        """Read `to_json` output."""
+        samples: tuple[np.ndarray, ...] = ()
+        if data["samples"]:
+            with np.load(io.BytesIO(base64.b64decode(data["samples"]))) as arrays:
+                samples = tuple(arrays[name] for name in arrays.files)
+        profile = TargetProfile.from_json(data["profile"], "The sim's profile")
+        return cls(profile, QuantPlan.from_json(data["plan"]), samples, data["floored"])
+
+
+@tf_keras.saving.register_keras_serializable("keras_edgeq")
+class QuantSim(tf_keras.Model):
+    """A functional model with quantizers inside: `fit`, `evaluate`, `save` as with any model.
+
+    Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan and a few
+    calibration samples; `stats` the histograms of the calibration, None after a plain
+    `load_model` (`keras_edgeq.load_sim` brings them back).
+    """
+
+    record: SimRecord
+    stats = None
+
+    def quantizers(self) -> dict[str, FakeQuant]:
+        """Return the activation quantizers by the name of the tensor that owns the grid."""
+        return {layer.tensor: layer for layer in self.layers if isinstance(layer, FakeQuant)}
+
+    def quantized_layers(self) -> dict[str, QuantizedLayer]:
+        """Return the layers with quantized parameters by name."""
+        return {layer.name: layer for layer in self.layers if isinstance(layer, QuantizedLayer)}
+
+    def keep(self, **changes: Any) -> None:
+        """Exchange fields of the record."""
+        self.record = replace(self.record, **changes)
+
+    def get_config(self):
+        """Return the functional config and the record."""
+        return {**super().get_config(), "edgeq": self.record.to_json()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Build the functional model and give it its record back."""
+        config = dict(config)
+        record = SimRecord.from_json(config.pop("edgeq"))
+        sim = super().from_config(config, custom_objects)
+        sim.record = record
+        return sim

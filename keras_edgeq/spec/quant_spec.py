@@ -1,0 +1,77 @@
+"""`QuantSpec`: the grid asked for, before any data is seen."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from keras_edgeq.errors import ProfileError
+
+RULES = ("minmax", "mse", "percentile", "derived")
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """Describes a quantization grid and how its range is found.
+
+    Args:
+        bits: integer width, 2 to 16; 32 for a bias whose grid is `"derived"`.
+        symmetric: zero point 0 on a signed grid.
+        signed: signedness of the stored integers. None lets the data decide: unsigned when no
+            value is negative (AIMET's unsigned symmetric).
+        narrow_range: leave out the most negative integer (TFLite weights: -127..127).
+        axes: channel axes that own a scale each; empty is one scale per tensor.
+        fixed_range: `(low, high)` that no data changes, such as a softmax output.
+        rule: `"minmax"`, `"mse"` or `"percentile"`; `"derived"` marks a bias, whose scale is
+            input scale times weight scale.
+        percentile: share of the values that `"percentile"` keeps inside, in percent.
+    """
+
+    bits: int = 8
+    symmetric: bool = False
+    signed: bool | None = True
+    narrow_range: bool = False
+    axes: tuple[int, ...] = ()
+    fixed_range: tuple[float, float] | None = None
+    rule: str = "minmax"
+    percentile: float = 99.99
+
+    def __post_init__(self):
+        derived = self.rule == "derived"
+        if not (self.bits == 32 if derived else 2 <= self.bits <= 16):
+            raise ProfileError(
+                f"bits is {self.bits}; integer grids have 2 to 16 bits, a derived bias 32."
+            )
+        if self.rule not in RULES:
+            raise ProfileError(f"Range rule {self.rule!r} is not one of {RULES}.")
+        if not 50.0 < self.percentile <= 100.0:
+            raise ProfileError(f"percentile is {self.percentile}; it lies in (50, 100].")
+        if self.narrow_range and self.signed is not True:
+            raise ProfileError("narrow_range needs signed=True.")
+        object.__setattr__(self, "axes", tuple(self.axes))
+        if self.fixed_range is not None:
+            low, high = self.fixed_range
+            if not low <= 0.0 <= high or low == high:
+                raise ProfileError(f"fixed_range {self.fixed_range} must contain 0 and not be empty.")
+            object.__setattr__(self, "fixed_range", (float(low), float(high)))
+
+    def to_json(self) -> dict:
+        """Return the fields as JSON values, without those at their default."""
+        defaults = {f.name: f.default for f in fields(self)}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value != defaults[key]
+        }
+
+    @classmethod
+    def from_json(cls, data: dict) -> QuantSpec:
+        """Read `to_json` output; an unknown field is an error that names the allowed ones."""
+        allowed = {f.name for f in fields(cls)}
+        unknown = set(data) - allowed
+        if unknown:
+            raise ProfileError(f"Unknown QuantSpec fields {sorted(unknown)}; allowed: {sorted(allowed)}.")
+        ready = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**ready)
+
+
+BIAS_SPEC = QuantSpec(bits=32, symmetric=True, rule="derived")
