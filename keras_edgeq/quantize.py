@@ -71,7 +71,7 @@ def quantize(
     """
     target = load_profile(profile)
     prepared = prepare(model)
-    sim = insert(prepared, resolve(prepared, target), target)
+    sim = insert(prepared, resolve(prepared, target), target, model.output_names)
     assign_weights(sim)
     kept: list[Batch] = []
     source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)

@@ -4,7 +4,8 @@
 #     scripts/test_pairs.sh 3.11:2.18 3.12:2.21
 #
 # Needs python3.11, python3.12, ... on the PATH. Prints one line per pair at the end; exits non-zero
-# if any pair failed. Each pair installs TensorFlow anew: expect minutes and about 3 GB of temporary space.
+# if any pair failed. Each pair installs TensorFlow anew: expect minutes and some gigabytes of
+# temporary space.
 set -euo pipefail
 
 if [ $# -eq 0 ]; then
@@ -29,25 +30,29 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=2
 
 # `a || return` at each step: errexit is off in a function whose status is tested.
 test_pair() {
-    local python=python$1 tensorflow=$2 venv=$work/venv
+    local python=python$1 pins=("tensorflow==$2.*" "tf-keras==$2.*") venv=$work/venv
     rm -rf "$venv" && remove_build
     "$python" -m venv "$venv" || { echo "no usable $python"; return 1; }
-    "$venv/bin/python" -m pip install ".[all,dev]" \
-        "tensorflow==$tensorflow.*" "tf-keras==$tensorflow.*" || { echo "pip install failed"; return 1; }
+    "$venv/bin/python" -m pip install ".[all,dev]" "${pins[@]}" || {
+        echo "pip install failed"
+        return 1
+    }
     "$venv/bin/python" -m pytest
 }
 
 table=() failed=0
 for pair in "$@"; do
-    printf '\n== Python %s, TensorFlow %s\n' "${pair%:*}" "${pair#*:}"
-    if test_pair "${pair%:*}" "${pair#*:}" 2>&1 | tee "$work/log"; then
+    python=${pair%:*} tensorflow=${pair#*:}
+    printf '\n== Python %s, TensorFlow %s\n' "$python" "$tensorflow"
+    if test_pair "$python" "$tensorflow" 2>&1 | tee "$work/log"; then
         outcome=passed
     else
         outcome=FAILED failed=1
     fi
-    table+=("$(printf '%-8s %-10s %-7s %s' "${pair%:*}" "${pair#*:}" "$outcome" "$(tail -n 1 "$work/log" | tr -d =)")")
+    closing=$(tail -n 1 "$work/log" | sed 's/^[= ]*//; s/[= ]*$//')
+    table+=("$(printf '%-8s %-10s %-8s %s' "$python" "$tensorflow" "$outcome" "$closing")")
 done
 
-printf '\n%-8s %-10s\n' Python TensorFlow
+printf '\n%-8s %-10s %-8s %s\n' Python TensorFlow Outcome "Last line"
 printf '%s\n' "${table[@]}"
 exit "$failed"

@@ -28,9 +28,11 @@ def ordered_nodes(model: tf_keras.Model) -> list[KerasNode]:
 
 def call_numbers(model: tf_keras.Model) -> dict[int, int]:
     """Map `id(node)` to the number of that call among the calls of its layer in `model`."""
-    inside = {id(node) for node in ordered_nodes(model)}
+    nodes = ordered_nodes(model)
+    inside = {id(node) for node in nodes}
     numbers = {}
-    for layer in model.layers:
+    # Not model.layers: a Sequential model leaves its input layer out.
+    for layer in {id(node.layer): node.layer for node in nodes}.values():
         calls = [node for node in layer._inbound_nodes if id(node) in inside]
         numbers.update({id(node): number for number, node in enumerate(calls)})
     return numbers

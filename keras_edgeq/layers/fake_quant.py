@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.fake_quant import fake_quant
+from keras_edgeq.numerics.fake_quant import fake_quant, round_to_steps
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -32,8 +32,9 @@ class FakeQuant(tf_keras.layers.Layer):
             kernel does) instead of half to even.
 
     Returns:
-        `(rounded, scale)`: the input's shape, and the scale as a scalar (per channel: with the
-        spec's axes kept), which the next weighted layer needs for its bias grid.
+        `(rounded, steps, scale)`: the rounded tensor; the same in steps of the scale, which a
+        weighted layer sums exactly as an integer kernel does; the scale as a scalar (per channel:
+        with the spec's axes kept). What nobody reads is not computed in a traced model.
     """
 
     def __init__(self, spec: QuantSpec | dict, tensor: str = "", **kwargs: Any):
@@ -67,16 +68,14 @@ class FakeQuant(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs, half_away=False):
-        """Return the rounded tensor and the scale."""
-        scale = tf.convert_to_tensor(self.scale)
-        rounded = fake_quant(
-            inputs, scale, self.zero_point, self.qmin, self.qmax, half_away=half_away
-        )
-        return rounded, scale
+        """Return the rounded tensor, its steps and the scale."""
+        grid = [tf.convert_to_tensor(v) for v in (self.scale, self.zero_point, self.qmin, self.qmax)]
+        rounded = fake_quant(inputs, *grid, half_away=half_away)
+        return rounded, round_to_steps(inputs, *grid, half_away=half_away), grid[0]
 
     def compute_mask(self, inputs, mask=None):
         """Pass the mask of the tensor on; the scale has none."""
-        return [mask, None]
+        return [mask, mask, None]
 
     @property
     def encoding(self) -> Encoding | None:

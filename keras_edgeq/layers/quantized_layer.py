@@ -11,7 +11,7 @@ import tf_keras
 
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import weight_trait
-from keras_edgeq.numerics.fake_quant import fake_quant
+from keras_edgeq.numerics.fake_quant import round_to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 INT32_MAX = float(2**31 - 1)
@@ -30,7 +30,9 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     Call arguments:
         inputs: what the layer takes.
-        input_scale: scalar scale of the input's grid; without it the bias stays float.
+        input_scale: scalar scale of the input's grid. With it the layer sums integers, exactly as
+            the kernel does, and its bias is rounded; without it the bias stays float.
+        in_steps: `inputs` are in steps of that scale already.
     """
 
     def __init__(self, layer: Any, params: Mapping[str, Any], **kwargs: Any):
@@ -66,29 +68,50 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                     quantizer.build(getattr(self.layer, name).shape)
         self.built = True
 
-    def call(self, inputs, input_scale=None, training=None):
+    def call(self, inputs, input_scale=None, in_steps=False, training=None):
         """Call the wrapped layer on its rounded parameters."""
-        with swapped(self.layer, self.rounded_params(input_scale)):
+        if input_scale is None:
+            return self._call_layer(inputs, self.rounded_params(), training)
+        steps = inputs if in_steps else to_steps(inputs, input_scale)
+        params, output_scale = self.integer_params(input_scale)
+        return self._call_layer(steps, params, training) * output_scale
+
+    @property
+    def sums_integers(self) -> bool:
+        """Tell whether the layer is a sum of products that one scale per channel multiplies."""
+        trait = weight_trait(self.layer)
+        per_channel = bool(self.quantizers[trait.kernel].spec.axes)
+        einsum = isinstance(self.layer, tf_keras.layers.EinsumDense)
+        return trait.bias is not None and not (einsum and per_channel)
+
+    def rounded_params(self) -> dict[str, Any]:
+        """Return the quantized parameters rounded, in real units, by attribute name."""
+        return {name: q(getattr(self.layer, name))[0] for name, q in self.quantizers.items()}
+
+    def integer_params(self, input_scale) -> tuple[dict[str, Any], Any]:
+        """Return the parameters in integers as the kernel holds them, and the scale of its sums.
+
+        The bias lies on the grid input scale times weight scale, int32; one that the target keeps
+        in float is only divided by it.
+        """
+        name = self.kernel_name
+        _, steps, scale = self.quantizers[name](getattr(self.layer, name))
+        output_scale = input_scale * (tf.reshape(scale, [-1]) if scale.shape.rank else scale)
+        params = {name: steps}
+        if getattr(self.layer, "bias", None) is not None:
+            bias = self.layer.bias
+            full = output_scale
+            if self.bias_spec is None:
+                params["bias"] = bias / full
+            else:
+                params["bias"] = round_to_steps(bias, full, 0.0, -INT32_MAX - 1.0, INT32_MAX)
+        return params, output_scale
+
+    def _call_layer(self, inputs, params, training):
+        with swapped(self.layer, params):
             if self.layer._expects_training_arg:
                 return self.layer(inputs, training=training)
             return self.layer(inputs)
-
-    def rounded_params(self, input_scale=None) -> dict[str, Any]:
-        """Return the parameters as the target stores them, in float, by attribute name."""
-        rounded, scales = {}, {}
-        for name, quantizer in self.quantizers.items():
-            rounded[name], scales[name] = quantizer(getattr(self.layer, name))
-        if self.bias_spec is not None and input_scale is not None:
-            scale = self.bias_scale(input_scale, scales[self.kernel_name])
-            bias = self.layer.bias
-            rounded["bias"] = fake_quant(bias, scale, 0.0, -INT32_MAX - 1.0, INT32_MAX)
-        return rounded
-
-    def bias_scale(self, input_scale, kernel_scale):
-        """Return the bias grid, input scale times kernel scale, shaped to broadcast to the bias."""
-        if len(kernel_scale.shape) == 0:
-            return input_scale * kernel_scale
-        return input_scale * tf.reshape(kernel_scale, self.layer.bias.shape)
 
     def get_config(self):
         """Return the wrapped layer and the grids of its parameters."""
@@ -96,6 +119,12 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         if self.bias_spec is not None:
             specs["bias"] = self.bias_spec.to_json()
         return {**super().get_config(), "params": specs}
+
+
+def to_steps(inputs, scale):
+    """Return a tensor that lies on a grid in whole steps of its scale."""
+    ratio = tf.math.divide_no_nan(inputs, scale)
+    return ratio + tf.stop_gradient(tf.round(ratio) - ratio)
 
 
 @contextmanager

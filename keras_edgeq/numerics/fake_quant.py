@@ -49,6 +49,42 @@ def fake_quant(x, scale, zero_point, qmin, qmax, half_away: bool = False):
     return op(tf.convert_to_tensor(x), *grid)
 
 
+def round_to_steps(x, scale, zero_point, qmin, qmax, half_away: bool = False):
+    """Return the signed integers `quantize(x) - zero_point` of `fake_quant`, before the scale.
+
+    They are small whole numbers in float32, so sums of their products are exact up to 2**24: what
+    an integer kernel accumulates. The product with `scale` has the gradients of `fake_quant`: here
+    `1 / scale` inside for `x` and `-v / scale` for `scale`, none outside, where `zero_point` has -1.
+
+    Args and Returns: as `fake_quant`, in float32.
+    """
+    grid = [tf.convert_to_tensor(t, tf.float32) for t in (scale, zero_point, qmin, qmax)]
+    op = _steps_half_away if half_away else _steps_half_even
+    return op(tf.cast(x, tf.float32), *grid)
+
+
+@tf.custom_gradient
+def _steps_half_even(x, scale, zero_point, qmin, qmax):
+    return _steps_and_grad(x, scale, zero_point, qmin, qmax, _round_half_even)
+
+
+@tf.custom_gradient
+def _steps_half_away(x, scale, zero_point, qmin, qmax):
+    return _steps_and_grad(x, scale, zero_point, qmin, qmax, _round_half_away)
+
+
+def _steps_and_grad(x, scale, zero_point, qmin, qmax, rounding):
+    def grad(upstream):
+        ratio, clipped = _clipped(x, scale, zero_point, qmin, qmax)
+        inside = tf.equal(ratio, clipped)
+        dx = tf.where(inside, upstream / scale, 0.0)
+        dscale = _sum_like(-dx * ratio, scale)
+        dzero_point = _sum_like(tf.where(inside, 0.0, -upstream), zero_point)
+        return dx, dscale, dzero_point, None, None
+
+    return rounding(_clipped(x, scale, zero_point, qmin, qmax)[1], zero_point), grad
+
+
 @tf.custom_gradient
 def _fake_quant_half_even(x, scale, zero_point, qmin, qmax):
     return _forward_and_grad(x, scale, zero_point, qmin, qmax, _round_half_even)
@@ -62,15 +98,9 @@ def _fake_quant_half_away(x, scale, zero_point, qmin, qmax):
 def _forward_and_grad(x, scale, zero_point, qmin, qmax, rounding):
     """Return the output and its gradient function; only `x` and the grid outlive the forward."""
 
-    def clipped():
-        # Not `/`: Grappler turns division by a constant (a frozen scale) into multiplication by
-        # its reciprocal, which changed 33 % of the quotients by an ulp. This op costs the same.
-        ratio = tf.math.divide_no_nan(tf.cast(x, tf.float32), scale)
-        return ratio, tf.maximum(tf.minimum(ratio, qmax - zero_point), qmin - zero_point)
-
     def grad(upstream):
         upstream = tf.cast(upstream, tf.float32)
-        ratio, inside_range = clipped()
+        ratio, inside_range = _clipped(x, scale, zero_point, qmin, qmax)
         inside = tf.equal(ratio, inside_range)
         dx = tf.where(inside, upstream, 0.0)
         residual = rounding(inside_range, zero_point) - tf.where(inside, ratio, 0.0)
@@ -78,8 +108,19 @@ def _forward_and_grad(x, scale, zero_point, qmin, qmax, rounding):
         dzero_point = _sum_like((dx - upstream) * scale, zero_point)
         return tf.cast(dx, x.dtype), dscale, dzero_point, None, None
 
-    y = rounding(clipped()[1], zero_point) * scale
+    y = rounding(_clipped(x, scale, zero_point, qmin, qmax)[1], zero_point) * scale
     return tf.cast(y, x.dtype), grad
+
+
+def _clipped(x, scale, zero_point, qmin, qmax):
+    """Return `x / scale` and the same clipped to the grid."""
+    # Not `/`: Grappler turns division by a constant (a frozen scale) into multiplication by its
+    # reciprocal, which changed 33 % of the quotients by an ulp. This op costs the same.
+    ratio = tf.math.divide_no_nan(tf.cast(x, tf.float32), scale)
+    low, high = qmin - zero_point, qmax - zero_point
+    if low.shape.rank == 0 and high.shape.rank == 0:
+        return ratio, tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
+    return ratio, tf.maximum(tf.minimum(ratio, high), low)
 
 
 def _round_half_even(steps, zero_point):

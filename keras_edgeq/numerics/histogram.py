@@ -170,7 +170,8 @@ def bin_counts(x, exponent):
     Subnormal numbers count as zero, because TensorFlow kernels flush them.
 
     Args:
-        x: floating tensor of any shape; every value lies inside the bins (see `exponent_for`).
+        x: floating tensor of any shape; values outside the bins (see `exponent_for`)
+            and NaN are miscounted or dropped, never an error.
         exponent: int32 scalar, MIN_EXPONENT to MAX_EXPONENT.
 
     Returns:
@@ -181,13 +182,11 @@ def bin_counts(x, exponent):
     power = tf.bitwise.left_shift(_FREXP_BIAS + 1 - exponent, _MANTISSA_BITS)
     inverse_width = tf.bitcast(power, tf.float32)
 
-    def underflow_safe():
-        # A tiny negative value over a large width underflows to 0 but belongs below it.
-        scaled = x * inverse_width
-        return tf.where(x < 0.0, tf.minimum(scaled, -0.5), scaled)
-
-    scaled = tf.cond(exponent > 0, underflow_safe, lambda: x * inverse_width)
-    index = tf.cast(tf.floor(scaled), tf.int32) + HALF
+    scaled = x * inverse_width
+    # A tiny negative value over a large width underflows to 0 but belongs below it. No tf.cond
+    # for the large widths only: per observed tensor that costs 60 ms of tracing, this 1 ns a value.
+    scaled = tf.where(x < 0.0, tf.minimum(scaled, -0.5), scaled)
+    index = tf.maximum(tf.cast(tf.floor(scaled), tf.int32) + HALF, 0)
     # The kernel of tf.math.bincount, without its extra pass for the largest index.
     return tf.raw_ops.Bincount(arr=index, size=BINS, weights=tf.zeros([0], tf.int32))
 
@@ -208,12 +207,8 @@ def observe(x, exponent):
     exponent = tf.convert_to_tensor(exponent, tf.int32)
     low, high = range_of(x)
     exponent = graph_exponent(low, high, exponent)
-    counts = tf.cond(
-        tf.math.is_finite(low) & tf.math.is_finite(high),
-        lambda: bin_counts(x, exponent),
-        lambda: tf.zeros([BINS], tf.int32),
-    )
-    return counts, exponent, low, high
+    finite = tf.math.is_finite(low) & tf.math.is_finite(high)
+    return tf.where(finite, bin_counts(x, exponent), 0), exponent, low, high
 
 
 def _frexp(value):

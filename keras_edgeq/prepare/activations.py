@@ -7,6 +7,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.layers.layer_traits import ACTIVATIONS, WEIGHTED, activation_name
+from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
 
@@ -25,7 +26,7 @@ def _split(layer):
         name = activation_name(layer.activation)
         if name != "linear":
             linear = clone(layer, activation="linear", weights=layer.get_weights())
-            activation = _activation(layer.activation, f"{layer.name}/{name}")
+            activation = _activation(layer.activation, part_name(layer.name, name))
             return lambda x: activation(linear(x))
     if type(layer) is L.Activation and not _plain(layer.activation):
         return _activation(layer.activation, layer.name)
@@ -46,7 +47,7 @@ def _plain(function) -> bool:
 
 def _swish(name):
     """Return `x * sigmoid(x)` as two layers; the product keeps the name."""
-    gate = L.Activation("sigmoid", name=f"{name}/sigmoid")
+    gate = L.Activation("sigmoid", name=part_name(name, "sigmoid"))
     product = L.Multiply(name=name)
     return lambda x, *_, **__: product([x, gate(x)])
 

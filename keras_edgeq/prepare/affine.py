@@ -12,6 +12,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, rebuild
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
 CONSTANT_OPS: dict[str, Callable] = {
@@ -22,25 +23,30 @@ CONSTANT_OPS: dict[str, Callable] = {
 }
 
 
-def affine(name: str, scale: np.ndarray, offset: np.ndarray, shape: tuple) -> Callable:
+def affine(name: str, scale: np.ndarray, offset: np.ndarray) -> Callable:
     """Return a function of layers that computes `x * scale + offset` over the last axis.
+
+    Called several times, it shares one convolution. The input's shape has to pass `can_be_affine`.
 
     Args:
         name: name of the convolution; reshapes around it get `/in` and `/out`.
         scale: shape `(channels,)`.
         offset: shape `(channels,)`.
-        shape: static shape of the input with the batch first; channels last.
     """
-    channels = int(shape[-1])
-    weights = [np.reshape(scale, (1, 1, channels, 1)), np.reshape(offset, (channels,))]
-    convolution = L.DepthwiseConv2D(
-        1, name=name, weights=[w.astype(np.float32) for w in weights]
-    )
-    if len(shape) == 4:
-        return convolution
-    inside = L.Reshape(_as_image(shape), name=f"{name}/in")
-    outside = L.Reshape([-1 if d is None else d for d in shape[1:]], name=f"{name}/out")
-    return lambda x: outside(convolution(inside(x)))
+    weights = [np.reshape(scale, (1, 1, -1, 1)), np.reshape(offset, (-1,))]
+    convolution = L.DepthwiseConv2D(1, name=name, weights=[w.astype(np.float32) for w in weights])
+    reshapes: dict[tuple, tuple] = {}
+
+    def apply(x):
+        shape = tuple(x.shape)
+        if len(shape) == 4:
+            return convolution(x)
+        if shape not in reshapes:
+            reshapes[shape] = _reshapes(name, shape, len(reshapes) or "")
+        inside, outside = reshapes[shape]
+        return outside(convolution(inside(x)))
+
+    return apply
 
 
 def can_be_affine(shape: tuple) -> bool:
@@ -50,35 +56,51 @@ def can_be_affine(shape: tuple) -> bool:
     )
 
 
+def _reshapes(name: str, shape: tuple, number: int | str) -> tuple[L.Layer, L.Layer]:
+    """Return the layers that make `shape` height, width, channels, and back."""
+    sizes = [-1 if d is None else d for d in shape[1:]]
+    height, *rest = *sizes[:-1], 1
+    image = [height, -1 if -1 in rest else int(np.prod(rest)), sizes[-1]]
+    inside = L.Reshape(image, name=part_name(name, f"in{number}"))
+    return inside, L.Reshape(sizes, name=part_name(name, f"out{number}"))
+
+
 def constants_to_affine(model: tf_keras.Model) -> tf_keras.Model:
     """Return the model with Rescaling, Normalization and `x op constant` as affine layers.
 
     Scalars added to or multiplied with a tensor stay: a kernel takes them without error.
     """
-    found: dict[int, Callable] = {}
+    by_layer: dict[int, list] = {}
     for call in calls(model):
-        replacement = _constant_call(call)
-        if replacement is not None:
-            found[id(call.layer)] = replacement
+        by_layer.setdefault(id(call.layer), []).append(call)
+    found = {key: function for key, group in by_layer.items() if (function := _replaced(group))}
     return rebuild(model, lambda layer: found.get(id(layer))) if found else model
 
 
-def _constant_call(call) -> Callable | None:
-    layer = call.layer
-    symbols = [t for t in tf.nest.flatten(call.node.call_args) if keras_compat.is_keras_tensor(t)]
-    if call.number or len(symbols) != 1 or symbols[0].shape.rank is None:
+def _replaced(group: list) -> Callable | None:
+    """Return a function for all calls of one layer, None where the layer stays."""
+    read = [_symbols(call.node.call_args) for call in group]
+    if any(len(symbols) != 1 or not _is_float(symbols[0]) for symbols in read):
         return None
-    shape = tuple(symbols[0].shape)
-    pair = _layer_constants(layer, shape) or _op_constants(call, symbols[0])
-    if pair is None or not can_be_affine(shape):
+    shapes = [tuple(symbols[0].shape) for symbols in read]
+    if not all(map(can_be_affine, shapes)) or len({shape[-1] for shape in shapes}) != 1:
         return None
-    scale, offset = (np.broadcast_to(np.float64(v), (shape[-1],)) for v in pair)
-    function = affine(layer.name, scale, offset, shape)
-    return lambda *args, **_: function(_symbol(args))
+    layer = group[0].layer
+    pair = _layer_constants(layer, shapes[0]) or _op_constants(group[0], read[0][0])
+    if pair is None:
+        return None
+    scale, offset = (np.broadcast_to(np.float64(v), (shapes[0][-1],)) for v in pair)
+    function = affine(layer.name, scale, offset)
+    return lambda *args, **_: function(_symbols(args)[0])
 
 
-def _symbol(args) -> Any:
-    return next(t for t in tf.nest.flatten(args) if keras_compat.is_keras_tensor(t))
+def _symbols(args) -> list[Any]:
+    return [t for t in tf.nest.flatten(args) if keras_compat.is_keras_tensor(t)]
+
+
+def _is_float(symbol) -> bool:
+    """Tell whether a convolution takes the tensor; Rescaling also takes integers."""
+    return symbol.shape.rank is not None and symbol.dtype.is_floating
 
 
 def _layer_constants(layer, shape):
@@ -86,10 +108,10 @@ def _layer_constants(layer, shape):
     if type(layer) is L.Rescaling:
         return _per_channel(layer.scale, shape), _per_channel(layer.offset, shape)
     if type(layer) is L.Normalization and not layer.invert and layer.mean is not None:
-        mean, variance = np.float64(layer.mean).ravel(), np.float64(layer.variance).ravel()
-        if mean.size in (1, shape[-1]):
-            deviation = np.maximum(np.sqrt(variance), tf_keras.backend.epsilon())
-            return 1.0 / deviation, -mean / deviation
+        mean, deviation = np.float64(layer.mean), np.sqrt(np.float64(layer.variance))
+        if mean.size == 1 or mean.size == mean.shape[-1] == shape[-1]:
+            deviation = np.maximum(deviation, tf_keras.backend.epsilon()).ravel()
+            return 1.0 / deviation, -mean.ravel() / deviation
     return None
 
 
@@ -102,9 +124,7 @@ def _op_constants(call, symbol):
     """Return `(scale, offset)` of an op with a constant per channel, or of a division by one."""
     kind = op_type(call.layer)
     operands = tf.nest.flatten(call.node.call_args)[:2]
-    if kind not in CONSTANT_OPS or len(operands) != 2 or call.number:
-        return None
-    if keras_compat.op_symbol(call.layer) is None:
+    if kind not in CONSTANT_OPS or keras_compat.op_symbol(call.layer) is None:
         return None
     constant = next((o for o in operands if not keras_compat.is_keras_tensor(o)), None)
     value = np.asarray(constant, np.float64)

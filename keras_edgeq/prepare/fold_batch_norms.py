@@ -9,7 +9,7 @@ import tf_keras
 
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.layers.layer_traits import activation_name, op_type, weight_trait
 from keras_edgeq.prepare.affine import affine, can_be_affine
 
 L = tf_keras.layers
@@ -51,12 +51,13 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
 
 def batch_norms_to_affine(model: tf_keras.Model) -> tf_keras.Model:
     """Return the model with the remaining batch norms as 1x1 depthwise convolutions."""
-    replacements = {}
-    for node in LayerGraph(model).nodes:
-        layer, shape = node.layer, node.shapes[0]
-        if op_type(layer) == "BatchNorm" and _last_axis(layer, shape) and can_be_affine(shape):
-            scale, offset = scale_and_offset(layer)
-            replacements.setdefault(id(layer), affine(layer.name, scale, offset, shape))
+    graph, replacements = LayerGraph(model), {}
+    for layer in model.layers:
+        shapes = [call.shapes[0] for call in graph.calls_of(layer)]
+        if op_type(layer) == "BatchNorm" and all(
+            _last_axis(layer, shape) and can_be_affine(shape) for shape in shapes
+        ):
+            replacements[id(layer)] = affine(layer.name, *scale_and_offset(layer))
     if not replacements:
         return model
 
@@ -96,6 +97,8 @@ def _backward(graph: LayerGraph, batch_norm) -> Fold | None:
     layers = {id(graph.producer(c.inputs[0]).layer) for c in calls}
     layer = graph.producer(calls[0].inputs[0]).layer
     if len(layers) != 1 or op_type(layer) not in BACKWARD or not _channels_last(layer):
+        return None
+    if activation_name(layer.activation) != "linear":
         return None
     readers = [graph.only_consumer(call.outputs[0]) for call in graph.calls_of(layer)]
     if any(reader is None or reader.layer is not batch_norm for reader in readers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tf_keras
 
 from keras_edgeq.graph.rebuild import rebuild
+from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
 PARTS = {
@@ -37,7 +38,7 @@ def _parts(layer):
         data_format=layer.data_format,
         dilation_rate=layer.dilation_rate,
         use_bias=False,
-        name=f"{layer.name}/depthwise",
+        name=part_name(layer.name, "depthwise"),
         weights=kernels[:1],
     )
     pointwise = pointwise_class(

@@ -132,9 +132,9 @@ def _observer(sim: QuantSim):
                 if layer.tensor in order:
                     tap = observe(args[0], exponents[order[layer.tensor]])
                     seen.setdefault(layer.tensor, []).append(tap)
-                return args[0], tf.constant(1.0)
+                return args[0], args[0], tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
-                kwargs = {k: v for k, v in kwargs.items() if k != "input_scale"}
+                kwargs = {}
             if keras_compat.training_argument(layer):
                 kwargs = {**kwargs, "training": False}
             return layer(*args, **kwargs)
@@ -147,7 +147,9 @@ def _observer(sim: QuantSim):
         [tf.TensorSpec(t.shape, t.dtype) for t in sim.inputs],
         tf.TensorSpec([len(owners)], tf.int32),
     ]
-    return owners, tf.function(observe_batch, input_signature=signature, autograph=False)
+    traced = tf.function(observe_batch, input_signature=signature, autograph=False)
+    # The concrete function, because TensorFlow warns of retracing when several models are calibrated.
+    return owners, traced.get_concrete_function()
 
 
 def _join(taps: list):

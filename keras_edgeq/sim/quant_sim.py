@@ -23,6 +23,7 @@ class SimRecord:
     Args:
         profile: the target.
         plan: where quantizers stand.
+        output_names: names of the user's output layers, which losses and signatures go by.
         samples: a few calibration inputs, one array per model input, for verification.
         floored: layer -> number of channels whose weight scale was raised so that the int32 bias
             does not saturate.
@@ -30,6 +31,7 @@ class SimRecord:
 
     profile: TargetProfile
     plan: QuantPlan
+    output_names: tuple[str, ...]
     samples: tuple[np.ndarray, ...] = ()
     floored: Mapping[str, int] = field(default_factory=dict)
 
@@ -40,6 +42,7 @@ class SimRecord:
         return {
             "profile": self.profile.to_json(),
             "plan": self.plan.to_json(),
+            "output_names": list(self.output_names),
             "samples": base64.b64encode(buffer.getvalue()).decode() if self.samples else "",
             "floored": dict(self.floored),
         }
@@ -52,7 +55,8 @@ class SimRecord:
             with np.load(io.BytesIO(base64.b64decode(data["samples"]))) as arrays:
                 samples = tuple(arrays[name] for name in arrays.files)
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
-        return cls(profile, QuantPlan.from_json(data["plan"]), samples, data["floored"])
+        plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
+        return cls(profile, plan, names, samples, data["floored"])
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -75,6 +79,11 @@ class QuantSim(tf_keras.Model):
         """Return the layers with quantized parameters by name."""
         return {layer.name: layer for layer in self.layers if isinstance(layer, QuantizedLayer)}
 
+    def attach(self, record: SimRecord) -> None:
+        """Take a record, and the names of the user's outputs from it."""
+        self.record = record
+        self.output_names = list(record.output_names)
+
     def keep(self, **changes: Any) -> None:
         """Exchange fields of the record."""
         self.record = replace(self.record, **changes)
@@ -89,5 +98,9 @@ class QuantSim(tf_keras.Model):
         config = dict(config)
         record = SimRecord.from_json(config.pop("edgeq"))
         sim = super().from_config(config, custom_objects)
-        sim.record = record
+        sim.attach(record)
         return sim
+
+
+# `.h5` files name a model by its bare class name, which the registered name does not cover.
+tf_keras.saving.get_custom_objects()["QuantSim"] = QuantSim

@@ -9,6 +9,15 @@ KINDS = ("input", "output", "param")
 _SUFFIX = re.compile(r"^(?P<layer>.*?)(@(?P<call>\d+))?(?P<mark>[:<])?(?P<index>(?<=[:<])\d+)?$")
 
 
+def part_name(layer: str, part: str) -> str:
+    """Name a layer that is split off another one: `conv/relu`.
+
+    A part that is named as the path begins gets `_part` appended (`relu/relu_part`), because
+    `.h5` files keep the weights of a layer `relu` in a group `relu/relu`.
+    """
+    return f"{layer}/{part}" + ("_part" if layer.partition("/")[0] == part else "")
+
+
 @dataclass(frozen=True, order=True)
 class TensorRef:
     """Names one tensor of a model.

@@ -82,7 +82,7 @@ def test_integer_bounds_are_those_of_the_hardware(bits, signed, narrow, expected
     (1, True, False), (17, True, False), (31, True, False), (32, False, False), (8, False, True),
 ])  # fmt: skip
 def test_unsupported_widths_are_errors(bits, signed, narrow):
-    with pytest.raises(ValueError, match="use 2 to 16 bits|needs signed=True"):
+    with pytest.raises(ValueError, match=r"use 2 to 16 bits|needs signed=True"):
         integer_bounds(bits, signed, narrow)
 
 

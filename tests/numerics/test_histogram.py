@@ -215,5 +215,5 @@ def test_files_keep_every_bit():
     {"counts": -np.ones(BINS, np.int64)}, {"exponent": 500},
 ])  # fmt: skip
 def test_malformed_arrays_are_errors(change):
-    with pytest.raises(ValueError, match="non-negative integers|Exponent 500"):
+    with pytest.raises(ValueError, match=r"non-negative integers|Exponent 500"):
         Histogram.from_arrays(empty().to_arrays() | change)

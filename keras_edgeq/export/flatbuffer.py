@@ -1,0 +1,165 @@
+"""A TFLite file as objects: read, look up, add, write. Thin, over the schema classes of LiteRT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from keras_edgeq.spec.encoding import Encoding
+
+_OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+OP_CODES = {name: code for code, name in _OP_NAMES.items()}
+FLOAT32 = schema.TensorType.FLOAT32
+_TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int32): schema.TensorType.INT32,
+}
+_DTYPES = {v: k for k, v in _TYPES.items()} | {schema.TensorType.INT64: np.dtype(np.int64)}
+
+
+@dataclass(eq=False)
+class Op:
+    """One operation: its name in the schema, tensor numbers, options and version."""
+
+    name: str
+    inputs: list[int]
+    outputs: list[int]
+    version: int = 1
+    raw: Any = field(default_factory=schema.OperatorT)
+    custom: Any = None
+
+
+class TfliteGraph:
+    """The main subgraph of a TFLite model, editable."""
+
+    def __init__(self, buffer: bytes):
+        self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(buffer, 0))
+        self.main = self.model.subgraphs[0]
+        self.tensors = self.main.tensors
+        self.inputs = [int(i) for i in self.main.inputs]
+        self.outputs = [int(i) for i in self.main.outputs]
+        self.ops = [self._read(op) for op in self.main.operators]
+
+    def is_float(self, tensor: int) -> bool:
+        """Tell whether a tensor holds float32."""
+        return tensor >= 0 and self.tensors[tensor].type == FLOAT32
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """Return the value of a constant tensor, None for others."""
+        raw = self.tensors[tensor]
+        data = self.model.buffers[raw.buffer].data
+        if data is None or not len(data) or raw.type not in _DTYPES:
+            return None
+        shape = [] if raw.shape is None else list(raw.shape)
+        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), _DTYPES[raw.type]).reshape(shape)
+
+    def name(self, tensor: int) -> str:
+        """Return a tensor's name."""
+        name = self.tensors[tensor].name
+        return name.decode() if isinstance(name, bytes) else (name or "")
+
+    def add_like(self, tensor: int, name: str, encoding: Encoding) -> int:
+        """Add an int8 tensor of the same shape on a grid."""
+        old, new = self.tensors[tensor], schema.TensorT()
+        new.shape, new.shapeSignature, new.hasRank = old.shape, old.shapeSignature, old.hasRank
+        new.type, new.name, new.buffer = schema.TensorType.INT8, name, 0
+        new.quantization = quantization(encoding.scale, encoding.zero_point)
+        return self._append(new)
+
+    def add_float_like(self, tensor: int, name: str) -> int:
+        """Add a float tensor of the same shape."""
+        old, new = self.tensors[tensor], schema.TensorT()
+        new.shape, new.shapeSignature, new.hasRank = old.shape, old.shapeSignature, old.hasRank
+        new.type, new.name, new.buffer = FLOAT32, name, 0
+        return self._append(new)
+
+    def add_constant(self, values: np.ndarray, name: str, quant: Any = None) -> int:
+        """Add a constant tensor, with quantization parameters where it has them."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        new = schema.TensorT()
+        new.shape, new.type, new.name = list(values.shape), _TYPES[values.dtype], name
+        new.buffer, new.quantization, new.hasRank = len(self.model.buffers) - 1, quant, True
+        return self._append(new)
+
+    def write(self) -> bytes:
+        """Return the file: operations in their order, without unused tensors and buffers."""
+        self.model.operatorCodes = []
+        self._codes: dict[tuple, int] = {}
+        self.main.operators = [self._write_op(op) for op in self.ops]
+        self._drop_unused()
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def set_signature(self, inputs: dict[int, int], outputs: dict[int, int]) -> None:
+        """Bind graph and signature inputs and outputs to other tensors (old number -> new)."""
+        self.inputs = [inputs.get(i, i) for i in self.inputs]
+        self.outputs = [outputs.get(i, i) for i in self.outputs]
+        for signature in self.model.signatureDefs or []:
+            for maps, change in ((signature.inputs, inputs), (signature.outputs, outputs)):
+                for entry in maps:
+                    entry.tensorIndex = change.get(int(entry.tensorIndex), int(entry.tensorIndex))
+
+    def _append(self, tensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _read(self, raw) -> Op:
+        code = self.model.operatorCodes[raw.opcodeIndex]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        inputs = [] if raw.inputs is None else [int(i) for i in raw.inputs]
+        outputs = [] if raw.outputs is None else [int(i) for i in raw.outputs]
+        return Op(_OP_NAMES[number], inputs, outputs, code.version, raw, code.customCode)
+
+    def _write_op(self, op: Op):
+        key = (op.name, op.version, op.custom)
+        if key not in self._codes:
+            code = schema.OperatorCodeT()
+            code.builtinCode = OP_CODES[op.name]
+            code.deprecatedBuiltinCode = min(OP_CODES[op.name], 127)
+            code.version, code.customCode = op.version, op.custom
+            self._codes[key] = len(self.model.operatorCodes)
+            self.model.operatorCodes.append(code)
+        op.raw.opcodeIndex = self._codes[key]
+        op.raw.inputs, op.raw.outputs = op.inputs, op.outputs
+        return op.raw
+
+    def _drop_unused(self) -> None:
+        used = {i for op in self.ops for i in (*op.inputs, *op.outputs) if i >= 0}
+        used |= {*self.inputs, *self.outputs}
+        number = {old: new for new, old in enumerate(sorted(used))}
+        self.main.tensors = [self.tensors[old] for old in sorted(used)]
+        for op in self.ops:
+            op.raw.inputs = [number.get(i, -1) for i in op.inputs]
+            op.raw.outputs = [number[i] for i in op.outputs]
+        self.main.inputs = [number[i] for i in self.inputs]
+        self.main.outputs = [number[i] for i in self.outputs]
+        for signature in self.model.signatureDefs or []:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = number[int(entry.tensorIndex)]
+        self._drop_buffers()
+
+    def _drop_buffers(self) -> None:
+        tensors = [t for graph in self.model.subgraphs for t in graph.tensors]
+        metadata = self.model.metadata or []
+        used = {0, *(t.buffer for t in tensors), *(m.buffer for m in metadata)}
+        number = {old: new for new, old in enumerate(sorted(used))}
+        self.model.buffers = [self.model.buffers[old] for old in sorted(used)]
+        for holder in (*tensors, *metadata):
+            holder.buffer = number[holder.buffer]
+
+
+def quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int = 0) -> Any:
+    """Return quantization parameters; one scale, or one per index of `axis`."""
+    quant = schema.QuantizationParametersT()
+    quant.scale = np.ravel(scale).astype(np.float32)
+    quant.zeroPoint = np.broadcast_to(np.ravel(zero_point), quant.scale.shape).astype(np.int64)
+    quant.quantizedDimension = axis
+    return quant

@@ -1,0 +1,191 @@
+"""Trace a sim so that a converter's output can be read back: marked tensors, fingerprinted weights.
+
+A converter renames tensors and rearranges weights. Two tricks make its output readable whatever it
+does. Each quantizer becomes a fake-quant op with range [0, 255 id], which converters keep as a
+QUANTIZE and DEQUANTIZE pair of scale `id` at the exact place. Each quantized parameter becomes a
+constant whose float32 elements are all different, over all parameters of the model, so that every
+element of every constant in the output tells which parameter and which element it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_edgeq.errors import ExportError
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.numerics.affine import quantize
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.tensor_ref import TensorRef
+
+# Fingerprints are consecutive float32 bit patterns from 1.0 up; converters only move them.
+FIRST_PATTERN = 0x3F800000
+LAST_PATTERN = 0x7F000000
+
+
+@dataclass(frozen=True, eq=False)
+class Marker:
+    """One quantized tensor: its name and its grid."""
+
+    ref: TensorRef
+    encoding: Encoding
+
+
+@dataclass(frozen=True, eq=False)
+class Param:
+    """One parameter of a quantized layer, as the artifact has to hold it.
+
+    Args:
+        ref: its name.
+        values: the float values before rounding.
+        encoding: its grid; None for a bias, whose grid follows from its use.
+        first: position of its first element among all fingerprints.
+    """
+
+    ref: TensorRef
+    values: np.ndarray
+    encoding: Encoding | None
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A constant of the converter's output, recognized: `param.values.flat[index]`."""
+
+    param: Param
+    index: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """The float values before rounding, in the constant's layout."""
+        return self.param.values.ravel()[self.index]
+
+    def scale(self) -> np.ndarray:
+        """Scale of every element, in the constant's layout."""
+        assert self.param.encoding is not None  # asked for weights only
+        full = np.broadcast_to(self.param.encoding.scale, self.param.values.shape)
+        return full.ravel()[self.index]
+
+    def integers(self) -> np.ndarray:
+        """Integers in the constant's layout, int32."""
+        encoding = self.param.encoding
+        assert encoding is not None  # asked for weights only
+        all_integers = quantize(
+            self.param.values, encoding.scale, encoding.zero_point, *encoding.bounds
+        )
+        return all_integers.ravel()[self.index]
+
+
+class MarkedModel:
+    """A sim traced with markers and fingerprints, and the key to read them.
+
+    Attributes:
+        markers: id -> Marker; ids start at 1.
+        inputs, outputs: names in the model's order.
+    """
+
+    def __init__(self, sim: QuantSim):
+        self.sim = sim
+        self.inputs, self.outputs = list(sim.input_names), list(sim.output_names)
+        self._names = LayerGraph(sim)
+        self._grids = {name: layer.encoding for name, layer in sim.quantizers().items()}
+        self._fingerprints: dict[str, dict[str, tf.Variable]] = {}
+        self._params: list[Param] = []
+        self._starts = np.zeros(0, np.int64)
+        self.markers: dict[int, Marker] = {}
+        self._make_fingerprints()
+
+    @contextmanager
+    def saved_model(self) -> Iterator[Path]:
+        """Write the marked model as a SavedModel for the length of the context."""
+        module = tf.Module()
+        module.kept = [self.sim.variables, self._fingerprints]
+        function = self.function()
+        with TemporaryDirectory(prefix="edgeq-") as folder:
+            tf.saved_model.save(module, folder, signatures={"serving_default": function})
+            yield Path(folder)
+
+    def function(self):
+        """Return the marked model as a concrete function with the model's input names."""
+        specs = [
+            tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+            for tensor, name in zip(self.sim.inputs, self.inputs, strict=True)
+        ]
+        traced = tf.function(self._call, input_signature=specs, autograph=False)
+        return traced.get_concrete_function()
+
+    def find(self, constant: np.ndarray) -> Found | None:
+        """Recognize a constant of the converter's output; None where it is no parameter's."""
+        if constant.dtype != np.float32 or not constant.size or not self._params:
+            return None
+        position = constant.view(np.int32).astype(np.int64) - FIRST_PATTERN
+        end = self._params[-1].first + self._params[-1].values.size
+        if position.min() < 0 or position.max() >= end:
+            return None
+        owner = int(np.searchsorted(self._starts, position.flat[0], side="right")) - 1
+        param = self._params[owner]
+        index = position - param.first
+        if index.min() < 0 or index.max() >= param.values.size:
+            return None
+        return Found(param, index)
+
+    def _call(self, *inputs):
+        self.markers.clear()
+
+        def on_call(call, args, kwargs):
+            layer = call.layer
+            if isinstance(layer, FakeQuant):
+                marked = self._mark(call, args[0])
+                return marked, marked, tf.constant(1.0)
+            if isinstance(layer, QuantizedLayer):
+                with swapped(layer.layer, self._fingerprints[layer.name]):
+                    return layer.layer(args[0])
+            if keras_compat.training_argument(layer):
+                kwargs = {**kwargs, "training": False}
+            return layer(*args, **kwargs)
+
+        outputs = replay(self.sim, list(inputs), on_call)
+        return dict(zip(self.outputs, tf.nest.flatten(outputs), strict=True))
+
+    def _mark(self, call, tensor):
+        encoding = self._grids[call.layer.tensor]
+        if encoding is None:
+            raise ExportError(f"Tensor {call.layer.tensor!r} has no grid; calibrate the sim first.")
+        number = len(self.markers) + 1
+        source = self._names.name_of(call.node.call_args[0])
+        made_by = self._names.producer(source).layer
+        ref = TensorRef.parse(call.layer.tensor, "input") if isinstance(made_by, FakeQuant) else source
+        self.markers[number] = Marker(ref, encoding)
+        return tf.quantization.fake_quant_with_min_max_args(tensor, 0.0, 255.0 * number, 8)
+
+    def _make_fingerprints(self) -> None:
+        first = 0
+        for layer in self.sim.quantized_layers().values():
+            own = self._fingerprints.setdefault(layer.name, {})
+            names = [*layer.quantizers, *(["bias"] if layer.bias_spec else [])]
+            for name in names:
+                values = getattr(layer.layer, name).numpy()
+                encoding = layer.quantizers[name].encoding if name in layer.quantizers else None
+                ref = TensorRef(layer.name, "param", param=name)
+                self._params.append(Param(ref, values, encoding, first))
+                pattern = FIRST_PATTERN + first + np.arange(values.size, dtype=np.int64)
+                if pattern.size and pattern[-1] > LAST_PATTERN:
+                    raise ExportError("The model has more than a billion quantized parameters.")
+                own[name] = tf.Variable(
+                    pattern.astype(np.int32).view(np.float32).reshape(values.shape),
+                    trainable=False,
+                )
+                first += values.size
+        self._starts = np.array([p.first for p in self._params], np.int64)

@@ -1,0 +1,77 @@
+"""Export a sim as a TFLite file with integer kernels and exactly the sim's scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_edgeq.export.flatbuffer import TfliteGraph
+from keras_edgeq.export.marked import MarkedModel
+from keras_edgeq.export.tflite_writer import IntegerWriter
+from keras_edgeq.sim.quant_sim import QuantSim
+
+
+@dataclass(frozen=True, eq=False)
+class TfliteArtifact:
+    """A TFLite file in memory.
+
+    Args:
+        content: the file.
+        integer_ops: number of ops with integer kernels.
+        floats: op result -> op that stayed float and why.
+    """
+
+    content: bytes
+    integer_ops: int
+    floats: dict[str, str]
+
+
+def to_tflite(sim: QuantSim, float_io: bool = True, all_tensors: bool = False) -> TfliteArtifact:
+    """Return the sim as a TFLite file.
+
+    Args:
+        sim: a calibrated sim; it is not changed.
+        float_io: inputs and outputs are float32 (quantized inside); False gives int8 ones, on the
+            grids of the sim.
+        all_tensors: make every quantized tensor an output too, to compare with the sim.
+
+    Raises:
+        ExportError: a tensor has no grid yet, a grid is wider than 8 bits, or the converter lost
+            a tensor.
+    """
+    marked = MarkedModel(sim)
+    with marked.saved_model() as folder:
+        converted = _convert(str(folder))
+    graph = TfliteGraph(converted)
+    _fix_reshapes(graph)
+    writer = IntegerWriter(graph, marked)
+    writer.write(float_io, all_tensors)
+    return TfliteArtifact(graph.write(), writer.integers, writer.floats)
+
+
+def _convert(folder: str) -> bytes:
+    """Convert without any optimization, which keeps the marker pairs where they are."""
+    converter: Any = tf.lite.TFLiteConverter.from_saved_model(folder)
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+        tf.lite.OpsSet.SELECT_TF_OPS,
+    ]
+    return bytes(converter.convert())
+
+
+def _fix_reshapes(graph: TfliteGraph) -> None:
+    """Give reshapes that compute their shape from the batch size a constant one.
+
+    A computed shape keeps delegates from taking the op; only the batch is unknown, so -1 says it.
+    """
+    for op in graph.ops:
+        if op.name != "RESHAPE" or len(op.inputs) < 2 or graph.constant(op.inputs[1]) is not None:
+            continue
+        signature = graph.tensors[op.outputs[0]].shapeSignature
+        if signature is not None and sum(d < 0 for d in signature) == 1:
+            op.inputs[1] = graph.add_constant(np.array(signature, np.int32), "shape")
+            op.raw.builtinOptions = None
+            op.raw.builtinOptionsType = 0

@@ -1,0 +1,104 @@
+"""Read the markers out of a converted graph, and let grids flow where kernels keep them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from keras_edgeq.errors import ExportError
+from keras_edgeq.export.flatbuffer import Op, TfliteGraph
+from keras_edgeq.export.marked import Marker, MarkedModel
+from keras_edgeq.export.tflite_kernels import CLAMPS, SAME_GRID, VERSIONS, WEIGHTED
+
+REQUANT = "QUANTIZE"
+
+
+def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
+    """Remove the marker pairs and return the grid of every tensor that had one.
+
+    Of several pairs with one id the first in topological order counts: converters copy pairs
+    behind reshapes and means. Two markers in a row become a requantization between two tensors.
+
+    Raises:
+        ExportError: the converter lost a marker; the tensor is named.
+    """
+    grids: dict[int, Marker] = {}
+    alias: dict[int, int] = {}
+    pending: dict[int, tuple[int, int]] = {}
+    tensor_of: dict[int, int] = {}
+    ops: list[Op] = []
+    for op in graph.ops:
+        op.inputs = [alias.get(i, i) for i in op.inputs]
+        if op.name == "QUANTIZE":
+            pending[op.outputs[0]] = (op.inputs[0], _marker_number(graph, op.outputs[0]))
+        elif op.name == "DEQUANTIZE" and op.inputs[0] in pending:
+            source, number = pending[op.inputs[0]]
+            if number in tensor_of:
+                is_copy = source not in (tensor_of[number], alias.get(tensor_of[number]))
+                alias[op.outputs[0]] = source if is_copy else tensor_of[number]
+                continue
+            marker = marked.markers[number]
+            if source in grids:
+                target = graph.add_float_like(source, str(marker.ref))
+                ops.append(Op(REQUANT, [source], [target]))
+                source = target
+            grids[source] = marker
+            tensor_of[number] = alias[op.outputs[0]] = source
+        else:
+            ops.append(op)
+    missing = [str(m.ref) for n, m in marked.markers.items() if n not in tensor_of]
+    if missing:
+        raise ExportError(f"The converter dropped the quantized tensors {missing}; report the model.")
+    graph.ops = ops
+    graph.set_signature({}, {i: alias.get(i, i) for i in graph.outputs})
+    return grids
+
+
+def spread_grids(graph: TfliteGraph, grids: dict[int, Marker]) -> None:
+    """Give a grid to every tensor whose kernel keeps its neighbour's."""
+    reads = Counter(i for op in graph.ops for i in op.inputs)
+    reads.update(graph.outputs)
+    for op in graph.ops:
+        if op.name in SAME_GRID:
+            _forward(graph, grids, op)
+    for op in reversed(graph.ops):
+        _backward(graph, grids, op, reads)
+
+
+def _forward(graph, grids, op) -> None:
+    sources = [i for i in op.inputs if graph.is_float(i)]
+    first = grids.get(sources[0]) if sources else None
+    if first is None or any(
+        s not in grids or not grids[s].encoding.same_grid(first.encoding) for s in sources
+    ):
+        return
+    for out in op.outputs:
+        grids.setdefault(out, first)
+
+
+def _backward(graph, grids, op, reads) -> None:
+    """Let a tensor take the grid of the op behind it, where nothing else reads it."""
+    marker = grids.get(op.outputs[0]) if op.outputs else None
+    if marker is None or not (op.name in SAME_GRID or _clamp_is_range(op, marker)):
+        return
+    makers = {out: o for o in graph.ops for out in o.outputs}
+    for source in op.inputs:
+        maker = makers.get(source)
+        if source in grids or maker is None or reads[source] != 1 or not graph.is_float(source):
+            continue
+        if maker.name in VERSIONS or maker.name in WEIGHTED:
+            grids[source] = marker
+
+
+def _clamp_is_range(op, marker) -> bool:
+    """Tell whether the grid's own ends do what the activation does."""
+    if op.name not in CLAMPS:
+        return False
+    encoding = marker.encoding
+    return float(encoding.min) == 0.0 and float(encoding.max) <= CLAMPS[op.name] * (1 + 1e-6)
+
+
+def _marker_number(graph: TfliteGraph, tensor: int) -> int:
+    scale = graph.tensors[tensor].quantization.scale
+    return int(np.rint(scale[0]))

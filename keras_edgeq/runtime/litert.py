@@ -1,0 +1,88 @@
+"""Run a TFLite file on LiteRT: with XNNPACK, with LiteRT's own kernels, or the reference ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_edgeq.errors import EdgeqError
+
+KERNELS = {
+    "xnnpack": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
+
+
+class LiteRtModel:
+    """A TFLite file, loaded.
+
+    Args:
+        content: the file.
+        kernels: `"xnnpack"`, `"builtin"` or `"reference"`.
+        threads: CPU threads.
+
+    Raises:
+        EdgeqError: LiteRT refuses the file, or the kernels are unknown.
+    """
+
+    def __init__(self, content: bytes, kernels: str = "xnnpack", threads: int = 2):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        if kernels not in KERNELS:
+            raise EdgeqError(f"kernels is {kernels!r}; it is one of {sorted(KERNELS)}.")
+        resolver = getattr(OpResolverType, KERNELS[kernels])
+        try:
+            self._interpreter: Any = Interpreter(
+                model_content=content, experimental_op_resolver_type=resolver, num_threads=threads
+            )
+        except ValueError as error:
+            raise EdgeqError(f"LiteRT cannot load the file: {error}") from None
+        runner = self._interpreter.get_signature_runner()
+        self.inputs: dict[str, dict] = runner.get_input_details()
+        self.outputs: dict[str, dict] = runner.get_output_details()
+        self._batch: int | None = None
+
+    def run(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Compute the outputs of the signature.
+
+        Args:
+            inputs: arrays, batch first; float data for an integer input is quantized here.
+            names: the signature name of each.
+
+        Returns:
+            Output name -> array as the file has it, integer where it is integer.
+        """
+        self._set(inputs, names)
+        self._interpreter.invoke()
+        return {n: self._interpreter.get_tensor(d["index"]) for n, d in self.outputs.items()}
+
+    def tensors(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Compute every output of the graph by tensor name, those outside the signature too."""
+        self._set(inputs, names)
+        self._interpreter.invoke()
+        details = self._interpreter.get_output_details()
+        return {d["name"]: self._interpreter.get_tensor(d["index"]) for d in details}
+
+    def _set(self, inputs, names) -> None:
+        batch = len(inputs[0])
+        if batch != self._batch:
+            for name, array in zip(names, inputs, strict=True):
+                self._interpreter.resize_tensor_input(self.inputs[name]["index"], array.shape)
+            self._interpreter.allocate_tensors()
+            self._batch = batch
+        for name, array in zip(names, inputs, strict=True):
+            detail = self.inputs[name]
+            self._interpreter.set_tensor(detail["index"], _as_input(array, detail))
+
+
+def _as_input(array: np.ndarray, detail: dict) -> np.ndarray:
+    """Return the data in the input's type, quantized where that is integer and the data float."""
+    dtype = np.dtype(detail["dtype"])
+    if array.dtype.kind == "f" and dtype.kind in "iu" and detail["quantization"][0]:
+        scale, zero_point = detail["quantization"]
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array / np.float32(scale)) + zero_point, limits.min, limits.max)
+    return np.ascontiguousarray(array.astype(dtype))

@@ -1,0 +1,114 @@
+"""Walk through a sim with the artifact's own tensors and find where the two part.
+
+Each operation of the sim is fed what the same operation of the artifact was fed, so a difference
+seen at a tensor was made there and nowhere before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.layers import FakeQuant
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.numerics.metrics import steps
+from keras_edgeq.sim.quant_sim import QuantSim
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one tensor of the artifact compares with the sim, both fed the same input.
+
+    Args:
+        tensor: printed name.
+        op: the operation that made it.
+        identical: share of equal integers, 0 to 1.
+        mean_steps: mean absolute difference in integer steps.
+        max_steps: largest.
+        elements: number of elements compared.
+    """
+
+    tensor: str
+    op: str
+    identical: float
+    mean_steps: float
+    max_steps: int
+    elements: int
+
+
+def walk(
+    sim: QuantSim, inputs: Sequence[np.ndarray], tensors: Mapping[str, np.ndarray]
+) -> list[Step]:
+    """Compare every quantized tensor of an artifact with the sim, in topological order.
+
+    Args:
+        sim: the sim the artifact was exported from.
+        inputs: what the artifact was fed, in the order of the sim's inputs.
+        tensors: the artifact's integers by printed tensor name. An unsigned artifact of a signed
+            sim (or the reverse) is shifted by half its range.
+
+    Returns:
+        One `Step` per tensor that both have.
+    """
+    graph = LayerGraph(sim)
+    found: list[Step] = []
+
+    def on_call(call, args, kwargs):
+        layer = call.layer
+        if keras_compat.training_argument(layer):
+            kwargs = {**kwargs, "training": False}
+        outputs = layer(*args, **kwargs)
+        if not isinstance(layer, FakeQuant):
+            return outputs
+        source = graph.name_of(call.node.call_args[0])
+        maker = _maker(graph, source)
+        name = layer.tensor if isinstance(maker, FakeQuant) else str(source)
+        if name not in tensors:
+            return outputs
+        encoding = layer.encoding
+        theirs = _on_grid(tensors[name], encoding)
+        ours = outputs[1].numpy() + encoding.zero_point
+        seen = steps(ours, theirs)
+        op = "Requantize" if isinstance(maker, FakeQuant) else _made_by(graph, source)
+        found.append(Step(name, op, seen.identical_share, seen.mean, int(seen.max), ours.size))
+        in_steps = tf.constant((theirs - encoding.zero_point).astype(np.float32))
+        return in_steps * outputs[2], in_steps, outputs[2]
+
+    replay(sim, [tf.constant(part) for part in inputs], on_call)
+    return found
+
+
+def first_difference(steps_seen: Sequence[Step], identical: float = 0.999) -> Step | None:
+    """Return the first tensor where an operation computes something else, None where none does."""
+    return next((s for s in steps_seen if s.identical < identical or s.max_steps > 1), None)
+
+
+def _on_grid(integers: np.ndarray, encoding) -> np.ndarray:
+    """Return the artifact's integers on the sim's grid, which may differ in signedness."""
+    shift = 0
+    if integers.dtype.kind == "u" and encoding.spec.signed:
+        shift = -(2 ** (encoding.spec.bits - 1))
+    elif integers.dtype.kind == "i" and not encoding.spec.signed:
+        shift = 2 ** (encoding.spec.bits - 1)
+    return integers.astype(np.int32) + shift
+
+
+def _maker(graph: LayerGraph, source):
+    return graph.producer(source).layer
+
+
+def _made_by(graph: LayerGraph, source) -> str:
+    """Return the operation behind a tensor, with what is fused in front of it."""
+    node = graph.producer(source)
+    op = op_type(getattr(node.layer, "layer", node.layer))
+    if op in ("Relu", "Relu6") and node.inputs:
+        before = graph.producer(node.inputs[0]).layer
+        if not isinstance(before, FakeQuant):
+            return f"{op_type(getattr(before, 'layer', before))}+{op}"
+    return op

@@ -1,0 +1,13 @@
+import pytest
+
+from tests.harness import check_sim
+from tests.models import HAZARDS, inputs_for, make
+
+# Deep chains of tiny random layers amplify rounding more than real models do.
+TOLERANCES = {"fused_activations": 0.1}
+
+
+@pytest.mark.parametrize("hazard", HAZARDS)
+def test_a_sim_computes_nearly_the_float_model_and_survives_saving_and_training(hazard):
+    model = make(hazard)
+    check_sim(model, inputs_for(model), tolerance=TOLERANCES.get(hazard, 0.05))
