@@ -8,6 +8,7 @@
 """
 
 from keras_edgeq.quantize import quantize
+from keras_edgeq.sim.storage import load_sim, save_sim
 
 __version__ = "0.1.0"
-__all__ = ["quantize"]
+__all__ = ["load_sim", "quantize", "save_sim"]

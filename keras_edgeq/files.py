@@ -22,10 +22,18 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        write(scratch / path.name)
+        new, old = scratch / path.name, scratch / "old" / path.name
+        write(new)
+        os.stat(new)  # nothing gives way to a writer that wrote nothing
         if path.is_dir() and not path.is_symlink():
-            os.replace(path, scratch / "old")
-        os.replace(scratch / path.name, path)
+            old.parent.mkdir()
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
     except OSError as error:
         raise ExportError(f"Cannot write {path}: {error.strerror or error}.") from error
     finally:

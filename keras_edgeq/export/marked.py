@@ -21,11 +21,9 @@ import tensorflow as tf
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
-from keras_edgeq.numerics.affine import quantize
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -51,12 +49,14 @@ class Param:
         ref: its name.
         values: the float values before rounding.
         encoding: its grid; None for a bias, whose grid follows from its use.
+        integers: int32 values on the grid, as the sim rounds them; None for a bias.
         first: position of its first element among all fingerprints.
     """
 
     ref: TensorRef
     values: np.ndarray
     encoding: Encoding | None
+    integers: np.ndarray | None
     first: int
 
 
@@ -80,12 +80,8 @@ class Found:
 
     def integers(self) -> np.ndarray:
         """Integers in the constant's layout, int32."""
-        encoding = self.param.encoding
-        assert encoding is not None  # asked for weights only
-        all_integers = quantize(
-            self.param.values, encoding.scale, encoding.zero_point, *encoding.bounds
-        )
-        return all_integers.ravel()[self.index]
+        assert self.param.integers is not None  # asked for weights only
+        return self.param.integers.ravel()[self.index]
 
 
 class MarkedModel:
@@ -99,7 +95,6 @@ class MarkedModel:
     def __init__(self, sim: QuantSim):
         self.sim = sim
         self.inputs, self.outputs = list(sim.input_names), list(sim.output_names)
-        self._names = LayerGraph(sim)
         self._grids = {name: layer.encoding for name, layer in sim.quantizers().items()}
         self._fingerprints: dict[str, dict[str, tf.Variable]] = {}
         self._params: list[Param] = []
@@ -147,11 +142,12 @@ class MarkedModel:
         def on_call(call, args, kwargs):
             layer = call.layer
             if isinstance(layer, FakeQuant):
-                marked = self._mark(call, args[0])
+                marked = self._mark(call, layer.activate(args[0], kwargs))
                 return marked, marked, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 with swapped(layer.layer, self._fingerprints[layer.name]):
-                    return layer.layer(args[0])
+                    outputs = layer.layer(args[0])
+                    return outputs, outputs, tf.constant(1.0)
             if keras_compat.training_argument(layer):
                 kwargs = {**kwargs, "training": False}
             return layer(*args, **kwargs)
@@ -164,10 +160,8 @@ class MarkedModel:
         if encoding is None:
             raise ExportError(f"Tensor {call.layer.tensor!r} has no grid; calibrate the sim first.")
         number = len(self.markers) + 1
-        source = self._names.name_of(call.node.call_args[0])
-        made_by = self._names.producer(source).layer
-        ref = TensorRef.parse(call.layer.tensor, "input") if isinstance(made_by, FakeQuant) else source
-        self.markers[number] = Marker(ref, encoding)
+        name = call.node.call_kwargs["tensor"]
+        self.markers[number] = Marker(TensorRef.parse(name, "input" if "<" in name else "output"), encoding)
         return tf.quantization.fake_quant_with_min_max_args(tensor, 0.0, 255.0 * number, 8)
 
     def _make_fingerprints(self) -> None:
@@ -177,9 +171,9 @@ class MarkedModel:
             names = [*layer.quantizers, *(["bias"] if layer.bias_spec else [])]
             for name in names:
                 values = getattr(layer.layer, name).numpy()
-                encoding = layer.quantizers[name].encoding if name in layer.quantizers else None
+                grid, integers = _on_grid(layer, name) if name in layer.quantizers else (None, None)
                 ref = TensorRef(layer.name, "param", param=name)
-                self._params.append(Param(ref, values, encoding, first))
+                self._params.append(Param(ref, values, grid, integers, first))
                 pattern = FIRST_PATTERN + first + np.arange(values.size, dtype=np.int64)
                 if pattern.size and pattern[-1] > LAST_PATTERN:
                     raise ExportError("The model has more than a billion quantized parameters.")
@@ -189,3 +183,12 @@ class MarkedModel:
                 )
                 first += values.size
         self._starts = np.array([p.first for p in self._params], np.int64)
+
+
+def _on_grid(layer: QuantizedLayer, name: str) -> tuple[Encoding, np.ndarray]:
+    """Return the grid of a weight and its integers, as the sim rounds it."""
+    encoding = layer.quantizers[name].encoding
+    if encoding is None:
+        raise ExportError(f"Weight {layer.name}/{name} has no grid; calibrate the sim first.")
+    steps = layer.quantizers[name](getattr(layer.layer, name))[1].numpy()
+    return encoding, steps.astype(np.int32) + encoding.zero_point

@@ -1,11 +1,8 @@
-"""An ONNX graph as a rewrite sees it, and the conversion of a marked sim into one."""
+"""An ONNX graph as a rewrite sees it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +10,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found, Marker, MarkedModel
-from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers import FakeQuant
-from keras_edgeq.spec.tensor_ref import TensorRef
 
 OPSET = 18
 IR_VERSION = 8
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 class OnnxGraph:
@@ -93,9 +85,20 @@ class OnnxGraph:
         if result not in self.outputs:
             self.redirect(result, source)
         elif source in self.inputs + self.outputs:
-            self.nodes.insert(place, helper.make_node("Identity", [source], [result], name=result))
+            self.nodes.insert(place, self.node("Identity", [source], result))
         else:
             self.rename(source, result)
+
+    @staticmethod
+    def node(op_type: str, inputs: Sequence[str], output: str, **options: Any) -> NodeProto:
+        """Return a new node, named after its one output."""
+        return helper.make_node(op_type, inputs, [output], name=output, **options)
+
+    def add_constant(self, wanted: str, value: Any) -> str:
+        """Add an initializer, and return its name."""
+        name = self.free_name(wanted)
+        self.constants[name] = np.asarray(value)
+        return name
 
     def free_name(self, wanted: str) -> str:
         """Return `wanted`, with a number where a tensor has that name already."""
@@ -138,58 +141,6 @@ class OnnxGraph:
         return self.model
 
 
-@dataclass(frozen=True, eq=False)
-class MarkedGraph:
-    """A converted sim: the graph, and where quantizers and parameters are in it.
-
-    Args:
-        graph: the converter's output.
-        marked: the key to its markers and fingerprints.
-        names: marker id -> the tensor that is quantized there.
-        params: initializer name -> the parameter it holds.
-        ranks: tensor name -> number of axes, where it is known.
-    """
-
-    graph: OnnxGraph
-    marked: MarkedModel
-    names: dict[int, TensorRef]
-    params: dict[str, Found]
-    ranks: dict[str, int]
-
-    def marker_id(self, node: NodeProto) -> int | None:
-        """Return the id of a marker's QuantizeLinear or DequantizeLinear, None for others."""
-        if node.op_type not in (QUANTIZE, DEQUANTIZE):
-            return None
-        scale = self.graph.constants.get(node.input[1])
-        if scale is None or scale.ndim or not float(scale).is_integer():
-            return None
-        return int(scale) if int(scale) in self.marked.markers else None
-
-    def marker(self, number: int) -> Marker:
-        """Return the marker of an id."""
-        return self.marked.markers[number]
-
-
-def convert(marked: MarkedModel) -> MarkedGraph:
-    """Convert a marked sim to ONNX and find its markers and parameters in the result.
-
-    Raises:
-        ExportError: an operation has no ONNX form, or the converter lost a tensor.
-    """
-    graph = OnnxGraph(_tf2onnx(marked))
-    unknown = sorted({n.op_type for n in graph.nodes if not onnx.defs.has(n.op_type, n.domain)})
-    if unknown:
-        raise ExportError(f"The model uses operations that ONNX does not have: {unknown}.")
-    _fold_shapes(graph)
-    result = MarkedGraph(
-        graph, marked, _quantized_tensors(marked), _find_params(graph, marked), _ranks(graph.model)
-    )
-    _name_batch(graph.model, marked)
-    _remove_copies(result)
-    _check_complete(result)
-    return result
-
-
 def reads(node: NodeProto) -> Iterator[str]:
     """Yield what a node reads, its subgraphs included."""
     for inner in _with_subgraphs(node):
@@ -218,128 +169,3 @@ def _exchange(names, old: str, new: str) -> None:
     for i, name in enumerate(names):
         if name == old:
             names[i] = new
-
-
-class _Traced:
-    """What tf2onnx takes for a `tf.function`."""
-
-    def __init__(self, concrete):
-        self.get_concrete_function = lambda *_: concrete
-
-
-def _tf2onnx(marked: MarkedModel) -> ModelProto:
-    from tf2onnx import convert as tf2onnx_convert
-
-    with _quiet("tf2onnx", "tensorflow"):
-        try:
-            function: Any = _Traced(marked.function())
-            return tf2onnx_convert.from_function(function, input_signature=[], opset=OPSET)[0]
-        except ExportError:
-            raise
-        except Exception as error:  # tf2onnx raises whatever its handlers meet
-            raise ExportError(f"tf2onnx cannot convert the model: {error}") from error
-
-
-@contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _fold_shapes(graph: OnnxGraph) -> None:
-    """Compute the shape of a constant, which a converter leaves beside a weight."""
-    for node in [n for n in graph.nodes if n.op_type == "Shape" and n.input[0] in graph.constants]:
-        if not node.attribute:
-            shape = np.array(graph.constants[node.input[0]].shape, np.int64)
-            del graph.nodes[graph.place_of(node)]
-            graph.constants[node.output[0]] = shape
-
-
-def _find_params(graph: OnnxGraph, marked: MarkedModel) -> dict[str, Found]:
-    """Return the constants that hold all of one parameter; less is chance."""
-    used = graph.readers()
-    found = {name: marked.find(value) for name, value in graph.constants.items() if name in used}
-    return {
-        name: hit
-        for name, hit in found.items()
-        if hit is not None and hit.index.size == hit.param.values.size == np.unique(hit.index).size
-    }
-
-
-def _ranks(model: ModelProto) -> dict[str, int]:
-    """Return the rank of each tensor whose shape can be inferred."""
-    bare = ModelProto()
-    bare.CopyFrom(model)
-    del bare.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(bare).graph
-    values = [*graph.value_info, *graph.input, *graph.output]
-    return {
-        v.name: len(v.type.tensor_type.shape.dim)
-        for v in values
-        if v.type.tensor_type.HasField("shape")
-    }
-
-
-def _name_batch(model: ModelProto, marked: MarkedModel) -> None:
-    """Call a free first axis `batch` in inputs and outputs."""
-    sim = marked.sim
-    shapes = dict(zip(marked.inputs, (t.shape for t in sim.inputs), strict=True))
-    shapes.update(zip(marked.outputs, (t.shape for t in sim.outputs), strict=True))
-    for value in [*model.graph.input, *model.graph.output]:
-        dims, shape = value.type.tensor_type.shape.dim, shapes[value.name]
-        for axis, dim in enumerate(dims):
-            if shape.rank == len(dims) and shape[axis] is not None:
-                dim.dim_value = int(shape[axis])
-            else:
-                dim.dim_param = "batch" if axis == 0 else f"{value.name}_{axis}"
-
-
-def _remove_copies(result: MarkedGraph) -> None:
-    """Take out markers that the converter repeated on data that passed the first already."""
-    graph = result.graph
-    numbers = [result.marker_id(node) for node in graph.nodes if node.op_type == QUANTIZE]
-    for number in {n for n in numbers if n is not None and numbers.count(n) > 1}:
-        own = [n for n in graph.nodes if result.marker_id(n) == number]
-        first = next(n for n in own if n.op_type == DEQUANTIZE)
-        for node in own:
-            if any(other is first for other in graph.before(node.input[:1])):
-                graph.bypass(node)
-
-
-def _check_complete(result: MarkedGraph) -> None:
-    there = {result.marker_id(node) for node in result.graph.nodes}
-    lost = [str(ref) for number, ref in result.names.items() if number not in there]
-    held = {found.param.ref for found in result.params.values()}
-    layers = result.marked.sim.quantized_layers().values()
-    lost += [
-        f"{layer.name}/{name}"
-        for layer in layers
-        for name in [*layer.quantizers, *(["bias"] if layer.bias_spec else [])]
-        if TensorRef(layer.name, "param", param=name) not in held
-    ]
-    if lost:
-        raise ExportError(
-            f"The ONNX converter left no trace of {', '.join(lost)}; the file would not compute "
-            "what the sim does. Give these layers float precision, or export another format."
-        )
-
-
-def _quantized_tensors(marked: MarkedModel) -> dict[int, TensorRef]:
-    """Name what each marker quantizes; one that requantizes for a reader is that reader's input."""
-    graph, names = LayerGraph(marked.sim), {}
-    quantizers = [node for node in graph.nodes if isinstance(node.layer, FakeQuant)]
-    plan = marked.sim.record.plan
-    for number, node in enumerate(quantizers, start=1):
-        ref = node.inputs[0]
-        readers = graph.consumers(node.outputs[0])
-        if str(plan.owner(ref)) != node.layer.tensor and readers:
-            ref = readers[0].call.input_ref(readers[0].inputs.index(node.outputs[0]))
-        names[number] = ref
-    return names

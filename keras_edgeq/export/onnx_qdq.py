@@ -5,27 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel
-from keras_edgeq.export.onnx_bias import BiasScales, move_biases
-from keras_edgeq.export.onnx_graph import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
+from keras_edgeq.export.onnx_bias import BiasScales
+from keras_edgeq.export.onnx_carriers import pair_carriers
+from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
+from keras_edgeq.export.onnx_order import move_activations, move_biases
 from keras_edgeq.numerics.affine import quantize
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.tensor_ref import TensorRef
 
 # 16-bit QuantizeLinear came with opset 21.
 WIDE_OPSET, WIDE_IR_VERSION = 21, 10
 INT32 = (-(2**31), 2**31 - 1)
 
 
-def to_onnx_qdq(sim: QuantSim) -> ModelProto:
+def to_onnx_qdq(sim: QuantSim, weight_type: str = "uint8") -> ModelProto:
     """Return the sim as an ONNX model with QuantizeLinear and DequantizeLinear pairs.
 
     Inputs and outputs are float32 and keep their Keras names; a free batch axis stays free.
-    Weights are int8 initializers per channel, biases int32. The pair on a tensor is named after
+    Weights are 8-bit initializers per channel, biases int32. The pair on a tensor is named after
     it: `conv1/quantized` holds the integers of `conv1`, `conv1/dequantized` the real values.
+
+    Args:
+        sim: a calibrated sim; it is not changed.
+        weight_type: `"uint8"` (zero point 128) is exact on every processor. `"int8"` (zero point
+            0) is what TensorRT and QNN want, and what ONNX Runtime computes fastest on processors
+            with VNNI; on others its uint8 x int8 kernels saturate at 16 bits and results are
+            wrong, unless the session sets `session.x64quantprecision` to `"1"`.
 
     Raises:
         ExportError: a tensor has no grid yet, an operation has no ONNX form, or the converter
@@ -34,8 +44,10 @@ def to_onnx_qdq(sim: QuantSim) -> ModelProto:
     marked = MarkedModel(sim)
     converted = convert(marked)
     move_biases(converted)
-    writer = _Writer(converted, sim)
+    move_activations(converted.graph)
+    writer = _Writer(converted, sim, weight_type)
     writer.write()
+    pair_carriers(converted.graph)
     wide = {"opset": WIDE_OPSET, "ir_version": WIDE_IR_VERSION} if writer.is_wide else {}
     return converted.graph.finish(**wide)
 
@@ -65,29 +77,28 @@ class Storage:
 class _Writer:
     """Puts the grids of a sim into its converted graph."""
 
-    def __init__(self, converted: MarkedGraph, sim: QuantSim):
+    def __init__(self, converted: MarkedGraph, sim: QuantSim, weight_type: str):
         self.converted, self.graph = converted, converted.graph
         self.activation_type = sim.record.profile.onnx_activation
-        self.bias_scales = BiasScales(converted, sim)
+        self.bias_scales = BiasScales(converted)
+        self.weight_type = weight_type
         self.is_wide = False
 
     def write(self) -> None:
         """Exchange markers and parameters."""
-        pairs = [(node, self.converted.marker_id(node)) for node in self.graph.nodes]
-        for number in self.converted.names:
-            self._write_marker(number, [node for node, own in pairs if own == number])
         for name, found in self.converted.params.items():
             if found.param.encoding is None:
                 self._write_bias(name)
             else:
                 self._write_weight(name)
+        for marker, nodes in self.converted.pairs():
+            self._write_marker(marker.ref, marker.encoding, nodes)
 
-    def _write_marker(self, number: int, nodes: list[NodeProto]) -> None:
-        """Give a tensor's pair its scale and zero point; narrower grids than the type clip first."""
-        ref, encoding = self.converted.names[number], self.converted.marker(number).encoding
+    def _write_marker(self, ref: TensorRef, encoding: Encoding, nodes: list[NodeProto]) -> None:
+        """Give a tensor's pair its grid; one narrower than the file's type clips first."""
         storage = self._storage(encoding, self.activation_type)
-        scale = self._constant(f"{ref}/scale", encoding.scale)
-        zero_point = self._constant(
+        scale = self.graph.add_constant(f"{ref}/scale", encoding.scale)
+        zero_point = self.graph.add_constant(
             f"{ref}/zero_point", (encoding.zero_point + storage.shift).astype(storage.dtype)
         )
         ends = {QUANTIZE: quantized_name(ref), DEQUANTIZE: f"{ref}/dequantized"}
@@ -104,10 +115,10 @@ class _Writer:
         limits = np.iinfo(storage.dtype)
         if tuple(b + storage.shift for b in encoding.bounds) == (limits.min, limits.max):
             return
-        low, high = np.float32(encoding.min), np.float32(encoding.max)
-        names = [self._constant(f"{node.output[0]}/{k}", v) for k, v in (("min", low), ("max", high))]
+        low = self.graph.add_constant(f"{node.output[0]}/min", np.float32(encoding.min))
+        high = self.graph.add_constant(f"{node.output[0]}/max", np.float32(encoding.max))
         clipped = self.graph.free_name(f"{node.input[0]}/clipped")
-        clip = helper.make_node("Clip", [node.input[0], *names], [clipped], name=clipped)
+        clip = self.graph.node("Clip", [node.input[0], low, high], clipped)
         self.graph.nodes.insert(self.graph.place_of(node), clip)
         node.input[0] = clipped
 
@@ -115,7 +126,7 @@ class _Writer:
         found = self.converted.params[name]
         encoding = found.param.encoding
         assert encoding is not None  # biases go elsewhere
-        storage = self._storage(encoding)
+        storage = self._storage(encoding, self.weight_type)
         zero_points = np.broadcast_to(encoding.zero_point, found.param.values.shape).ravel()
         self._dequantized(
             name,
@@ -132,7 +143,7 @@ class _Writer:
         for node in self.graph.readers().get(name, []):
             by_scale.setdefault(self.bias_scales.input_scale(node, found), []).append(node)
         for input_scale, nodes in by_scale.items():
-            own = self._constant(name, found.values)
+            own = self.graph.add_constant(name, found.values)
             for node in nodes:
                 node.input[:] = [own if i == name else i for i in node.input]
             if input_scale is not None:
@@ -152,12 +163,12 @@ class _Writer:
             )
         pick = tuple(slice(None) if a in axes else 0 for a in range(scale.ndim))
         inputs = [
-            self._constant(quantized_name(ref), integers),
-            self._constant(f"{ref}/scale", scale[pick]),
-            self._constant(f"{ref}/zero_point", zero_point[pick]),
+            self.graph.add_constant(quantized_name(ref), integers),
+            self.graph.add_constant(f"{ref}/scale", scale[pick]),
+            self.graph.add_constant(f"{ref}/zero_point", zero_point[pick]),
         ]
         axis = {"axis": axes[0]} if axes else {}
-        node = helper.make_node(DEQUANTIZE, inputs, [name], name=name, **axis)
+        node = self.graph.node(DEQUANTIZE, inputs, name, **axis)
         self.graph.nodes.insert(0, node)
         new = self.graph.free_name(f"{ref}/dequantized")
         self.graph.rename(name, new)
@@ -167,11 +178,6 @@ class _Writer:
         storage = Storage.of(encoding, wanted)
         self.is_wide |= encoding.spec.bits > 8
         return storage
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        name = self.graph.free_name(name)
-        self.graph.constants[name] = np.asarray(value)
-        return name
 
 
 def _varies(values: np.ndarray, axis: int) -> bool:

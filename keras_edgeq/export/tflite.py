@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.export.flatbuffer import TfliteGraph
+from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.tflite_writer import IntegerWriter
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -29,14 +29,13 @@ class TfliteArtifact:
     floats: dict[str, str]
 
 
-def to_tflite(sim: QuantSim, float_io: bool = True, all_tensors: bool = False) -> TfliteArtifact:
+def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
     """Return the sim as a TFLite file.
 
     Args:
         sim: a calibrated sim; it is not changed.
         float_io: inputs and outputs are float32 (quantized inside); False gives int8 ones, on the
             grids of the sim.
-        all_tensors: make every quantized tensor an output too, to compare with the sim.
 
     Raises:
         ExportError: a tensor has no grid yet, a grid is wider than 8 bits, or the converter lost
@@ -48,7 +47,7 @@ def to_tflite(sim: QuantSim, float_io: bool = True, all_tensors: bool = False) -
     graph = TfliteGraph(converted)
     _fix_reshapes(graph)
     writer = IntegerWriter(graph, marked)
-    writer.write(float_io, all_tensors)
+    writer.write(float_io)
     return TfliteArtifact(graph.write(), writer.integers, writer.floats)
 
 

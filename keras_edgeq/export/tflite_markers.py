@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.flatbuffer import Op, TfliteGraph
+from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 from keras_edgeq.export.marked import Marker, MarkedModel
 from keras_edgeq.export.tflite_kernels import CLAMPS, SAME_GRID, VERSIONS, WEIGHTED
 

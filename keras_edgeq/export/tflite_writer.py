@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.flatbuffer import Op, TfliteGraph, quantization
+from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, quantization
 from keras_edgeq.export.marked import Found, MarkedModel, Marker
 from keras_edgeq.export.tflite_kernels import (
     FIXED,
@@ -46,12 +46,11 @@ class IntegerWriter:
         self.floats: dict[str, str] = {}
         self.integers = 0
 
-    def write(self, float_io: bool, all_tensors: bool) -> None:
+    def write(self, float_io: bool) -> None:
         """Rewrite the operations, then the inputs and outputs.
 
         Args:
             float_io: keep inputs and outputs float; otherwise quantized ones are int8.
-            all_tensors: make every quantized tensor an output, for comparison with the sim.
         """
         inputs = {}
         for tensor in self.graph.inputs:
@@ -65,10 +64,8 @@ class IntegerWriter:
         for tensor in self.graph.outputs:
             integer = tensor in self.grids and not float_io
             outputs[tensor] = self._integer(tensor) if integer else self._float(tensor)
-        extra = [self._integer(t) for t in self.marked_tensors] if all_tensors else []
         self.graph.ops = self.ops
         self.graph.set_signature(inputs, outputs)
-        self.graph.outputs += [t for t in dict.fromkeys(extra) if t not in self.graph.outputs]
 
     def _write_op(self, op: Op) -> None:
         if op.name == "QUANTIZE":

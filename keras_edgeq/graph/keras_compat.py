@@ -21,9 +21,29 @@ def is_graph_model(model: Any) -> bool:
 
 
 def ordered_nodes(model: tf_keras.Model) -> list[KerasNode]:
-    """Return the calls that make up `model` in topological order, inputs first."""
+    """Return the calls that make up `model` in topological order, inputs first.
+
+    The calls of a shared layer come in the order in which they were made, so that a model that is
+    rebuilt in this order numbers them alike.
+    """
     by_depth = model._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    nodes = [producer(tensor)[1] for tensor in model.inputs]
+    nodes += [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    earlier = {id(node): list(node.parent_nodes) for node in nodes}
+    for layer in {id(node.layer): node.layer for node in nodes}.values():
+        calls = [node for node in layer._inbound_nodes if id(node) in earlier]
+        for previous, node in zip(calls, calls[1:], strict=False):
+            earlier[id(node)].append(previous)
+    ordered: dict[int, KerasNode] = {}
+    waiting = nodes[::-1]
+    while waiting:
+        missing = [n for n in earlier[id(waiting[-1])] if id(n) not in ordered]
+        if missing:
+            waiting += missing[::-1]
+        else:
+            node = waiting.pop()
+            ordered[id(node)] = node
+    return list(ordered.values())
 
 
 def call_numbers(model: tf_keras.Model) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,19 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.fake_quant import fake_quant, round_to_steps
+from keras_edgeq.numerics.fake_quant import round_to_steps
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
+
+
+ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
 class FakeQuant(tf_keras.layers.Layer):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
-    Computes `s * (clip(round(x / s) + z, qmin, qmax) - z)` in float32. Calling one instance on
+    Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32. Calling one instance on
     several tensors makes them share a grid.
 
     Args:
@@ -28,8 +32,12 @@ class FakeQuant(tf_keras.layers.Layer):
 
     Call arguments:
         inputs: float tensor.
+        input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
+            of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
+        activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
         half_away: round half away from zero on the integer grid (what an integer average pooling
             kernel does) instead of half to even.
+        tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
         `(rounded, steps, scale)`: the rounded tensor; the same in steps of the scale, which a
@@ -67,11 +75,27 @@ class FakeQuant(tf_keras.layers.Layer):
         self.qmax = variable("qmax", qmax, [])
         super().build(input_shape)
 
-    def call(self, inputs, half_away=False):
+    def call(self, inputs, input_scale=None, activation=None, half_away=False, tensor=""):
         """Return the rounded tensor, its steps and the scale."""
-        grid = [tf.convert_to_tensor(v) for v in (self.scale, self.zero_point, self.qmin, self.qmax)]
-        rounded = fake_quant(inputs, *grid, half_away=half_away)
-        return rounded, round_to_steps(inputs, *grid, half_away=half_away), grid[0]
+        del tensor
+        scale = tf.convert_to_tensor(self.scale)
+        inputs = tf.cast(inputs, tf.float32)
+        # One multiplication per element, as the kernels do it. Division by a constant would become
+        # one anyway in a frozen graph, and differ by an ulp from this graph.
+        ratio = inputs * tf.math.divide_no_nan(1.0 if input_scale is None else input_scale, scale)
+        low, high = self.qmin - self.zero_point, self.qmax - self.zero_point
+        if activation is not None:
+            low = tf.maximum(low, 0.0)
+        if activation == "relu6":
+            high = tf.minimum(high, tf.round(tf.math.divide_no_nan(6.0, scale)))
+        steps = round_to_steps(ratio, low, high, self.zero_point, half_away)
+        return steps * scale, steps, scale
+
+    @staticmethod
+    def activate(inputs, call_arguments: Mapping[str, Any]):
+        """Apply the fused activation of a call in float, for walks that do not round."""
+        activation = call_arguments.get("activation")
+        return inputs if activation is None else ACTIVATIONS[activation](inputs)
 
     def compute_mask(self, inputs, mask=None):
         """Pass the mask of the tensor on; the scale has none."""

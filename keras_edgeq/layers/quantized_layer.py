@@ -33,6 +33,10 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         input_scale: scalar scale of the input's grid. With it the layer sums integers, exactly as
             the kernel does, and its bias is rounded; without it the bias stays float.
         in_steps: `inputs` are in steps of that scale already.
+
+    Returns:
+        `(outputs, sums, scale)`: the layer's output; the integer sums it is made of, and the scale
+        per channel that makes one of the other. Without `input_scale` the sums are the outputs.
     """
 
     def __init__(self, layer: Any, params: Mapping[str, Any], **kwargs: Any):
@@ -71,10 +75,16 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     def call(self, inputs, input_scale=None, in_steps=False, training=None):
         """Call the wrapped layer on its rounded parameters."""
         if input_scale is None:
-            return self._call_layer(inputs, self.rounded_params(), training)
+            outputs = self._call_layer(inputs, self.rounded_params(), training)
+            return outputs, outputs, tf.constant(1.0)
         steps = inputs if in_steps else to_steps(inputs, input_scale)
         params, output_scale = self.integer_params(input_scale)
-        return self._call_layer(steps, params, training) * output_scale
+        sums = self._call_layer(steps, params, training)
+        return sums * output_scale, sums, output_scale
+
+    def compute_mask(self, inputs, mask=None):
+        """Pass on what the wrapped layer makes of the mask."""
+        return [self.layer.compute_mask(inputs, mask), None, None]
 
     @property
     def sums_integers(self) -> bool:
@@ -104,7 +114,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             if self.bias_spec is None:
                 params["bias"] = bias / full
             else:
-                params["bias"] = round_to_steps(bias, full, 0.0, -INT32_MAX - 1.0, INT32_MAX)
+                ratio = tf.math.divide_no_nan(bias, full)
+                params["bias"] = round_to_steps(ratio, -INT32_MAX - 1.0, INT32_MAX)
         return params, output_scale
 
     def _call_layer(self, inputs, params, training):
@@ -123,7 +134,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
 def to_steps(inputs, scale):
     """Return a tensor that lies on a grid in whole steps of its scale."""
-    ratio = tf.math.divide_no_nan(inputs, scale)
+    ratio = inputs * tf.math.divide_no_nan(1.0, scale)
     return ratio + tf.stop_gradient(tf.round(ratio) - ratio)
 
 

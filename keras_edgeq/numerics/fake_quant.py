@@ -49,40 +49,51 @@ def fake_quant(x, scale, zero_point, qmin, qmax, half_away: bool = False):
     return op(tf.convert_to_tensor(x), *grid)
 
 
-def round_to_steps(x, scale, zero_point, qmin, qmax, half_away: bool = False):
-    """Return the signed integers `quantize(x) - zero_point` of `fake_quant`, before the scale.
+def round_to_steps(ratio, low, high, zero_point=0.0, half_away: bool = False):
+    """Clip and round real numbers of steps; the gradient passes where nothing was clipped.
 
-    They are small whole numbers in float32, so sums of their products are exact up to 2**24: what
-    an integer kernel accumulates. The product with `scale` has the gradients of `fake_quant`: here
-    `1 / scale` inside for `x` and `-v / scale` for `scale`, none outside, where `zero_point` has -1.
+    With `ratio = x / scale`, `low = qmin - zero_point` and `high = qmax - zero_point`, the product
+    with `scale` is `fake_quant`, values and gradients (the clipped share goes to the bounds, and so
+    to the zero point). The result holds whole numbers, so sums of their products are exact in
+    float32 up to 2**24: what an integer kernel accumulates.
 
-    Args and Returns: as `fake_quant`, in float32.
+    Args:
+        ratio: float32 tensor.
+        low: smallest result, a whole number, broadcastable to `ratio`.
+        high: largest result, likewise.
+        zero_point: where integer 0 lies, for `half_away`.
+        half_away: round ties of `ratio + zero_point` away from zero instead of to even.
+
+    Returns:
+        float32 tensor of whole numbers in the shape of `ratio`.
     """
-    grid = [tf.convert_to_tensor(t, tf.float32) for t in (scale, zero_point, qmin, qmax)]
-    op = _steps_half_away if half_away else _steps_half_even
-    return op(tf.cast(x, tf.float32), *grid)
+    bounds = [tf.convert_to_tensor(t, tf.float32) for t in (low, high)]
+    if half_away:
+        return _round_clipped_away(ratio, *bounds, tf.convert_to_tensor(zero_point, tf.float32))
+    return _round_clipped(ratio, *bounds)
 
 
 @tf.custom_gradient
-def _steps_half_even(x, scale, zero_point, qmin, qmax):
-    return _steps_and_grad(x, scale, zero_point, qmin, qmax, _round_half_even)
-
-
-@tf.custom_gradient
-def _steps_half_away(x, scale, zero_point, qmin, qmax):
-    return _steps_and_grad(x, scale, zero_point, qmin, qmax, _round_half_away)
-
-
-def _steps_and_grad(x, scale, zero_point, qmin, qmax, rounding):
+def _round_clipped(ratio, low, high):
     def grad(upstream):
-        ratio, clipped = _clipped(x, scale, zero_point, qmin, qmax)
-        inside = tf.equal(ratio, clipped)
-        dx = tf.where(inside, upstream / scale, 0.0)
-        dscale = _sum_like(-dx * ratio, scale)
-        dzero_point = _sum_like(tf.where(inside, 0.0, -upstream), zero_point)
-        return dx, dscale, dzero_point, None, None
+        return _clip_gradients(upstream, ratio, low, high)
 
-    return rounding(_clipped(x, scale, zero_point, qmin, qmax)[1], zero_point), grad
+    return tf.round(_clip(ratio, low, high)), grad
+
+
+@tf.custom_gradient
+def _round_clipped_away(ratio, low, high, zero_point):
+    def grad(upstream):
+        return *_clip_gradients(upstream, ratio, low, high), None
+
+    return _round_half_away(_clip(ratio, low, high), zero_point), grad
+
+
+def _clip_gradients(upstream, ratio, low, high):
+    below, above = tf.less(ratio, low), tf.greater(ratio, high)
+    dlow = _sum_like(tf.where(below, upstream, 0.0), low)
+    dhigh = _sum_like(tf.where(above, upstream, 0.0), high)
+    return tf.where(tf.equal(ratio, _clip(ratio, low, high)), upstream, 0.0), dlow, dhigh
 
 
 @tf.custom_gradient
@@ -117,10 +128,14 @@ def _clipped(x, scale, zero_point, qmin, qmax):
     # Not `/`: Grappler turns division by a constant (a frozen scale) into multiplication by its
     # reciprocal, which changed 33 % of the quotients by an ulp. This op costs the same.
     ratio = tf.math.divide_no_nan(tf.cast(x, tf.float32), scale)
-    low, high = qmin - zero_point, qmax - zero_point
+    return ratio, _clip(ratio, qmin - zero_point, qmax - zero_point)
+
+
+def _clip(ratio, low, high):
+    """Clip, in one pass where the bounds are scalars."""
     if low.shape.rank == 0 and high.shape.rank == 0:
-        return ratio, tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
-    return ratio, tf.maximum(tf.minimum(ratio, high), low)
+        return tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
+    return tf.maximum(tf.minimum(ratio, high), low)
 
 
 def _round_half_even(steps, zero_point):

@@ -124,7 +124,9 @@ def _op_constants(call, symbol):
     """Return `(scale, offset)` of an op with a constant per channel, or of a division by one."""
     kind = op_type(call.layer)
     operands = tf.nest.flatten(call.node.call_args)[:2]
-    if kind not in CONSTANT_OPS or keras_compat.op_symbol(call.layer) is None:
+    if kind not in CONSTANT_OPS or len(operands) != 2:
+        return None
+    if keras_compat.op_symbol(call.layer) is None:
         return None
     constant = next((o for o in operands if not keras_compat.is_keras_tensor(o)), None)
     value = np.asarray(constant, np.float64)

@@ -66,16 +66,14 @@ def walk(
         outputs = layer(*args, **kwargs)
         if not isinstance(layer, FakeQuant):
             return outputs
-        source = graph.name_of(call.node.call_args[0])
-        maker = _maker(graph, source)
-        name = layer.tensor if isinstance(maker, FakeQuant) else str(source)
+        name = call.node.call_kwargs["tensor"]
         if name not in tensors:
             return outputs
         encoding = layer.encoding
         theirs = _on_grid(tensors[name], encoding)
         ours = outputs[1].numpy() + encoding.zero_point
         seen = steps(ours, theirs)
-        op = "Requantize" if isinstance(maker, FakeQuant) else _made_by(graph, source)
+        op = _made_by(graph, call)
         found.append(Step(name, op, seen.identical_share, seen.mean, int(seen.max), ours.size))
         in_steps = tf.constant((theirs - encoding.zero_point).astype(np.float32))
         return in_steps * outputs[2], in_steps, outputs[2]
@@ -99,16 +97,9 @@ def _on_grid(integers: np.ndarray, encoding) -> np.ndarray:
     return integers.astype(np.int32) + shift
 
 
-def _maker(graph: LayerGraph, source):
-    return graph.producer(source).layer
-
-
-def _made_by(graph: LayerGraph, source) -> str:
-    """Return the operation behind a tensor, with what is fused in front of it."""
-    node = graph.producer(source)
-    op = op_type(getattr(node.layer, "layer", node.layer))
-    if op in ("Relu", "Relu6") and node.inputs:
-        before = graph.producer(node.inputs[0]).layer
-        if not isinstance(before, FakeQuant):
-            return f"{op_type(getattr(before, 'layer', before))}+{op}"
-    return op
+def _made_by(graph: LayerGraph, call) -> str:
+    """Return the operation behind a quantizer, with the activation that is fused into it."""
+    maker = graph.producer(graph.name_of(call.node.call_args[0])).layer
+    op = "Requantize" if isinstance(maker, FakeQuant) else op_type(getattr(maker, "layer", maker))
+    activation = call.node.call_kwargs.get("activation")
+    return f"{op}+{activation}" if activation else op

@@ -129,10 +129,11 @@ def _observer(sim: QuantSim):
         def on_call(call, args, kwargs):
             layer = call.layer
             if isinstance(layer, FakeQuant):
+                tensor = layer.activate(args[0], kwargs)
                 if layer.tensor in order:
-                    tap = observe(args[0], exponents[order[layer.tensor]])
+                    tap = observe(tensor, exponents[order[layer.tensor]])
                     seen.setdefault(layer.tensor, []).append(tap)
-                return args[0], args[0], tf.constant(1.0)
+                return tensor, tensor, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 kwargs = {}
             if keras_compat.training_argument(layer):
@@ -200,10 +201,6 @@ def _input_quantizer(node: GraphNode) -> FakeQuant | None:
 
 
 def _output_quantizer(graph: LayerGraph, node: GraphNode) -> FakeQuant | None:
-    """Return the quantizer behind a weighted call, past a fused activation."""
-    for _ in range(3):
-        reader = graph.only_consumer(node.outputs[0])
-        if reader is None or isinstance(reader.layer, FakeQuant):
-            return None if reader is None else reader.layer
-        node = reader
-    return None
+    """Return the quantizer that requantizes the sums of a weighted call."""
+    reader = graph.only_consumer(node.outputs[1])
+    return reader.layer if reader is not None and isinstance(reader.layer, FakeQuant) else None

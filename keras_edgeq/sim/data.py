@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.sim.stats import READ_ERRORS
 
 Batch = list[np.ndarray]
 
@@ -59,16 +60,22 @@ def batches(
 def _read_file(path: Path, names: list[str]) -> Any:
     try:
         loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[key] for name, key in _keys(path, loaded.files, names).items()}
+    except CalibrationDataError:
+        raise
+    except READ_ERRORS as error:
         raise CalibrationDataError(f"Cannot read {path} as .npy or .npz: {error}") from None
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        keys = loaded.files
-        if set(names) <= set(keys):
-            return {name: loaded[name] for name in names}
-        if len(names) == 1 and ("x" in keys or len(keys) == 1):
-            return loaded["x" if "x" in keys else keys[0]]
+
+
+def _keys(path: Path, keys: list[str], names: list[str]) -> dict[str, str]:
+    """Return which array of an `.npz` file feeds which input."""
+    if set(names) <= set(keys):
+        return {name: name for name in names}
+    if len(names) == 1 and ("x" in keys or len(keys) == 1):
+        return {names[0]: "x" if "x" in keys else keys[0]}
     raise CalibrationDataError(
         f"{path} holds arrays {keys}; the model's inputs are {names}. Name the arrays so"
         + (" (or 'x')." if len(names) == 1 else ".")
@@ -117,8 +124,6 @@ def _inputs(item: Any, model) -> list[Any]:
     names = list(model.input_names)
     if isinstance(item, tuple) and not _fits(item, names):
         item = item[0] if item else item
-    elif isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], dict | list | tuple):
-        item = item[0]
     if isinstance(item, dict):
         missing = [name for name in names if name not in item]
         if missing:

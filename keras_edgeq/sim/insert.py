@@ -10,10 +10,13 @@ import tf_keras
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef, part_name
+
+FUSED_ACTIVATIONS = {"Relu": "relu", "Relu6": "relu6"}
 
 
 def insert(
@@ -22,9 +25,11 @@ def insert(
     """Return an uncalibrated sim: the prepared model with the plan's quantizers.
 
     Layers keep their names; a quantizer is named after the tensor that owns its grid. A weighted
-    layer reads the steps of its input's quantizer where it stands right behind one, and the scale.
+    layer reads the steps of its input's quantizer where it stands right behind one, and the scale;
+    the quantizer behind it reads its integer sums. A fused ReLU becomes a bound of that quantizer.
     """
-    reads = {(n.layer.name, n.call.number): n.inputs for n in LayerGraph(prepared).nodes}
+    graph = LayerGraph(prepared)
+    nodes = {(n.layer.name, n.call.number): n for n in graph.nodes}
     params: dict[str, dict] = {}
     for ref, spec in plan.specs.items():
         if ref.kind == "param":
@@ -32,6 +37,8 @@ def insert(
     quantizers: dict[TensorRef, FakeQuant] = {}
     scales: dict[TensorRef, Any] = {}
     steps: dict[int, tuple] = {}
+    sums: dict[int, tuple] = {}
+    fused: dict[TensorRef, str] = {}
     copies = []
 
     def quantizer(owner: TensorRef) -> FakeQuant:
@@ -43,7 +50,13 @@ def insert(
         owner = ref if ref in plan.specs else plan.shared.get(ref)
         if owner is None:
             return tensor
-        options = {"half_away": True} if ref in plan.half_away else {}
+        options: dict[str, Any] = {"tensor": str(ref)}
+        if ref in plan.half_away:
+            options["half_away"] = True
+        if ref in fused:
+            options["activation"] = fused[ref]
+        if id(tensor) in sums:
+            _, tensor, options["input_scale"] = sums[id(tensor)]
         rounded, in_steps, scales[owner] = quantizer(owner)(tensor, **options)
         steps[id(rounded)] = (rounded, in_steps)
         return rounded
@@ -56,18 +69,35 @@ def insert(
         return QuantizedLayer(inner, params[layer.name])
 
     def on_call(call, new, args, kwargs):
-        if not isinstance(new, QuantizedLayer) or not new.sums_integers:
-            return new(*args, **kwargs)
-        owner = plan.owner(reads[call.layer.name, call.number][0])
-        if id(args[0]) in steps:
-            return new(steps[id(args[0])][1], input_scale=scales[owner], in_steps=True)
-        return new(args[0], input_scale=scales[owner])
+        node = nodes[call.layer.name, call.number]
+        if isinstance(new, QuantizedLayer):
+            return call_quantized(new, node, args[0])
+        activation = FUSED_ACTIVATIONS.get(op_type(call.layer))
+        if activation and plan.owner(node.inputs[0]) is None and _owns(plan, node.outputs[0]):
+            fused[node.outputs[0]] = activation
+            return args[0]
+        return new(*args, **kwargs)
+
+    def call_quantized(new, node, tensor):
+        if not new.sums_integers:
+            return new(tensor)[0]
+        scale = scales[plan.owner(node.inputs[0])]
+        if id(tensor) in steps:
+            outputs = new(steps[id(tensor)][1], input_scale=scale, in_steps=True)
+        else:
+            outputs = new(tensor, input_scale=scale)
+        sums[id(outputs[0])] = outputs
+        return outputs[0]
 
     sim = rebuild(prepared, on_layer, quantize, quantize, on_call, make=QuantSim)
     for old, new in copies:
         copy_weights(old, new)
     sim.attach(SimRecord(profile, plan, tuple(output_names)))
     return sim
+
+
+def _owns(plan: QuantPlan, ref: TensorRef) -> bool:
+    return ref in plan.specs or ref in plan.shared
 
 
 def layer_name(ref: TensorRef) -> str:

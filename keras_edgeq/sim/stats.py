@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.files import write_whole
 from keras_edgeq.numerics.histogram import Histogram
+
+# What reading a file as `.npz` raises when it is missing, damaged or something else.
+READ_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +53,19 @@ class CalibrationStats:
 
         write_whole(Path(path), write)
 
+    def check(self, quantizers: Mapping[str, Any], path: str | Path) -> None:
+        """Raise unless these are the statistics of a sim with such quantizers.
+
+        Raises:
+            CalibrationDataError: names what is missing.
+        """
+        observed = {name for name, q in quantizers.items() if q.spec.fixed_range is None}
+        if observed != set(self.histograms):
+            differ = sorted(observed ^ set(self.histograms))
+            raise CalibrationDataError(
+                f"{path} holds the statistics of another sim: {differ[:5]} do not match."
+            )
+
     @classmethod
     def load(cls, path: str | Path) -> CalibrationStats:
         """Read `save` output.
@@ -56,8 +77,11 @@ class CalibrationStats:
             with np.load(path, allow_pickle=False) as data:
                 head = json.loads(data["head"].tobytes())
                 rows = zip(data["counts"], data["exponent"], data["range"], strict=True)
-                hists = [Histogram(c, int(e), float(lo), float(hi)) for c, e, (lo, hi) in rows]
+                hists = [
+                    Histogram.from_arrays({"counts": c, "exponent": e, "low": lo, "high": hi})
+                    for c, e, (lo, hi) in rows
+                ]
                 names = dict(zip(head["tensors"], hists, strict=True))
                 return cls(names, int(head["samples"]))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except READ_ERRORS as error:
             raise CalibrationDataError(f"{path} holds no calibration statistics: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,3 +164,12 @@ def quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int = 0) -> An
     quant.zeroPoint = np.broadcast_to(np.ravel(zero_point), quant.scale.shape).astype(np.int64)
     quant.quantizedDimension = axis
     return quant
+
+
+def with_tensors(content: bytes, names: Iterable[str]) -> bytes:
+    """Return a TFLite file that also puts out its inner tensors of these names."""
+    graph, wanted = TfliteGraph(content), set(names)
+    for number in range(len(graph.tensors)):
+        if graph.name(number) in wanted and number not in graph.outputs:
+            graph.outputs.append(number)
+    return graph.write()

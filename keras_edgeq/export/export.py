@@ -1,0 +1,185 @@
+"""The way out: one sim, every format, the same scales, checked on the real runtimes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from keras_edgeq.errors import ExportError
+from keras_edgeq.export.report import ExportReport
+from keras_edgeq.files import write_whole
+from keras_edgeq.graph.rebuild import calls
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.runtime.verify import RunReport
+from keras_edgeq.runtime.verify import verify as verify_artifact
+from keras_edgeq.sim.quant_sim import QuantSim
+
+FORMATS = ("tflite", "onnx", "encodings", "saved_model")
+
+
+def export(
+    sim: QuantSim,
+    folder: str | Path,
+    formats: Sequence[str] | None = None,
+    verify: Any = None,
+    *,
+    float_io: bool = True,
+    name: str = "model",
+    progress: bool = True,
+) -> ExportReport:
+    """Write a sim for its target and verify what was written.
+
+    Args:
+        sim: a calibrated sim; it is not changed.
+        folder: where to write; made if need be. Each file is written whole or not at all.
+        formats: of `"tflite"` (integer kernels), `"onnx"` (QDQ with integer initializers),
+            `"encodings"` (float ONNX with AIMET encodings in a `.aimet` folder, and encodings by
+            Keras names) and `"saved_model"` (frozen, and the float Keras model). Default: all that
+            the profile allows.
+        verify: data to verify on, in any form that `quantize` takes. Without it the samples that
+            the sim keeps are used; False switches verification off.
+        float_io: TFLite inputs and outputs in float32; False gives int8.
+        name: stem of the file names.
+        progress: show a progress bar.
+
+    Returns:
+        Files, sizes, what stayed float, and a comparison with the sim per artifact and runtime.
+        Also written to `report.json`.
+
+    Raises:
+        ExportError: a format the profile does not have, a missing extra, or a place that cannot
+            be written.
+    """
+    if not isinstance(sim, QuantSim):
+        raise ExportError(f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes.")
+    job = _Job(sim, Path(folder), name, float_io)
+    for kind in tqdm(_checked(formats, sim), desc="export", disable=not progress):
+        _run(job, kind)
+    runs: list[RunReport] = []
+    if verify is not False:
+        for path in tqdm(job.runnable, desc="verify", disable=not progress):
+            runs += verify_artifact(sim, path, verify)
+    report = ExportReport(
+        profile=sim.record.profile.name,
+        files=job.files,
+        sizes={kind: _size(path) for kind, path in job.files.items()},
+        integer_layers=_integer_layers(sim),
+        float_layers=dict(sim.record.plan.floats),
+        float_ops=job.float_ops,
+        floored=dict(sim.record.floored),
+        runs=tuple(runs),
+    )
+    text = json.dumps(report.to_json(), indent=1)
+    write_whole(job.folder / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
+    return report
+
+
+@dataclass
+class _Job:
+    """One export on its way."""
+
+    sim: QuantSim
+    folder: Path
+    name: str
+    float_io: bool
+    files: dict[str, Path] = field(default_factory=dict)
+    runnable: list[Path] = field(default_factory=list)
+    float_ops: dict[str, str] = field(default_factory=dict)
+
+    def write(self, kind: str, name: str, write: Callable[[Path], object], runs: bool = False) -> None:
+        """Write one artifact whole and remember it."""
+        path = self.folder / name
+        write_whole(path, write)
+        self.files[kind] = path
+        if runs:
+            self.runnable.append(path)
+
+
+def _write_tflite(job: _Job) -> None:
+    from keras_edgeq.export.tflite import to_tflite
+
+    artifact = to_tflite(job.sim, job.float_io)
+    job.float_ops = artifact.floats
+    job.write("tflite", f"{job.name}.tflite", lambda p: p.write_bytes(artifact.content), runs=True)
+
+
+def _write_onnx(job: _Job) -> None:
+    from keras_edgeq.export.onnx_qdq import to_onnx_qdq
+
+    content = to_onnx_qdq(job.sim).SerializeToString()
+    job.write("onnx", f"{job.name}.onnx", lambda path: path.write_bytes(content), runs=True)
+
+
+def _write_encodings(job: _Job) -> None:
+    from keras_edgeq.export.encodings_json import keras_encodings, write_aimet_folder
+
+    text = json.dumps(keras_encodings(job.sim), indent=1)
+    name = f"{job.name}.encodings.json"
+    job.write("encodings", name, lambda path: path.write_text(text, encoding="utf-8"))
+    job.files["aimet"] = write_aimet_folder(job.sim, job.folder, job.name)
+
+
+def _write_saved_model(job: _Job) -> None:
+    from keras_edgeq.export.saved_model import write_saved_model
+    from keras_edgeq.export.strip import strip
+
+    folder = job.folder / "saved_model"
+    write_saved_model(job.sim, folder)
+    job.files["saved_model"] = folder
+    job.runnable.append(folder)
+    model = strip(job.sim)
+    job.write("float", f"{job.name}_float.keras", lambda path: model.save(path))
+
+
+_WRITERS: dict[str, Callable[[_Job], None]] = {
+    "tflite": _write_tflite,
+    "onnx": _write_onnx,
+    "encodings": _write_encodings,
+    "saved_model": _write_saved_model,
+}
+_EXTRAS = {"tflite": "tflite", "onnx": "onnx", "encodings": "onnx"}
+
+
+def _run(job: _Job, kind: str) -> None:
+    try:
+        _WRITERS[kind](job)
+    except ImportError as error:
+        extra = _EXTRAS.get(kind, "all")
+        raise ExportError(
+            f"Format {kind!r} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
+        ) from error
+
+
+def _checked(formats: Sequence[str] | None, sim: QuantSim) -> Sequence[str]:
+    profile = sim.record.profile
+    if formats is None:
+        return profile.formats
+    wanted = [formats] if isinstance(formats, str) else list(formats)
+    unknown = [kind for kind in wanted if kind not in profile.formats]
+    if unknown or not wanted:
+        raise ExportError(
+            f"Formats {unknown} are not written for profile {profile.name!r}; "
+            f"it has {', '.join(profile.formats)}."
+        )
+    return wanted
+
+
+def _integer_layers(sim: QuantSim) -> tuple[str, ...]:
+    """Return the layers that compute in integers, in graph order."""
+    floats, quantized = sim.record.plan.floats, sim.record.profile.quantized
+    names = []
+    for call in calls(sim):
+        layer = getattr(call.layer, "layer", call.layer)
+        if op_type(layer) in quantized and call.layer.name not in floats:
+            names.append(call.layer.name)
+    return tuple(dict.fromkeys(names))
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

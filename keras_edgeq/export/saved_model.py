@@ -1,0 +1,73 @@
+"""Export a sim as a frozen SavedModel that needs nothing but TensorFlow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+from keras_edgeq.files import write_whole
+from keras_edgeq.graph.rebuild import run
+from keras_edgeq.sim.quant_sim import QuantSim
+
+
+def frozen_function(sim: QuantSim):
+    """Return the sim in inference mode as a concrete function of constants.
+
+    Inputs and outputs keep the names of the user's model.
+    """
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+        for tensor, name in zip(sim.inputs, sim.input_names, strict=True)
+    ]
+
+    def call(*inputs):
+        outputs = tf.nest.flatten(run(sim, list(inputs)))
+        return dict(zip(sim.output_names, outputs, strict=True))
+
+    traced = tf.function(call, input_signature=specs, autograph=False)
+    frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
+    graph = _without_clip(frozen.graph.as_graph_def())
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
+    inputs = [wrapped.graph.as_graph_element(tensor.name) for tensor in frozen.inputs]
+    outputs = [wrapped.graph.as_graph_element(tensor.name) for tensor in frozen.outputs]
+    return wrapped.prune(inputs, outputs)
+
+
+def _without_clip(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
+    """Return the graph with minimum and maximum for ClipByValue, which TFLite does not have."""
+    for node in [n for n in graph.node if n.op == "ClipByValue"]:
+        least = graph.node.add()
+        least.CopyFrom(node)
+        least.name, least.op = f"{node.name}/minimum", "Minimum"
+        value, low, high = node.input
+        least.input[:] = [value, high]
+        node.op = "Maximum"
+        node.input[:] = [least.name, low]
+    return graph
+
+
+def write_saved_model(sim: QuantSim, folder: Path) -> None:
+    """Write the frozen sim, rounding included, with one signature, `serving_default`.
+
+    Raises:
+        ExportError: the folder cannot be written; what was there stays.
+    """
+    frozen = frozen_function(sim)
+    names = [tensor.name.split(":")[0] for tensor in frozen.inputs]
+    outputs = sorted(sim.output_names)
+
+    def serve(**inputs):
+        values = frozen(*[inputs[name] for name in names])
+        return dict(zip(outputs, tf.nest.flatten(values), strict=True))
+
+    specs = {n: tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(names, frozen.inputs, strict=True)}
+    signature = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    write_whole(
+        folder,
+        lambda target: tf.saved_model.save(
+            tf.Module(), str(target), signatures={"serving_default": signature}, options=options
+        ),
+    )

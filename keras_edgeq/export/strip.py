@@ -1,0 +1,52 @@
+"""Take the quantizers out again: the float model a sim stands for."""
+
+from __future__ import annotations
+
+import tf_keras
+
+from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.sim.insert import layer_name
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.tensor_ref import TensorRef
+
+L = tf_keras.layers
+
+
+def strip(sim: QuantSim) -> tf_keras.Model:
+    """Return the float Keras model inside a sim: plain layers, present weights, no rounding.
+
+    It is the prepared form of the user's model: batch norms folded, one operation per layer. It
+    loads without keras_edgeq.
+    """
+    copies = []
+
+    def on_layer(layer):
+        if isinstance(layer, FakeQuant):
+            return layer
+        if not isinstance(layer, QuantizedLayer):
+            return None
+        inner = clone(layer.layer)
+        copies.append((layer.layer, inner))
+        return inner
+
+    def on_call(call, new, args, kwargs):
+        if isinstance(new, FakeQuant):
+            return (_activated(args[0], call.node.call_kwargs),) * 3
+        if isinstance(call.layer, QuantizedLayer):
+            return (new(args[0]),) * 3
+        return new(*args, **kwargs)
+
+    model = rebuild(sim, on_layer, on_call=on_call)
+    for old, new in copies:
+        copy_weights(old, new)
+    return model
+
+
+def _activated(tensor, options):
+    """Give a fused activation its layer and its name back."""
+    activation = options.get("activation")
+    if activation is None:
+        return tensor
+    name = layer_name(TensorRef.parse(options["tensor"], "output")).removesuffix("/quant")
+    return L.ReLU(6.0 if activation == "relu6" else None, name=name)(tensor)

@@ -1,0 +1,172 @@
+"""Artifacts as the verification sees them: run them, read their inner integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from keras_edgeq.errors import EdgeqError
+from keras_edgeq.runtime.litert import LiteRtModel
+from keras_edgeq.sim.quant_sim import QuantSim
+
+
+class Runtime(Protocol):
+    """A loaded artifact."""
+
+    name: str
+
+    def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return real-valued outputs in the order of the sim's."""
+        ...
+
+    def tensors(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the integers of quantized tensors by printed name; empty where none can be had."""
+        ...
+
+
+@dataclass
+class LiteRt:
+    """A TFLite file on LiteRT with one set of kernels."""
+
+    content: bytes
+    sim: QuantSim
+    kernels: str
+
+    def __post_init__(self):
+        self.name = f"LiteRT {self.kernels}"
+        self._model = LiteRtModel(self.content, self.kernels)
+        self._probe: LiteRtModel | None = None
+
+    def outputs(self, inputs):
+        """Run the file; integer outputs are dequantized."""
+        made = self._model.run(inputs, self.sim.input_names)
+        details = self._model.outputs
+        return [_real(made[n], details[n]["quantization"]) for n in self.sim.output_names]
+
+    def tensors(self, inputs):
+        """Run a copy of the file that puts its inner tensors out."""
+        from keras_edgeq.runtime.tflite_file import with_tensors
+
+        if self._probe is None:
+            names = quantized_tensors(self.sim)
+            self._probe = LiteRtModel(with_tensors(self.content, names), self.kernels)
+        made = self._probe.tensors(inputs, self.sim.input_names)
+        return {name: value for name, value in made.items() if value.dtype == np.int8}
+
+
+@dataclass
+class OnnxRuntime:
+    """An ONNX file on ONNX Runtime's CPU kernels."""
+
+    content: bytes
+    sim: QuantSim
+
+    def __post_init__(self):
+        self.name = "ONNX Runtime"
+        self._session = _session(self.content, optimize=True)
+        self._probe: Any = None
+
+    def outputs(self, inputs):
+        """Run the file as a user would, with every optimization."""
+        feed = dict(zip(self.sim.input_names, inputs, strict=True))
+        return self._session.run(self.sim.output_names, feed)
+
+    def tensors(self, inputs):
+        """Run a copy without fusions that puts its inner integers out."""
+        from keras_edgeq.export.onnx_qdq import quantized_name, with_tensors
+
+        names = quantized_tensors(self.sim)
+        if self._probe is None:
+            self._probe = _session(with_tensors(self.content, names), optimize=False)
+        have = {o.name for o in self._probe.get_outputs()}
+        wanted = {quantized_name(n): n for n in names if quantized_name(n) in have}
+        feed = dict(zip(self.sim.input_names, inputs, strict=True))
+        made = self._probe.run(list(wanted), feed)
+        return dict(zip(wanted.values(), made, strict=True))
+
+
+@dataclass
+class SavedModel:
+    """A frozen SavedModel on TensorFlow."""
+
+    folder: Path
+    sim: QuantSim
+
+    def __post_init__(self):
+        import tensorflow as tf
+
+        self.name = "SavedModel"
+        self._module = tf.saved_model.load(str(self.folder))
+
+    def outputs(self, inputs):
+        """Call the serving signature."""
+        import tensorflow as tf
+
+        serve = self._module.signatures["serving_default"]
+        feed = dict(zip(self.sim.input_names, map(tf.constant, inputs), strict=True))
+        made = serve(**feed)
+        return [made[name].numpy() for name in self.sim.output_names]
+
+    def tensors(self, inputs):
+        """Return nothing: the inner tensors of a frozen graph have no names of ours."""
+        del inputs
+        return {}
+
+
+def load_artifact(path: Path, sim: QuantSim) -> list[Runtime]:
+    """Return every way to run a file: `.tflite`, `.onnx` or a SavedModel folder.
+
+    Raises:
+        EdgeqError: the file is missing, of another kind, damaged, or its runtime not installed.
+    """
+    if not path.exists():
+        raise EdgeqError(f"No such artifact: {path}.")
+    try:
+        if path.suffix == ".tflite":
+            content = path.read_bytes()
+            return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
+        if path.suffix == ".onnx":
+            return [OnnxRuntime(path.read_bytes(), sim)]
+        if path.is_dir() and (path / "saved_model.pb").exists():
+            return [SavedModel(path, sim)]
+    except ImportError as error:
+        extra = "tflite" if path.suffix == ".tflite" else "onnx"
+        raise EdgeqError(
+            f"{path.name} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
+        ) from None
+    raise EdgeqError(f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder.")
+
+
+def quantized_tensors(sim: QuantSim) -> list[str]:
+    """Return the printed names of the tensors that a sim quantizes."""
+    from keras_edgeq.graph.rebuild import calls
+    from keras_edgeq.layers import FakeQuant
+
+    return [c.node.call_kwargs["tensor"] for c in calls(sim) if isinstance(c.layer, FakeQuant)]
+
+
+def _session(content: bytes, optimize: bool) -> Any:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 2
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except (*refusals, state.NotImplemented, state.RuntimeException) as error:
+        raise EdgeqError(f"ONNX Runtime cannot load the file: {error}") from None
+
+
+def _real(values: np.ndarray, quantization: tuple) -> np.ndarray:
+    scale, zero_point = quantization
+    if values.dtype.kind == "f" or not scale:
+        return values
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

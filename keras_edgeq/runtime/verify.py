@@ -1,0 +1,176 @@
+"""Verify that an artifact does what the sim said, on data, output by output and op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.layers import FakeQuant
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.numerics.metrics import agreement, steps
+from keras_edgeq.runtime.artifact import Runtime, load_artifact
+from keras_edgeq.runtime.walk import Step, first_difference, walk
+from keras_edgeq.sim.data import Batch, batches
+from keras_edgeq.sim.quant_sim import QuantSim
+
+RANDOM_SAMPLES = 4
+WALK_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How one artifact on one runtime compares with the sim.
+
+    Args:
+        artifact: file name.
+        runtime: what ran it.
+        samples: number of samples compared.
+        on_data: False where only random input was at hand.
+        agreement: share of samples with the same largest output, in %; the first output with
+            several values per sample counts, None where there is none. Ties go to the lowest index.
+        identical: share of equal integers over all outputs that lie on a grid, 0 to 1.
+        mean_steps: mean absolute difference of those, in steps of the output's scale.
+        max_steps: largest of those.
+        max_abs_difference: largest difference over all outputs, in their own unit.
+        first_difference: the first operation that computes something else on the same input; None
+            where none does, or where the artifact shows no inner tensors.
+    """
+
+    artifact: str
+    runtime: str
+    samples: int
+    on_data: bool
+    agreement: float | None
+    identical: float | None
+    mean_steps: float | None
+    max_steps: int | None
+    max_abs_difference: float
+    first_difference: Step | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"{self.runtime} on {self.artifact}: {self.samples} samples"]
+        if not self.on_data:
+            parts[0] += " of random input, not verified on data"
+        if self.agreement is not None:
+            parts.append(f"agreement {self.agreement:.2f} %")
+        if self.identical is not None:
+            parts.append(f"{100 * self.identical:.2f} % identical, mean {self.mean_steps:.4f} steps")
+        else:
+            parts.append(f"largest difference {self.max_abs_difference:.3g}")
+        if self.first_difference is not None:
+            step = self.first_difference
+            parts.append(
+                f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical)"
+            )
+        return ", ".join(parts)
+
+
+def verify(sim: QuantSim, path: str | Path, data: Any = None) -> tuple[RunReport, ...]:
+    """Run an artifact on its real runtimes and compare it with the sim.
+
+    Args:
+        sim: the sim that the artifact was exported from.
+        path: a `.tflite` or `.onnx` file or a SavedModel folder.
+        data: inputs in any form that `quantize` takes for calibration. Without it the samples that
+            the sim keeps are used, and without those random input, which proves little.
+
+    Returns:
+        One report per runtime: LiteRT with XNNPACK and with its own kernels, ONNX Runtime,
+        TensorFlow for a SavedModel.
+
+    Raises:
+        EdgeqError: the artifact cannot be run.
+        CalibrationDataError: the data does not fit the model.
+    """
+    path = Path(path)
+    on_data = data is not None or bool(sim.record.samples)
+    if data is None:
+        data = list(sim.record.samples) if on_data else _random_inputs(sim)
+    read = list(batches(data, sim))
+    return tuple(
+        _compare(sim, runtime, read, path.name, on_data) for runtime in load_artifact(path, sim)
+    )
+
+
+def _compare(
+    sim: QuantSim, runtime: Runtime, read: Sequence[Batch], name: str, on_data: bool
+) -> RunReport:
+    ours = _joined([_flat(sim.predict_on_batch(_structured(sim, batch))) for batch in read])
+    theirs = _joined([runtime.outputs(batch) for batch in read])
+    inner = [part[:WALK_SAMPLES] for part in read[0]]
+    differing = first_difference(walk(sim, inner, runtime.tensors(inner)))
+    scales = _output_scales(sim)
+    grids = [(a, b, s) for a, b, s in zip(ours, theirs, scales, strict=True) if s is not None]
+    seen = None
+    if grids:
+        integers = [np.concatenate([np.rint(g[i] / g[2]).ravel() for g in grids]) for i in (0, 1)]
+        seen = steps(*integers)
+    several = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.ndim == 2 and a.shape[1] > 1]
+    gaps = [float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(ours, theirs, strict=True)]
+    return RunReport(
+        artifact=name,
+        runtime=runtime.name,
+        samples=sum(len(batch[0]) for batch in read),
+        on_data=on_data,
+        agreement=agreement(*several[0]) if several else None,
+        identical=seen.identical_share if seen else None,
+        mean_steps=seen.mean if seen else None,
+        max_steps=int(seen.max) if seen else None,
+        max_abs_difference=max(gaps),
+        first_difference=differing,
+    )
+
+
+def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _flat(outputs: Any) -> list[np.ndarray]:
+    import tensorflow as tf
+
+    return [np.asarray(part) for part in tf.nest.flatten(outputs)]
+
+
+def _structured(sim: QuantSim, batch: Batch) -> Any:
+    """Return a batch in the structure of the model's inputs."""
+    import tensorflow as tf
+
+    return tf.nest.pack_sequence_as(keras_compat.structured_inputs(sim), batch)
+
+
+def _output_scales(sim: QuantSim) -> list[np.float32 | None]:
+    """Return the scale of each output's grid, None for a float output."""
+    graph = LayerGraph(sim)
+    return [_scale(graph, ref, sim) for ref in graph.outputs]
+
+
+def _scale(graph: LayerGraph, ref, sim: QuantSim) -> np.float32 | None:
+    node = graph.producer(ref)
+    if isinstance(node.layer, FakeQuant):
+        return np.float32(node.layer.scale)
+    moves = op_type(node.layer) in sim.record.profile.same_grid | {"Identity"}
+    return _scale(graph, node.inputs[0], sim) if moves and node.inputs else None
+
+
+def _random_inputs(sim: QuantSim) -> list[np.ndarray]:
+    """Return uniform input over the range of each input's grid, always the same."""
+    generator = np.random.default_rng(0)
+    quantizers = sim.quantizers()
+    inputs = []
+    for symbol, name in zip(sim.inputs, sim.input_names, strict=True):
+        shape = (RANDOM_SAMPLES, *(1 if d is None else d for d in symbol.shape[1:]))
+        grid = quantizers[name].encoding if name in quantizers else None
+        low, high = (0.0, 1.0) if grid is None else (float(grid.min), float(grid.max))
+        values = generator.uniform(low, high, shape)
+        inputs.append(values.astype(symbol.dtype.as_numpy_dtype))
+    return inputs

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+
+from keras_edgeq.errors import ProfileError
+from keras_edgeq.layers.layer_traits import ACTIVATIONS, OP_SYMBOLS, SIMPLE, WEIGHTED
+from keras_edgeq.spec import TargetProfile, load_profile, profile_names
+
+OPERATIONS = {op for op, _ in WEIGHTED.values()} | {
+    *SIMPLE.values(), *ACTIVATIONS.values(), *OP_SYMBOLS.values(), "Repeat", "Resize",
+}  # fmt: skip
+
+
+def changed(**fields):
+    return {**load_profile("litert_int8").to_json(), **fields}
+
+
+def without(field):
+    data = changed()
+    del data[field]
+    return data
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "mine.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+        return path
+
+    return write
+
+
+def test_the_built_in_profiles_are_listed():
+    assert {"litert_int8", "onnxruntime_int8", "qnn_w8a8"} <= set(profile_names())
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_built_in_profile_is_valid_and_survives_json(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert TargetProfile.from_json(json.loads(json.dumps(profile.to_json()))) == profile
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_built_in_profile_names_only_operations_that_exist(name):
+    profile = load_profile(name)
+    in_chains = {op for chain in profile.fused for op in chain}
+    assert profile.quantized <= OPERATIONS
+    named = profile.per_channel | profile.same_grid | set(profile.regrid) | in_chains
+    assert named | set(profile.fixed_ranges) <= profile.quantized
+
+
+def test_a_profile_is_taken_as_given():
+    profile = load_profile("qnn_w8a8")
+    assert load_profile(profile) is profile
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_users_file_is_read_by_path(write, as_text):
+    path = write(changed(name="mine", activation={"bits": 16, "symmetric": True}))
+    profile = load_profile(str(path) if as_text else path)
+    assert profile.name == "mine"
+    assert profile.activation.bits == 16
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ProfileError, match=r"'litert_int9'.*litert_int8"):
+        load_profile("litert_int9")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ProfileError, match=r"gone\.json"):
+        load_profile(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("content", ["", "{", "\x00", "[" * 100_000])
+def test_a_broken_file_is_named(write, content):
+    with pytest.raises(ProfileError, match=r"mine\.json is not JSON"):
+        load_profile(write(content))
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProfileError, match=r"mine\.json is not JSON"):
+        load_profile(path)
+
+
+def test_a_huge_file_is_not_read(write):
+    with pytest.raises(ProfileError, match="larger than"):
+        load_profile(write(" " * 1_000_001))
+
+
+WRONG = {
+    "no object": ([], "top level"),
+    "newer schema": (changed(schema=2), "schema"),
+    "missing field": (without("weight"), "weight"),
+    "unknown field": (changed(speed=1), "speed"),
+    "unknown bias": (changed(bias="int16"), "bias"),
+    "unknown spec field": (changed(weight={"bit": 8}), "weight"),
+    "too many bits": (changed(weight={"bits": 32}), "weight/bits"),
+    "text for a number": (changed(weight={"bits": "8"}), "weight/bits"),
+    "narrow unsigned": (changed(weight={"narrow_range": True, "signed": False}), "narrow_range"),
+    "range of three": (changed(fixed_ranges={"Softmax": [0, 1, 2]}), "fixed_ranges/Softmax"),
+    "unknown rounding": (changed(regrid={"Mean": "up"}), "regrid/Mean"),
+    "chain of one": (changed(fused=[["Conv2D"]]), "fused/0"),
+    "unknown format": (changed(formats=["exe"]), "formats/0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_profile_is_refused_with_the_place(write, case):
+    data, place = WRONG[case]
+    with pytest.raises(ProfileError, match=place):
+        load_profile(write(data))
