@@ -98,17 +98,19 @@ def _can_take(converted: MarkedGraph, node: NodeProto, bias: str) -> bool:
     layer = converted.marked.sim.quantized_layers()[weight.param.ref.layer].layer
     trait: Any = weight_trait(layer)
     places = np.unravel_index(np.moveaxis(weight.index, axis, 0), weight.param.values.shape)
-    shape = [weight.param.values.shape[a] for a in trait.axes]
-    channel = np.ravel_multi_index([places[a] for a in trait.axes], shape)
+    channel = np.zeros(1, np.int64)
+    for a in trait.axes:
+        channel = channel * weight.param.values.shape[a] + places[a]
     wanted = np.arange(found.param.values.size).reshape(-1, *[1] * (channel.ndim - 1))
     return channel.shape[0] == wanted.shape[0] and bool(np.all(channel == wanted))
 
 
 def _take_bias(converted: MarkedGraph, node: NodeProto, bias: str) -> None:
     graph, found = converted.graph, converted.params[bias]
-    in_order = graph.constants[bias].ravel()[np.argsort(found.index, axis=None)]
-    flat = graph.add_constant(f"{bias}/flat", in_order)
-    converted.params[flat] = Found(found.param, np.arange(found.index.size))
+    flat = f"{bias}/flat"
+    if flat not in converted.params:  # another call of the layer may have made it
+        graph.constants[flat] = graph.constants[bias].ravel()[np.argsort(found.index, axis=None)]
+        converted.params[flat] = Found(found.param, np.arange(found.index.size))
     if node.op_type == "MatMul":
         node.op_type = "Gemm"
     node.input.append(flat)

@@ -72,6 +72,15 @@ def arguments(node: KerasNode, values: dict[int, Any]) -> tuple[tuple, dict]:
     return tf.nest.map_structure(value, (tuple(node.call_args), dict(node.call_kwargs)))
 
 
+def operands(node: KerasNode) -> list[Any]:
+    """Return what a call of an op layer computes with: tensors and constants, in order.
+
+    `tf.maximum(a, b)` is recorded as `maximum(a, y=b)`, `a + b` as `add(a, b)`.
+    """
+    named = (node.call_kwargs[name] for name in ("values", "x", "y", "a", "b") if name in node.call_kwargs)
+    return tf.nest.flatten((tuple(node.call_args), tuple(named)))
+
+
 def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:
     """Return the layer, the call and the output index that made a symbolic tensor."""
     history = tensor._keras_history

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.fake_quant import round_to_steps
+from keras_edgeq.numerics.round_to_steps import round_to_steps
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -35,8 +35,7 @@ class FakeQuant(tf_keras.layers.Layer):
         input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
-        half_away: round half away from zero on the integer grid (what an integer average pooling
-            kernel does) instead of half to even.
+        rounding: what happens to ties, as in `round_to_steps`.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
@@ -75,7 +74,7 @@ class FakeQuant(tf_keras.layers.Layer):
         self.qmax = variable("qmax", qmax, [])
         super().build(input_shape)
 
-    def call(self, inputs, input_scale=None, activation=None, half_away=False, tensor=""):
+    def call(self, inputs, input_scale=None, activation=None, rounding="half_even", tensor=""):
         """Return the rounded tensor, its steps and the scale."""
         del tensor
         scale = tf.convert_to_tensor(self.scale)
@@ -88,7 +87,7 @@ class FakeQuant(tf_keras.layers.Layer):
             low = tf.maximum(low, 0.0)
         if activation == "relu6":
             high = tf.minimum(high, tf.round(tf.math.divide_no_nan(6.0, scale)))
-        steps = round_to_steps(ratio, low, high, self.zero_point, half_away)
+        steps = round_to_steps(ratio, low, high, self.zero_point, rounding)
         return steps * scale, steps, scale
 
     @staticmethod

@@ -11,7 +11,7 @@ import tf_keras
 
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import weight_trait
-from keras_edgeq.numerics.fake_quant import round_to_steps
+from keras_edgeq.numerics.round_to_steps import round_to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 INT32_MAX = float(2**31 - 1)

@@ -79,7 +79,7 @@ def constants_to_affine(model: tf_keras.Model) -> tf_keras.Model:
 
 def _replaced(group: list) -> Callable | None:
     """Return a function for all calls of one layer, None where the layer stays."""
-    read = [_symbols(call.node.call_args) for call in group]
+    read = [_symbols((call.node.call_args, call.node.call_kwargs)) for call in group]
     if any(len(symbols) != 1 or not _is_float(symbols[0]) for symbols in read):
         return None
     shapes = [tuple(symbols[0].shape) for symbols in read]
@@ -91,7 +91,7 @@ def _replaced(group: list) -> Callable | None:
         return None
     scale, offset = (np.broadcast_to(np.float64(v), (shapes[0][-1],)) for v in pair)
     function = affine(layer.name, scale, offset)
-    return lambda *args, **_: function(_symbols(args)[0])
+    return lambda *args, **kwargs: function(_symbols((args, kwargs))[0])
 
 
 def _symbols(args) -> list[Any]:
@@ -123,7 +123,7 @@ def _per_channel(value, shape):
 def _op_constants(call, symbol):
     """Return `(scale, offset)` of an op with a constant per channel, or of a division by one."""
     kind = op_type(call.layer)
-    operands = tf.nest.flatten(call.node.call_args)[:2]
+    operands = keras_compat.operands(call.node)[:2]
     if kind not in CONSTANT_OPS or len(operands) != 2:
         return None
     if keras_compat.op_symbol(call.layer) is None:

@@ -59,10 +59,10 @@ def batches(
 
 def _read_file(path: Path, names: list[str]) -> Any:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        with path.open("rb") as file:  # np.load would leave a damaged archive open
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             return {name: loaded[key] for name, key in _keys(path, loaded.files, names).items()}
     except CalibrationDataError:
         raise

@@ -51,8 +51,8 @@ def insert(
         if owner is None:
             return tensor
         options: dict[str, Any] = {"tensor": str(ref)}
-        if ref in plan.half_away:
-            options["half_away"] = True
+        if ref in plan.rounding:
+            options["rounding"] = plan.rounding[ref]
         if ref in fused:
             options["activation"] = fused[ref]
         if id(tensor) in sums:
@@ -72,11 +72,19 @@ def insert(
         node = nodes[call.layer.name, call.number]
         if isinstance(new, QuantizedLayer):
             return call_quantized(new, node, args[0])
+        if op_type(call.layer) in profile.regrid and id(args[0]) in steps:
+            return call_on_steps(new, plan.owner(node.inputs[0]), args, kwargs)
         activation = FUSED_ACTIVATIONS.get(op_type(call.layer))
         if activation and plan.owner(node.inputs[0]) is None and _owns(plan, node.outputs[0]):
             fused[node.outputs[0]] = activation
             return args[0]
         return new(*args, **kwargs)
+
+    def call_on_steps(new, owner, args, kwargs):
+        """Average or interpolate whole numbers, so that ties are ties as in the kernel."""
+        average = new(steps[id(args[0])][1], *args[1:], **kwargs)
+        sums[id(average)] = (average, average, scales[owner])
+        return average
 
     def call_quantized(new, node, tensor):
         if not new.sums_integers:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
@@ -53,7 +52,7 @@ class _Resolver:
         self.parent: dict[TensorRef, TensorRef] = {}
         self.quantized_on: dict[TensorRef, TensorRef] = {}
         self.lies_on: dict[TensorRef, TensorRef] = {}
-        self.half_away: set[TensorRef] = set()
+        self.rounding: dict[TensorRef, str] = {}
         self.params: dict[TensorRef, QuantSpec] = {}
         self.floats: dict[str, str] = {}
         self.inside = {ref for node in graph.nodes for ref in self._fused(node)}
@@ -81,8 +80,7 @@ class _Resolver:
         shared = {ref: root(on) for ref, on in self.quantized_on.items() if root(on) != ref}
         carriers = {ref: root(on) for ref, on in self.lies_on.items()}
         specs = {ref: spec for ref, spec in self.specs.items() if root(ref) == ref}
-        half_away = frozenset(self.half_away)
-        return QuantPlan({**specs, **self.params}, shared, carriers, half_away, self.floats)
+        return QuantPlan({**specs, **self.params}, shared, carriers, self.rounding, self.floats)
 
     def _integer(self, node: GraphNode) -> bool:
         return self.reasons[id(node)] is None
@@ -123,8 +121,8 @@ class _Resolver:
         owner = self._owner(node.inputs[0])
         for ref in node.outputs:
             self.quantized_on[ref] = owner
-            if rounding == "half_away":
-                self.half_away.add(ref)
+            if rounding != "half_even":
+                self.rounding[ref] = rounding
 
     def _share(self, node: GraphNode) -> None:
         """Put inputs and outputs on one grid; a fixed grid among several gets requantized."""
@@ -193,7 +191,7 @@ def _why_float(node: GraphNode, profile: TargetProfile) -> str | None:
         return f"{op} has no integer kernel in profile {profile.name!r}"
     if getattr(node.layer, "data_format", "channels_last") == "channels_first":
         return "data_format='channels_first'; integer kernels are channels_last"
-    if any(v is None for v in (_operands(node.call.node, op),)):
+    if _operands(node.call.node, op) is None:
         return f"{op} with a constant operand that is not a scalar"
     if op == "Pad" and not _pads_zero(node.call.node):
         return "pads with something else than zeros"
@@ -204,7 +202,7 @@ def _operands(keras_node: Any, op: str) -> int | None:
     """Return how many tensors an elementwise call reads; None with a constant it cannot take."""
     if op not in ("Add", "Sub", "Mul", "Maximum", "Minimum", "MatMul", "Concat"):
         return 1
-    flat = tf.nest.flatten(keras_node.call_args)
+    flat = keras_compat.operands(keras_node)
     symbols = [v for v in flat if keras_compat.is_keras_tensor(v)]
     scalars_taken = op in ("Add", "Sub", "Mul")
     for value in flat[: 2 if op != "Concat" else None]:
@@ -218,8 +216,8 @@ def _operands(keras_node: Any, op: str) -> int | None:
 def _pads_zero(keras_node: Any) -> bool:
     if keras_compat.op_symbol(keras_node.layer) is None:
         return True
-    options = dict(keras_node.call_kwargs)
-    args = list(keras_node.call_args)[2:]
-    mode = options.get("mode", args[0] if args else "CONSTANT")
-    value = options.get("constant_values", args[1] if len(args) > 1 else 0)
-    return mode == "CONSTANT" and np.all(np.asarray(value) == 0)
+    # tf.pad is recorded as compat.v1.pad(tensor, paddings, mode, name, constant_values).
+    names = ("tensor", "paddings", "mode", "name", "constant_values")
+    options = dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
+    value = np.asarray(options.get("constant_values", 0))
+    return options.get("mode", "CONSTANT") == "CONSTANT" and bool(np.all(value == 0))

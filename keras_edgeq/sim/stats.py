@@ -74,7 +74,8 @@ class CalibrationStats:
             CalibrationDataError: the file is missing, damaged or of another kind.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            # Opened here, because np.load leaves a damaged archive open.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 head = json.loads(data["head"].tobytes())
                 rows = zip(data["counts"], data["exponent"], data["range"], strict=True)
                 hists = [

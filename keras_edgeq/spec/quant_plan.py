@@ -22,18 +22,18 @@ class QuantPlan:
         shared: tensor -> owner, for tensors that are quantized again on another tensor's grid.
         carriers: tensor -> owner, for tensors that lie on a grid without a quantizer of their own
             (reshaped, pooled by max, concatenated).
-        half_away: tensors whose kernel rounds half away from zero (integer average pooling).
+        rounding: tensor -> how its kernel rounds ties, where that is not half to even.
         floats: layer -> why it stays float.
     """
 
     specs: Mapping[TensorRef, QuantSpec]
     shared: Mapping[TensorRef, TensorRef] = field(default_factory=dict)
     carriers: Mapping[TensorRef, TensorRef] = field(default_factory=dict)
-    half_away: frozenset[TensorRef] = frozenset()
+    rounding: Mapping[TensorRef, str] = field(default_factory=dict)
     floats: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("specs", "shared", "carriers", "floats"):
+        for name in ("specs", "shared", "carriers", "rounding", "floats"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         missing = {str(o) for o in self.shared.values() if o not in self.specs}
         if missing:
@@ -62,7 +62,7 @@ class QuantPlan:
             ],
             "shared": [_pair(ref, owner) for ref, owner in self.shared.items()],
             "carriers": [_pair(ref, owner) for ref, owner in self.carriers.items()],
-            "half_away": [str(ref) for ref in sorted(self.half_away)],
+            "rounding": {str(ref): kind for ref, kind in self.rounding.items()},
             "floats": dict(self.floats),
         }
 
@@ -78,7 +78,7 @@ class QuantPlan:
             },
             dict(_read_pair(pair) for pair in data["shared"]),
             dict(_read_pair(pair) for pair in data["carriers"]),
-            frozenset(TensorRef.parse(text, "output") for text in data["half_away"]),
+            {TensorRef.parse(text, "output"): kind for text, kind in data["rounding"].items()},
             data["floats"],
         )
 

@@ -17,6 +17,13 @@ CASES = {
 }
 
 
+def rounded_by_reference(x, scale, zero_point, bounds, half_away=False, factor=1.0):
+    """Grid steps of `x * (factor / scale)` and their real values; kernels multiply, not divide."""
+    ratio = x * (np.float32(factor) / np.float32(scale))
+    steps = reference.quantize(ratio, np.float32(1.0), zero_point, *bounds, half_away) - zero_point
+    return steps, steps.astype(np.float32) * np.float32(scale)
+
+
 def layer_of(spec, scale, zero_point, shape=(5, 4)):
     layer = FakeQuant(spec, "conv")
     layer.build((None, *shape[1:]))
@@ -29,9 +36,10 @@ def layer_of(spec, scale, zero_point, shape=(5, 4)):
 def test_a_tensor_is_rounded_as_the_reference_does(case, half_away):
     spec, scale, zero_point = CASES[case]
     x = np.random.default_rng(0).normal(0.0, 2.0, (5, 4)).astype(np.float32)
-    rounded, used = layer_of(*CASES[case])(x, half_away=half_away)
+    rounded, steps, used = layer_of(*CASES[case])(x, rounding="half_away" if half_away else "half_even")
     bounds = reference.grid_bounds(spec.bits, spec.signed, spec.narrow_range)
-    wanted = reference.fake_quant(x, scale, zero_point, *bounds, half_away)
+    wanted_steps, wanted = rounded_by_reference(x, scale, zero_point, bounds, half_away)
+    np.testing.assert_array_equal(steps, wanted_steps)
     np.testing.assert_array_equal(rounded, wanted)
     assert used.shape == ()
     assert float(used) == np.float32(scale)
@@ -44,9 +52,35 @@ def test_per_channel_grids_round_each_channel_on_its_own():
     scale = np.random.default_rng(0).uniform(0.01, 0.1, (1, 1, 4, 2)).astype(np.float32)
     layer.assign(Encoding(spec, scale, np.zeros(scale.shape, np.int32)))
     x = np.random.default_rng(1).normal(size=(3, 3, 4, 2)).astype(np.float32)
-    rounded, used = layer(x)
-    np.testing.assert_array_equal(rounded, reference.fake_quant(x, scale, 0, -127, 127))
+    rounded, _, used = layer(x)
+    np.testing.assert_array_equal(rounded, rounded_by_reference(x, scale, 0, (-127, 127))[1])
     np.testing.assert_array_equal(used, scale)
+
+
+def test_sums_of_a_layer_are_requantized_with_one_factor_per_channel():
+    layer = layer_of(QuantSpec(), 0.05, 7)
+    sums = np.random.default_rng(0).integers(-5000, 5000, (9, 4)).astype(np.float32)
+    factors = np.float32([0.0011, 0.0007, 0.002, 0.0003])
+    _, steps, _ = layer(sums, input_scale=tf.constant(factors))
+    wanted, _ = rounded_by_reference(sums, 0.05, 7, (-128, 127), factor=factors)
+    np.testing.assert_array_equal(steps, wanted)
+
+
+@pytest.mark.parametrize(("activation", "function"), [
+    ("relu", lambda x: np.maximum(x, 0)), ("relu6", lambda x: np.clip(x, 0, 6)),
+])  # fmt: skip
+def test_a_fused_activation_rounds_as_if_it_came_first(activation, function):
+    scale, zero_point = 8.0 / 255, -128
+    layer = layer_of(QuantSpec(), scale, zero_point)
+    x = np.random.default_rng(0).normal(0.0, 5.0, (50, 4)).astype(np.float32)
+    rounded, _, _ = layer(x, activation=activation)
+    wanted = rounded_by_reference(function(x), scale, zero_point, (-128, 127))[1]
+    np.testing.assert_array_equal(rounded, wanted)
+    np.testing.assert_array_equal(FakeQuant.activate(x, {"activation": activation}), function(x))
+
+
+def test_without_a_fused_activation_nothing_is_applied():
+    assert FakeQuant.activate(-1.0, {}) == -1.0
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -98,8 +132,8 @@ def test_the_grid_does_not_train_by_itself():
 
 def test_calling_one_layer_on_two_tensors_shares_the_grid():
     layer = layer_of(QuantSpec(), 0.5, 0, (None, None))
-    assert float(layer(tf.constant([0.6]))[0]) == 0.5
-    assert float(layer(tf.constant([[0.2]]))[0]) == 0.0
+    assert float(layer(tf.constant([0.6]))[0][0]) == 0.5
+    assert float(layer(tf.constant([[0.2]]))[0][0, 0]) == 0.0
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "float16", "float64"])
@@ -110,19 +144,21 @@ def test_the_grid_stays_float32_under_any_policy(dtype):
     assert layer.compute_dtype == "float32"
 
 
-def test_a_half_precision_tensor_is_rounded_in_float32_and_returned_in_half():
+def test_a_half_precision_tensor_is_rounded_in_float32():
     layer = layer_of(QuantSpec(), 0.1, 0)
     x = tf.constant([[0.26, 3.14]], tf.float16)
-    rounded, _ = layer(x)
-    assert rounded.dtype == tf.float16
-    wanted = reference.fake_quant(x.numpy().astype(np.float32), 0.1, 0, -128, 127)
-    np.testing.assert_array_equal(rounded, wanted.astype(np.float16))
+    rounded, _, _ = layer(x)
+    wanted = rounded_by_reference(x.numpy().astype(np.float32), 0.1, 0, (-128, 127))[1]
+    assert rounded.dtype == tf.float32
+    np.testing.assert_array_equal(rounded, wanted)
 
 
 def test_the_mask_passes():
     layer = layer_of(QuantSpec(), 0.1, 0)
     mask = tf.constant([True, False])
-    assert layer.compute_mask(tf.zeros([2, 3]), mask)[0] is mask
+    rounded, steps, scale = layer.compute_mask(tf.zeros([2, 3]), mask)
+    assert rounded is steps is mask
+    assert scale is None
 
 
 def test_the_configuration_makes_the_same_layer():

@@ -56,30 +56,62 @@ def data(shape):
     return np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
 
 
+def rounded_by_reference(kernel, encoding):
+    """The kernel in integers; the ratio is a product, as kernels compute it."""
+    ratio = kernel * (np.float32(1.0) / encoding.scale)
+    return reference.quantize(ratio, np.float32(1.0), 0, -127, 127).astype(np.float32)
+
+
+def axes_of(kind, per_channel):
+    """Integer sums of an EinsumDense have one scale, so its grid has no axes there."""
+    return None if per_channel and kind != "EinsumDense" else ()
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_it_computes_what_the_float_layer_does_with_dequantized_weights(kind, per_channel):
+def test_it_sums_integers_as_the_kernel_does(kind, per_channel):
     make_layer, shape = LAYERS[kind]
-    layer, wrapped, encoding = built(make_layer, shape, None if per_channel else ())
+    layer, wrapped, encoding = built(make_layer, shape, axes_of(kind, per_channel))
+    assert wrapped.sums_integers
     kernel, bias = layer.get_weights()
-    q_kernel = reference.fake_quant(kernel, encoding.scale, 0, -127, 127)
-    scale = np.float32(INPUT_SCALE * encoding.scale)
-    bias_scale = scale.reshape(bias.shape) if per_channel else scale
-    q_bias = reference.fake_quant(bias, bias_scale, 0, -(2**31), 2**31 - 1)
-    x = data(shape)
-    got = wrapped(x, input_scale=tf.constant(INPUT_SCALE))
+    q_kernel = rounded_by_reference(kernel, encoding)
+    scale = INPUT_SCALE * encoding.scale.ravel()
+    grid = scale.reshape(bias.shape) if scale.size > 1 else scale[0]
+    q_bias = reference.quantize(bias, grid, 0, -(2**31), 2**31 - 1).astype(np.float32)
+    integers = np.random.default_rng(3).integers(-128, 128, (2, *shape)).astype(np.float32)
+    outputs, sums, used = wrapped(integers * INPUT_SCALE, input_scale=tf.constant(INPUT_SCALE))
+    np.testing.assert_array_equal(used, scale if scale.size > 1 else scale[0])
     layer.set_weights([q_kernel, q_bias])
-    np.testing.assert_array_equal(got, layer(x))
-    assert len(np.unique(np.rint(q_kernel / encoding.scale))) > 20
-    assert not np.array_equal(q_bias, bias)
+    np.testing.assert_array_equal(sums, layer(integers))
+    np.testing.assert_array_equal(sums, np.rint(sums))
+    in_steps = wrapped(integers, input_scale=tf.constant(INPUT_SCALE), in_steps=True)
+    np.testing.assert_array_equal(in_steps[1], sums)
+    layer.set_weights([q_kernel * encoding.scale, q_bias * grid])
+    wanted = layer(integers * INPUT_SCALE).numpy()
+    np.testing.assert_allclose(outputs, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+    assert len(np.unique(q_kernel)) > 20
+    assert not np.array_equal(q_bias * grid, bias)
 
 
-def test_without_an_input_scale_the_bias_stays_float():
-    layer, wrapped, encoding = built(*LAYERS["Conv2D"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_without_an_input_scale_it_is_the_float_layer_with_the_rounded_kernel(kind):
+    layer, wrapped, encoding = built(*LAYERS[kind])
     kernel, bias = layer.get_weights()
-    layer.set_weights([reference.fake_quant(kernel, encoding.scale, 0, -127, 127), bias])
-    x = data((6, 6, 3))
-    np.testing.assert_array_equal(wrapped(x), layer(x))
+    layer.set_weights([rounded_by_reference(kernel, encoding) * encoding.scale, bias])
+    x = data(LAYERS[kind][1])
+    np.testing.assert_array_equal(wrapped(x)[0], layer(x))
+
+
+def test_a_bias_without_a_grid_stays_float():
+    layer, wrapped, encoding = built(*LAYERS["Conv2D"])
+    wrapped.bias_spec = None
+    kernel, bias = layer.get_weights()
+    layer.set_weights([rounded_by_reference(kernel, encoding) * encoding.scale, bias])
+    integers = np.random.default_rng(3).integers(-128, 128, (2, 6, 6, 3)).astype(np.float32)
+    x = integers * INPUT_SCALE
+    wanted = layer(x).numpy()
+    got = wrapped(x, input_scale=tf.constant(INPUT_SCALE))[0]
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(("make_layer", "shape", "param"), [
@@ -91,16 +123,17 @@ def test_layers_without_a_bias_are_quantized_too(make_layer, shape, param):
     layer, wrapped, encoding = built(make_layer, shape)
     assert wrapped.bias_spec is None
     assert wrapped.kernel_name == param
+    assert wrapped.sums_integers == (param == "kernel")
     (weight,) = layer.get_weights()
-    layer.set_weights([reference.fake_quant(weight, encoding.scale, 0, -127, 127)])
+    layer.set_weights([rounded_by_reference(weight, encoding) * encoding.scale])
     x = np.abs(data(shape)).astype(np.int32) if param == "embeddings" else data(shape)
-    np.testing.assert_array_equal(wrapped(x), layer(x))
+    np.testing.assert_array_equal(wrapped(x)[0], layer(x))
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_calling_leaves_variables_and_their_order_as_they_were(kind):
     make_layer, shape = LAYERS[kind]
-    layer, wrapped, _ = built(make_layer, shape)
+    layer, wrapped, _ = built(make_layer, shape, axes_of(kind, True))
     inner = wrapped.layer
     before = [id(w) for w in inner.weights]
     trait = weight_trait(inner)
@@ -124,9 +157,9 @@ def test_variables_come_back_when_the_call_fails():
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_gradient_reaches_kernel_and_bias(kind):
     make_layer, shape = LAYERS[kind]
-    _, wrapped, _ = built(make_layer, shape)
+    _, wrapped, _ = built(make_layer, shape, axes_of(kind, True))
     with tf.GradientTape() as tape:
-        y = wrapped(data(shape), input_scale=tf.constant(INPUT_SCALE))
+        y, _, _ = wrapped(data(shape), input_scale=tf.constant(INPUT_SCALE))
         loss = tf.reduce_sum(tf.square(y))
     gradients = tape.gradient(loss, wrapped.trainable_weights)
     assert len(gradients) == 2
@@ -136,14 +169,33 @@ def test_the_gradient_reaches_kernel_and_bias(kind):
 def test_the_gradient_of_the_kernel_is_the_float_layers_at_the_rounded_kernel():
     layer, wrapped, encoding = built(*LAYERS["Dense"])
     kernel, bias = layer.get_weights()
-    layer.set_weights([reference.fake_quant(kernel, encoding.scale, 0, -127, 127), bias])
+    layer.set_weights([rounded_by_reference(kernel, encoding) * encoding.scale, bias])
     x = data((6,))
     gradients = []
-    for each, variable in ((layer, layer.kernel), (wrapped, wrapped.layer.kernel)):
+    for call, variable in ((layer, layer.kernel), (lambda x: wrapped(x)[0], wrapped.layer.kernel)):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(each(x)))
+            loss = tf.reduce_sum(tf.square(call(x)))
         gradients.append(tape.gradient(loss, variable).numpy())
-    np.testing.assert_array_equal(*gradients)
+    np.testing.assert_allclose(*gradients, rtol=1e-5)
+
+
+def test_gradients_through_integer_sums_are_those_of_the_rounded_layer():
+    layer, wrapped, encoding = built(*LAYERS["Conv2D"])
+    kernel, bias = layer.get_weights()
+    layer.set_weights([rounded_by_reference(kernel, encoding) * encoding.scale, bias])
+    integers = np.random.default_rng(3).integers(-128, 128, (2, 6, 6, 3)).astype(np.float32)
+    x = tf.constant(integers * INPUT_SCALE)
+
+    def gradients(call, variables):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(call(x))
+        return tape.gradient(loss, [x, *variables])
+
+    wanted = gradients(layer, layer.trainable_weights)
+    call = lambda x: wrapped(x, input_scale=tf.constant(INPUT_SCALE))[0]  # noqa: E731
+    for a, b in zip(gradients(call, wrapped.trainable_weights), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 def test_the_gradient_reaches_the_scale_when_it_is_watched():
@@ -151,7 +203,7 @@ def test_the_gradient_reaches_the_scale_when_it_is_watched():
     scale = wrapped.quantizers["kernel"].scale
     with tf.GradientTape() as tape:
         tape.watch(scale)
-        loss = tf.reduce_sum(tf.square(wrapped(data((6,)))))
+        loss = tf.reduce_sum(tf.square(wrapped(data((6,)))[0]))
     assert np.abs(tape.gradient(loss, scale)).max() > 0
 
 
@@ -170,8 +222,11 @@ def test_freezing_the_wrapper_freezes_the_layer():
 
 def test_the_configuration_makes_the_same_layer():
     _, wrapped, _ = built(*LAYERS["DepthwiseConv2D"])
-    twin = QuantizedLayer.from_config(wrapped.get_config())
-    assert twin.get_config() == wrapped.get_config()
+    config = wrapped.get_config()
+    twin = QuantizedLayer.from_config(config)
+    assert twin.get_config()["params"] == config["params"]
+    assert twin.get_config()["layer"]["config"] == config["layer"]["config"]
+    assert twin.name == wrapped.name
     assert twin.bias_spec == BIAS_SPEC
     assert twin.quantizers["depthwise_kernel"].spec.axes == (2, 3)
 

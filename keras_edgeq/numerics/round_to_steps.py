@@ -1,0 +1,85 @@
+"""The one rounding op: real numbers of steps onto an integer grid, with straight-through gradients.
+
+`round_to_steps(x / s, qmin - z, qmax - z) * s` is fake quantization. Clipping before rounding makes
+its gradients, by the product rule alone, those of the papers.
+
+Reference:
+    Esser et al. 2020, "Learned Step Size Quantization" (LSQ), arXiv:1902.08153, equations 1 to 3.
+    Bhalgat et al. 2020, "LSQ+", arXiv:2004.09576, equations 5 and 6, for the zero point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+# The largest float32 below 0.5: floor(0.49999997 + 0.5) is 1 in float32, this gives 0.
+_BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
+
+
+def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"):
+    """Clip and round real numbers of steps; the gradient passes where nothing was clipped.
+
+    The clipped share of the gradient goes to the bounds, and through them to the zero point. The
+    result holds whole numbers, so sums of their products are exact in float32 up to 2**24: what an
+    integer kernel accumulates. The bounds are tensors: changing bits never retraces. NaN stays NaN.
+
+    Args:
+        ratio: float32 tensor, `x / scale`.
+        low: smallest result, `qmin - zero_point`, broadcastable to `ratio`.
+        high: largest result, likewise.
+        zero_point: where integer 0 lies; `"half_away"` needs it.
+        rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
+            integer 0 of the stored `ratio + zero_point`. Fixed when traced.
+
+    Returns:
+        float32 tensor of whole numbers in the shape of `ratio`.
+
+    Example:
+        >>> round_to_steps(tf.constant([0.4, 9.0]), -8.0, 7.0).numpy()
+        array([0., 7.], dtype=float32)
+    """
+    grid = [tf.convert_to_tensor(t, tf.float32) for t in (low, high, zero_point)]
+    return _OPS[rounding](ratio, *grid)
+
+
+def _straight_through(rounded):
+    """Return the op for one way of rounding."""
+
+    @tf.custom_gradient
+    def op(ratio, low, high, zero_point):
+        def grad(upstream):
+            inside = tf.equal(ratio, _clip(ratio, low, high))
+            dlow = _sum_like(tf.where(tf.less(ratio, low), upstream, 0.0), low)
+            dhigh = _sum_like(tf.where(tf.greater(ratio, high), upstream, 0.0), high)
+            return tf.where(inside, upstream, 0.0), dlow, dhigh, None
+
+        return rounded(_clip(ratio, low, high), zero_point), grad
+
+    return op
+
+
+def _half_away(steps, zero_point):
+    integers = steps + zero_point
+    return tf.sign(integers) * tf.floor(tf.abs(integers) + _BELOW_HALF) - zero_point
+
+
+_OPS = {
+    "half_even": _straight_through(lambda steps, _: tf.round(steps)),
+    "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
+    "half_away": _straight_through(_half_away),
+}
+ROUNDINGS = tuple(_OPS)
+
+
+def _clip(ratio, low, high):
+    """Clip, in one pass where the bounds are scalars."""
+    if low.shape.rank == 0 and high.shape.rank == 0:
+        return tf.raw_ops.ClipByValue(t=ratio, clip_value_min=low, clip_value_max=high)
+    return tf.maximum(tf.minimum(ratio, high), low)
+
+
+def _sum_like(values, like):
+    """Sum over the axes along which `like` was broadcast."""
+    axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(values), s1=tf.shape(like)).r1
+    return tf.reshape(tf.reduce_sum(values, axes), tf.shape(like))

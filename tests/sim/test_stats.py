@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.numerics.histogram import BINS, Histogram
+from keras_edgeq.sim import CalibrationStats
+
+
+@pytest.fixture
+def stats():
+    counts = np.random.default_rng(0).integers(0, 2**40, (2, BINS))
+    histograms = {
+        "conv": Histogram(counts[0], -3, -1.25, 7.0 / 3),
+        "encoder/dense@1": Histogram(counts[1], 5, 0.0, 1e-30),
+    }
+    return CalibrationStats(histograms, 500)
+
+
+@pytest.fixture
+def path(stats, tmp_path):
+    stats.save(tmp_path / "sim.stats.npz")
+    return tmp_path / "sim.stats.npz"
+
+
+def test_statistics_survive_the_disk_bit_for_bit(stats, path):
+    loaded = CalibrationStats.load(path)
+    assert loaded.samples == 500
+    assert list(loaded.histograms) == list(stats.histograms)
+    for name, histogram in stats.histograms.items():
+        other = loaded.histograms[name]
+        np.testing.assert_array_equal(histogram.counts, other.counts)
+        assert (histogram.exponent, histogram.low, histogram.high) == (
+            other.exponent, other.low, other.high,
+        )  # fmt: skip
+
+
+def rewritten(path, **changes):
+    with np.load(path) as data:
+        arrays = {**data, **changes}
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+def as_text(path):
+    path.write_text("not an archive")
+
+
+def as_single_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    for i in range(200, len(content) - 400, 7):
+        content[i] ^= 0xFF
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "text": as_text,
+    "one array": as_single_array,
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "flipped bytes": flipped,
+    "no counts": lambda path: rewritten(path, counts=None),
+    "no head": lambda path: rewritten(path, head=None),
+    "head is no JSON": lambda path: rewritten(path, head=np.zeros(5, np.uint8)),
+    "head is a list": lambda path: rewritten(path, head=np.frombuffer(b"[1]", np.uint8)),
+    "too few bins": lambda path: rewritten(path, counts=np.zeros((2, 7), np.int64)),
+    "negative counts": lambda path: rewritten(path, counts=-np.ones((2, BINS), np.int64)),
+    "too few rows": lambda path: rewritten(path, exponent=np.zeros(1, np.int32)),
+    "exponent out of range": lambda path: rewritten(path, exponent=np.array([0, 10_000])),
+    "pickled": lambda path: rewritten(path, counts=np.array([{}, {}], object)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_nothing_else_is_raised(path, damage):
+    DAMAGE[damage](path)
+    with pytest.raises(CalibrationDataError, match=r"sim\.stats\.npz"):
+        CalibrationStats.load(path)
