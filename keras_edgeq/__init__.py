@@ -7,8 +7,12 @@
     report = eq.export(sim, "out/", formats=["tflite", "onnx"], verify=test_x)
 """
 
+from keras_edgeq.export.export import export
+from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.quantize import quantize
+from keras_edgeq.runtime.verify import verify
+from keras_edgeq.sim.describe import describe
 from keras_edgeq.sim.storage import load_sim, save_sim
 
 __version__ = "0.1.0"
-__all__ = ["load_sim", "quantize", "save_sim"]
+__all__ = ["describe", "export", "load_model", "load_sim", "quantize", "save_sim", "verify"]

@@ -6,7 +6,7 @@ class EdgeqError(ValueError):
 
 
 class UnsupportedModelError(EdgeqError):
-    """The model is not a built functional or Sequential `tf_keras` model."""
+    """The model is no built functional or Sequential `tf_keras` model, or its weights hold NaN."""
 
 
 class CalibrationDataError(EdgeqError):

@@ -57,7 +57,7 @@ def quantize(
         The sim, of the same inputs and outputs as the model. `sim.stats` holds the statistics.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt or of another framework.
+        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         ProfileError: no such profile.
 

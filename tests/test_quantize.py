@@ -326,24 +326,23 @@ def test_the_way_out_for_subclassed_models_works():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_named(value):
+@pytest.mark.parametrize(("index", "name"), [(0, "head/kernel"), (1, "head/bias")])
+def test_weights_that_are_not_finite_are_named(index, name, value):
     x = Input((5,))
-    model = tf_keras.Model(x, L.Dense(2, name="head")(x))
-    kernel, bias = model.get_weights()
-    kernel[0, 0] = value
-    model.set_weights([kernel, bias])
-    with pytest.raises((CalibrationDataError, UnsupportedModelError), match="head/kernel"):
+    inner = tf_keras.Sequential([Input((5,)), L.Dense(2, name="head")])
+    model = tf_keras.Model(x, inner(x))
+    weights = model.get_weights()
+    weights[index].flat[0] = value
+    model.set_weights(weights)
+    with pytest.raises(UnsupportedModelError, match=name):
         quantize(model, inputs_for(model))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_bias_that_is_not_finite_is_named(value):
+def test_a_batch_norm_with_impossible_statistics_is_named():
     x = Input((5,))
-    model = tf_keras.Model(x, L.Dense(2, name="head")(x))
-    kernel, bias = model.get_weights()
-    bias[0] = value
-    model.set_weights([kernel, bias])
-    with pytest.raises((CalibrationDataError, UnsupportedModelError), match="head"):
+    model = tf_keras.Model(x, L.BatchNormalization(name="norm")(L.Dense(2, name="head")(x)))
+    model.get_layer("norm").moving_variance.assign([-1.0, 1.0])
+    with pytest.raises(UnsupportedModelError, match="head/kernel"):
         quantize(model, inputs_for(model))
 
 

@@ -149,8 +149,11 @@ class Entry:
             raise EncodingsError(f"{where}: scale and offset are non-empty lists of numbers.")
         if len(scale) != len(offset):
             raise EncodingsError(f"{where}: {len(scale)} scales but {len(offset)} offsets.")
-        with np.errstate(over="ignore"):
-            scales = np.array([float(s) for s in scale]).astype(np.float32)
+        try:
+            with np.errstate(over="ignore"):
+                scales = np.array([float(s) for s in scale]).astype(np.float32)
+        except OverflowError:  # an integer beyond float64
+            scales = np.array([np.inf], np.float32)
         if not np.all(np.isfinite(scales) & (scales > 0.0)):
             raise EncodingsError(f"{where}: a scale is not a positive finite float32.")
         if not all(1 - 2**bits <= o <= 0 for o in offset):

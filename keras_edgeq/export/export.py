@@ -18,6 +18,7 @@ from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.runtime.verify import RunReport
 from keras_edgeq.runtime.verify import verify as verify_artifact
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.target_profile import TargetProfile
 
 FORMATS = ("tflite", "onnx", "encodings", "saved_model")
 
@@ -58,7 +59,7 @@ def export(
     if not isinstance(sim, QuantSim):
         raise ExportError(f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes.")
     job = _Job(sim, Path(folder), name, float_io)
-    for kind in tqdm(_checked(formats, sim), desc="export", disable=not progress):
+    for kind in tqdm(checked_formats(formats, sim.record.profile), desc="export", disable=not progress):
         _run(job, kind)
     runs: list[RunReport] = []
     if verify is not False:
@@ -155,8 +156,12 @@ def _run(job: _Job, kind: str) -> None:
         ) from error
 
 
-def _checked(formats: Sequence[str] | None, sim: QuantSim) -> Sequence[str]:
-    profile = sim.record.profile
+def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Sequence[str]:
+    """Return the formats to write, all of the profile's for None.
+
+    Raises:
+        ExportError: one that the profile does not have.
+    """
     if formats is None:
         return profile.formats
     wanted = [formats] if isinstance(formats, str) else list(formats)

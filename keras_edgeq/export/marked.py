@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-# Fingerprints are consecutive float32 bit patterns from 1.0 up; converters only move them.
-FIRST_PATTERN = 0x3F800000
+# Fingerprints are consecutive float32 bit patterns from an odd number of about 1e18 up, where no
+# constant of a model lies. Converters only move them.
+FIRST_PATTERN = 0x5D9A3C17
 LAST_PATTERN = 0x7F000000
 
 
@@ -103,19 +105,23 @@ class MarkedModel:
         self._make_fingerprints()
 
     @contextmanager
-    def saved_model(self) -> Iterator[Path]:
-        """Write the marked model as a SavedModel for the length of the context."""
+    def saved_model(self, batch: int | None = None) -> Iterator[Path]:
+        """Write the marked model as a SavedModel for the length of the context.
+
+        Args:
+            batch: a fixed batch size for inputs whose own is free.
+        """
         module = tf.Module()
         module.kept = [self.sim.variables, self._fingerprints]
-        function = self.function()
+        function = self.function(batch)
         with TemporaryDirectory(prefix="edgeq-") as folder:
             tf.saved_model.save(module, folder, signatures={"serving_default": function})
             yield Path(folder)
 
-    def function(self):
+    def function(self, batch: int | None = None):
         """Return the marked model as a concrete function with the model's input names."""
         specs = [
-            tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+            tf.TensorSpec([tensor.shape[0] or batch, *tensor.shape[1:]], tensor.dtype, name=name)
             for tensor, name in zip(self.sim.inputs, self.inputs, strict=True)
         ]
         traced = tf.function(self._call, input_signature=specs, autograph=False)
@@ -136,6 +142,24 @@ class MarkedModel:
             return None
         return Found(param, index)
 
+    def rounded_bias(self, found: Found) -> np.ndarray:
+        """Return a bias as the sim rounds it, for an op that stays float.
+
+        Raises:
+            ExportError: the layer is called on several grids, so there is no one rounded bias.
+        """
+        layer = self.sim.quantized_layers()[found.param.ref.layer]
+        nodes = [c.node for c in calls(self.sim) if c.layer is layer]
+        symbols = [n.call_kwargs["input_scale"] for n in nodes if "input_scale" in n.call_kwargs]
+        scales = {float(keras_compat.producer(s)[0].scale) for s in symbols}
+        if len(scales) != 1:
+            raise ExportError(
+                f"Layer {layer.name!r} is called on {len(scales)} input grids and the converter "
+                "put its bias where no integer kernel takes it; give each call a layer of its own."
+            )
+        params, scale = layer.integer_params(tf.constant(scales.pop()))
+        return (params["bias"] * scale).numpy().ravel()[found.index]
+
     def _call(self, *inputs):
         self.markers.clear()
 
@@ -146,7 +170,7 @@ class MarkedModel:
                 return marked, marked, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 with swapped(layer.layer, self._fingerprints[layer.name]):
-                    outputs = layer.layer(args[0])
+                    outputs = _call_flat(layer.layer, args[0])
                     return outputs, outputs, tf.constant(1.0)
             if keras_compat.training_argument(layer):
                 kwargs = {**kwargs, "training": False}
@@ -176,7 +200,7 @@ class MarkedModel:
                 self._params.append(Param(ref, values, grid, integers, first))
                 pattern = FIRST_PATTERN + first + np.arange(values.size, dtype=np.int64)
                 if pattern.size and pattern[-1] > LAST_PATTERN:
-                    raise ExportError("The model has more than a billion quantized parameters.")
+                    raise ExportError("The model has more than half a billion quantized parameters.")
                 own[name] = tf.Variable(
                     pattern.astype(np.int32).view(np.float32).reshape(values.shape),
                     trainable=False,
@@ -192,3 +216,15 @@ def _on_grid(layer: QuantizedLayer, name: str) -> tuple[Encoding, np.ndarray]:
         raise ExportError(f"Weight {layer.name}/{name} has no grid; calibrate the sim first.")
     steps = layer.quantizers[name](getattr(layer.layer, name))[1].numpy()
     return encoding, steps.astype(np.int32) + encoding.zero_point
+
+
+def _call_flat(layer, inputs):
+    """Call a layer; a Dense on more than two axes as one matrix product between constant reshapes.
+
+    Keras computes it with shapes read at run time, which keeps integer kernels and delegates away.
+    """
+    shape = inputs.shape
+    if type(layer) is not tf_keras.layers.Dense or shape.rank < 3 or None in shape[1:]:
+        return layer(inputs)
+    outputs = layer(tf.reshape(inputs, [-1, shape[-1]]))
+    return tf.reshape(outputs, [-1, *shape[1:-1], layer.units])

@@ -23,7 +23,7 @@ WIDE_OPSET, WIDE_IR_VERSION = 21, 10
 INT32 = (-(2**31), 2**31 - 1)
 
 
-def to_onnx_qdq(sim: QuantSim, weight_type: str = "uint8") -> ModelProto:
+def to_onnx_qdq(sim: QuantSim, weight_type: str | None = None) -> ModelProto:
     """Return the sim as an ONNX model with QuantizeLinear and DequantizeLinear pairs.
 
     Inputs and outputs are float32 and keep their Keras names; a free batch axis stays free.
@@ -32,10 +32,11 @@ def to_onnx_qdq(sim: QuantSim, weight_type: str = "uint8") -> ModelProto:
 
     Args:
         sim: a calibrated sim; it is not changed.
-        weight_type: `"uint8"` (zero point 128) is exact on every processor. `"int8"` (zero point
-            0) is what TensorRT and QNN want, and what ONNX Runtime computes fastest on processors
-            with VNNI; on others its uint8 x int8 kernels saturate at 16 bits and results are
-            wrong, unless the session sets `session.x64quantprecision` to `"1"`.
+        weight_type: None takes the type of the profile's activations. `"uint8"` weights (zero
+            point 128) are exact on every processor. `"int8"` weights (zero point 0) are what QNN
+            wants, and what ONNX Runtime computes fastest on processors with VNNI; on x86 without
+            it the kernels for uint8 times int8 saturate at 16 bits, and results are wrong unless
+            the session sets `session.x64quantprecision` to `"1"`.
 
     Raises:
         ExportError: a tensor has no grid yet, an operation has no ONNX form, or the converter
@@ -45,7 +46,8 @@ def to_onnx_qdq(sim: QuantSim, weight_type: str = "uint8") -> ModelProto:
     converted = convert(marked)
     move_biases(converted)
     move_activations(converted.graph)
-    writer = _Writer(converted, sim, weight_type)
+    activation_type = sim.record.profile.onnx_activation
+    writer = _Writer(converted, activation_type, weight_type or activation_type)
     writer.write()
     pair_carriers(converted.graph)
     wide = {"opset": WIDE_OPSET, "ir_version": WIDE_IR_VERSION} if writer.is_wide else {}
@@ -77,11 +79,10 @@ class Storage:
 class _Writer:
     """Puts the grids of a sim into its converted graph."""
 
-    def __init__(self, converted: MarkedGraph, sim: QuantSim, weight_type: str):
+    def __init__(self, converted: MarkedGraph, activation_type: str, weight_type: str):
         self.converted, self.graph = converted, converted.graph
-        self.activation_type = sim.record.profile.onnx_activation
+        self.activation_type, self.weight_type = activation_type, weight_type
         self.bias_scales = BiasScales(converted)
-        self.weight_type = weight_type
         self.is_wide = False
 
     def write(self) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_edgeq.runtime.tflite_file import TfliteGraph
+from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel
+from keras_edgeq.export.tflite_bias import join_biases
 from keras_edgeq.export.tflite_writer import IntegerWriter
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -39,26 +41,37 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
 
     Raises:
         ExportError: a tensor has no grid yet, a grid is wider than 8 bits, or the converter lost
-            a tensor.
+            a tensor, or a float layer needs ops that LiteRT does not have.
     """
     marked = MarkedModel(sim)
-    with marked.saved_model() as folder:
-        converted = _convert(str(folder))
-    graph = TfliteGraph(converted)
+    graph = _convert(marked)
     _fix_reshapes(graph)
+    join_biases(graph, marked)
     writer = IntegerWriter(graph, marked)
     writer.write(float_io)
     return TfliteArtifact(graph.write(), writer.integers, writer.floats)
 
 
-def _convert(folder: str) -> bytes:
-    """Convert without any optimization, which keeps the marker pairs where they are."""
-    converter: Any = tf.lite.TFLiteConverter.from_saved_model(folder)
-    converter.target_spec.supported_ops = [
-        tf.lite.OpsSet.TFLITE_BUILTINS,
-        tf.lite.OpsSet.SELECT_TF_OPS,
-    ]
-    return bytes(converter.convert())
+def _convert(marked: MarkedModel) -> TfliteGraph:
+    """Convert without any optimization, which keeps the marker pairs where they are.
+
+    Recurrent layers need a fixed batch to become ops that LiteRT has; it is 1 then.
+    """
+    for batch in (None, 1):
+        with marked.saved_model(batch) as folder:
+            converter: Any = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.TFLITE_BUILTINS,
+                tf.lite.OpsSet.SELECT_TF_OPS,
+            ]
+            graph = TfliteGraph(bytes(converter.convert()))
+        foreign = graph.custom_ops()
+        if not foreign:
+            return graph
+    raise ExportError(
+        f"The model needs TensorFlow ops that LiteRT does not have: {', '.join(foreign)}. "
+        "`keras-edgeq inspect` lists the float layers they come from."
+    )
 
 
 def _fix_reshapes(graph: TfliteGraph) -> None:

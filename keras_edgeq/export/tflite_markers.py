@@ -17,7 +17,7 @@ REQUANT = "QUANTIZE"
 def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
     """Remove the marker pairs and return the grid of every tensor that had one.
 
-    Of several pairs with one id the first in topological order counts: converters copy pairs
+    Some ops read the quantized half of a pair directly. Of several pairs with one id the first in topological order counts: converters copy pairs
     behind reshapes and means. Two markers in a row become a requantization between two tensors.
 
     Raises:
@@ -25,29 +25,26 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
     """
     grids: dict[int, Marker] = {}
     alias: dict[int, int] = {}
-    pending: dict[int, tuple[int, int]] = {}
-    tensor_of: dict[int, int] = {}
+    seen: set[int] = set()
     ops: list[Op] = []
     for op in graph.ops:
         op.inputs = [alias.get(i, i) for i in op.inputs]
-        if op.name == "QUANTIZE":
-            pending[op.outputs[0]] = (op.inputs[0], _marker_number(graph, op.outputs[0]))
-        elif op.name == "DEQUANTIZE" and op.inputs[0] in pending:
-            source, number = pending[op.inputs[0]]
-            if number in tensor_of:
-                is_copy = source not in (tensor_of[number], alias.get(tensor_of[number]))
-                alias[op.outputs[0]] = source if is_copy else tensor_of[number]
-                continue
+        if op.name == "DEQUANTIZE" and graph.is_float(op.inputs[0]):
+            alias[op.outputs[0]] = op.inputs[0]  # the other half of a pair, or a copy of one
+        elif op.name == "QUANTIZE":
+            source, number = op.inputs[0], _marker_number(graph, op.outputs[0])
             marker = marked.markers[number]
-            if source in grids:
+            if number not in seen and source in grids:
                 target = graph.add_float_like(source, str(marker.ref))
                 ops.append(Op(REQUANT, [source], [target]))
                 source = target
-            grids[source] = marker
-            tensor_of[number] = alias[op.outputs[0]] = source
+            if number not in seen:
+                grids[source] = marker
+                seen.add(number)
+            alias[op.outputs[0]] = source
         else:
             ops.append(op)
-    missing = [str(m.ref) for n, m in marked.markers.items() if n not in tensor_of]
+    missing = [str(m.ref) for n, m in marked.markers.items() if n not in seen]
     if missing:
         raise ExportError(f"The converter dropped the quantized tensors {missing}; report the model.")
     graph.ops = ops

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, quantization
+from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, multiplication, quantization
 from keras_edgeq.export.marked import Found, MarkedModel, Marker
 from keras_edgeq.export.tflite_kernels import (
     FIXED,
@@ -45,6 +45,7 @@ class IntegerWriter:
         self.as_float: dict[int, int] = {}
         self.floats: dict[str, str] = {}
         self.integers = 0
+        self._one: int | None = None
 
     def write(self, float_io: bool) -> None:
         """Rewrite the operations, then the inputs and outputs.
@@ -69,7 +70,8 @@ class IntegerWriter:
 
     def _write_op(self, op: Op) -> None:
         if op.name == "QUANTIZE":
-            self._emit(op, [self._integer(op.inputs[0])], self._new_outputs(op), 1)
+            self.as_integer[op.outputs[0]] = self._new_integer(op.outputs[0])
+            self._requantize(self._integer(op.inputs[0]), self.as_integer[op.outputs[0]])
             return
         if op.name in SHAPE_ONLY:
             made = op.inputs[0] in self.as_integer
@@ -139,7 +141,9 @@ class IntegerWriter:
         for tensor in op.inputs:
             operand = self._operand(tensor)
             if self.graph.is_float(tensor) and not self._grid(tensor).same_grid(grid):
-                operand = self._requantize(operand, tensor, grid)
+                target = self.graph.add_like(tensor, f"{self.graph.name(tensor)}/requantized", grid)
+                self._requantize(operand, target)
+                operand = target
             inputs.append(operand)
         self._emit_onto(op, inputs, lambda _: grid, VERSIONS[op.name])
 
@@ -184,7 +188,7 @@ class IntegerWriter:
         self._emit(op, inputs, outputs, version)
         for between, out in after:
             self.as_integer[out] = self._new_integer(out)
-            self.ops.append(Op("QUANTIZE", [between], [self.as_integer[out]]))
+            self._requantize(between, self.as_integer[out])
 
     def _emit(self, op: Op, inputs: list[int], outputs: list[int], version: int) -> None:
         self.ops.append(
@@ -200,10 +204,16 @@ class IntegerWriter:
         name = str(marker.ref) if tensor in self.marked_tensors else self.graph.name(tensor)
         return self.graph.add_like(tensor, name, marker.encoding)
 
-    def _requantize(self, source: int, like: int, grid: Encoding) -> int:
-        target = self.graph.add_like(like, f"{self.graph.name(like)}/requantized", grid)
-        self.ops.append(Op("QUANTIZE", [source], [target]))
-        return target
+    def _requantize(self, source: int, target: int) -> None:
+        """Bring integers onto another grid, by a multiplication by one.
+
+        An int8 to int8 QUANTIZE would do, but XNNPACK computes it with an 8-bit factor, which is a
+        step off for one element in nine; its multiplication is exact.
+        """
+        if self._one is None:
+            scale = np.float32(1.0 / 127.0)
+            self._one = self.graph.add_constant(np.int8(127), "one", quantization(scale, 0))
+        self.ops.append(multiplication([source, self._one], [target]))
 
     def _integer(self, tensor: int) -> int:
         """Return the integer form of a tensor, quantized here where it was made in float."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import tensorflow as tf
@@ -32,7 +33,7 @@ def ordered_nodes(model: tf_keras.Model) -> list[KerasNode]:
     earlier = {id(node): list(node.parent_nodes) for node in nodes}
     for layer in {id(node.layer): node.layer for node in nodes}.values():
         calls = [node for node in layer._inbound_nodes if id(node) in earlier]
-        for previous, node in zip(calls, calls[1:], strict=False):
+        for previous, node in pairwise(calls):
             earlier[id(node)].append(previous)
     ordered: dict[int, KerasNode] = {}
     waiting = nodes[::-1]
@@ -77,8 +78,8 @@ def operands(node: KerasNode) -> list[Any]:
 
     `tf.maximum(a, b)` is recorded as `maximum(a, y=b)`, `a + b` as `add(a, b)`.
     """
-    named = (node.call_kwargs[name] for name in ("values", "x", "y", "a", "b") if name in node.call_kwargs)
-    return tf.nest.flatten((tuple(node.call_args), tuple(named)))
+    named = [node.call_kwargs[n] for n in ("values", "x", "y", "a", "b") if n in node.call_kwargs]
+    return tf.nest.flatten((tuple(node.call_args), named))
 
 
 def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:

@@ -58,9 +58,7 @@ def replay(model: tf_keras.Model, inputs: Any, on_call: Callable[[Call, tuple, d
         outputs = tf.nest.flatten(on_call(call, args, kwargs))
         symbols = tf.nest.flatten(call.node.outputs)
         values.update({id(k): v for k, v in zip(symbols, outputs, strict=True)})
-    return tf.nest.map_structure(
-        lambda k: values[id(k)], keras_compat.structured_outputs(model)
-    )
+    return tf.nest.map_structure(lambda k: values[id(k)], keras_compat.structured_outputs(model))
 
 
 def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:

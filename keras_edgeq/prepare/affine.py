@@ -1,4 +1,4 @@
-"""Scale and offset per channel as a 1x1 depthwise convolution, which every target runs in integers."""
+"""Scale and offset per channel as a 1x1 depthwise convolution, which targets run in integers."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def affine(name: str, scale: np.ndarray, offset: np.ndarray) -> Callable:
 
 def can_be_affine(shape: tuple) -> bool:
     """Tell whether `affine` can take this shape: channels known, at most one other size unknown."""
-    return len(shape) in (2, 3, 4, 5) and shape[-1] is not None and (
-        len(shape) == 4 or sum(d is None for d in shape[1:]) <= 1
+    return (
+        len(shape) in (2, 3, 4, 5)
+        and shape[-1] is not None
+        and (len(shape) == 4 or sum(d is None for d in shape[1:]) <= 1)
     )
 
 
@@ -131,7 +133,7 @@ def _op_constants(call, symbol):
     constant = next((o for o in operands if not keras_compat.is_keras_tensor(o)), None)
     value = np.asarray(constant, np.float64)
     channels = symbol.shape[-1]
-    if value.size not in (1, channels) or value.ndim and value.shape[-1] != value.size:
+    if value.size not in (1, channels) or (value.ndim and value.shape[-1] != value.size):
         return None
     first = operands[0] is symbol
     if not first and kind in ("Sub", "Div"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
@@ -15,7 +16,7 @@ def check_model(model: Any) -> None:
     """Raise unless `model` is a built functional or Sequential float `tf_keras` model.
 
     Raises:
-        UnsupportedModelError: names what was given and the way out.
+        UnsupportedModelError: names what was given and the way out, or a weight with NaN.
     """
     if not isinstance(model, tf_keras.Model):
         module = type(model).__module__
@@ -42,6 +43,10 @@ def check_model(model: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, tf_keras.Model):
             check_model(layer)
+    for weight in model.weights:
+        if weight.dtype.is_floating and not np.isfinite(np.float64(weight)).all():
+            name = weight.name.removesuffix(":0")
+            raise UnsupportedModelError(f"Weight {name} of {model.name!r} has NaN or infinity.")
 
 
 _SUBCLASSED = (

@@ -120,8 +120,10 @@ def _forward(graph: LayerGraph, node) -> Fold | None:
     if reader is None or not repeat or len(graph.calls_of(node.layer)) != 1:
         return None
     layer = reader.layer
-    if len(graph.calls_of(layer)) != 1 or not _takes_forward(layer) or (
-        repeat > 1 and op_type(layer) != "Dense"
+    if (
+        len(graph.calls_of(layer)) != 1
+        or not _takes_forward(layer)
+        or (repeat > 1 and op_type(layer) != "Dense")
     ):
         return None
     scale, offset = (np.tile(v, repeat) for v in scale_and_offset(node.layer))

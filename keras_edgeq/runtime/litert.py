@@ -44,6 +44,8 @@ class LiteRtModel:
         self.inputs: dict[str, dict] = runner.get_input_details()
         self.outputs: dict[str, dict] = runner.get_output_details()
         self._batch: int | None = None
+        free = all(d["shape_signature"][0] == -1 for d in self.inputs.values())
+        self._piece = None if free else int(next(iter(self.inputs.values()))["shape"][0])
 
     def run(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         """Compute the outputs of the signature.
@@ -55,16 +57,22 @@ class LiteRtModel:
         Returns:
             Output name -> array as the file has it, integer where it is integer.
         """
-        self._set(inputs, names)
-        self._interpreter.invoke()
-        return {n: self._interpreter.get_tensor(d["index"]) for n, d in self.outputs.items()}
+        return self._run(inputs, names, {n: d["index"] for n, d in self.outputs.items()})
 
     def tensors(self, inputs: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
         """Compute every output of the graph by tensor name, those outside the signature too."""
-        self._set(inputs, names)
-        self._interpreter.invoke()
         details = self._interpreter.get_output_details()
-        return {d["name"]: self._interpreter.get_tensor(d["index"]) for d in details}
+        return self._run(inputs, names, {d["name"]: d["index"] for d in details})
+
+    def _run(self, inputs, names, wanted: dict[str, int]) -> dict[str, np.ndarray]:
+        """Run all samples, in pieces where the file has a fixed batch."""
+        size = self._piece or max(len(inputs[0]), 1)
+        pieces = []
+        for start in range(0, len(inputs[0]), size):
+            self._set([part[start : start + size] for part in inputs], names)
+            self._interpreter.invoke()
+            pieces.append({n: self._interpreter.get_tensor(i) for n, i in wanted.items()})
+        return {n: np.concatenate([piece[n] for piece in pieces]) for n in wanted}
 
     def _set(self, inputs, names) -> None:
         batch = len(inputs[0])

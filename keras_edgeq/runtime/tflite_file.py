@@ -46,6 +46,13 @@ class TfliteGraph:
         self.outputs = [int(i) for i in self.main.outputs]
         self.ops = [self._read(op) for op in self.main.operators]
 
+    def custom_ops(self) -> list[str]:
+        """Return the names of ops that are not TFLite's own, over all subgraphs."""
+        codes = self.model.operatorCodes
+        used = {op.opcodeIndex for graph in self.model.subgraphs for op in graph.operators}
+        names = {codes[i].customCode for i in used if codes[i].customCode}
+        return sorted(n.decode() if isinstance(n, bytes) else n for n in names)
+
     def is_float(self, tensor: int) -> bool:
         """Tell whether a tensor holds float32."""
         return tensor >= 0 and self.tensors[tensor].type == FLOAT32
@@ -82,7 +89,8 @@ class TfliteGraph:
     def add_constant(self, values: np.ndarray, name: str, quant: Any = None) -> int:
         """Add a constant tensor, with quantization parameters where it has them."""
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        values = np.asarray(values)
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
         new = schema.TensorT()
         new.shape, new.type, new.name = list(values.shape), _TYPES[values.dtype], name
@@ -91,9 +99,12 @@ class TfliteGraph:
 
     def write(self) -> bytes:
         """Return the file: operations in their order, without unused tensors and buffers."""
+        inner = [[(raw, self._read(raw)) for raw in g.operators] for g in self.model.subgraphs[1:]]
         self.model.operatorCodes = []
         self._codes: dict[tuple, int] = {}
         self.main.operators = [self._write_op(op) for op in self.ops]
+        for raw, op in (pair for graph in inner for pair in graph):
+            raw.opcodeIndex = self._code(op)
         self._drop_unused()
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), b"TFL3")
@@ -120,6 +131,12 @@ class TfliteGraph:
         return Op(_OP_NAMES[number], inputs, outputs, code.version, raw, code.customCode)
 
     def _write_op(self, op: Op):
+        op.raw.opcodeIndex = self._code(op)
+        op.raw.inputs, op.raw.outputs = op.inputs, op.outputs
+        return op.raw
+
+    def _code(self, op: Op) -> int:
+        """Return the number of an op's code, added where it is new."""
         key = (op.name, op.version, op.custom)
         if key not in self._codes:
             code = schema.OperatorCodeT()
@@ -128,9 +145,7 @@ class TfliteGraph:
             code.version, code.customCode = op.version, op.custom
             self._codes[key] = len(self.model.operatorCodes)
             self.model.operatorCodes.append(code)
-        op.raw.opcodeIndex = self._codes[key]
-        op.raw.inputs, op.raw.outputs = op.inputs, op.outputs
-        return op.raw
+        return self._codes[key]
 
     def _drop_unused(self) -> None:
         used = {i for op in self.ops for i in (*op.inputs, *op.outputs) if i >= 0}
@@ -164,6 +179,14 @@ def quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int = 0) -> An
     quant.zeroPoint = np.broadcast_to(np.ravel(zero_point), quant.scale.shape).astype(np.int64)
     quant.quantizedDimension = axis
     return quant
+
+
+def multiplication(inputs: list[int], outputs: list[int]) -> Op:
+    """Return a MUL of int8 tensors."""
+    op = Op("MUL", inputs, outputs, 2)
+    op.raw.builtinOptionsType = schema.BuiltinOptions.MulOptions
+    op.raw.builtinOptions = schema.MulOptionsT()
+    return op
 
 
 def with_tensors(content: bytes, names: Iterable[str]) -> bytes:

@@ -21,6 +21,7 @@ from keras_edgeq.sim.quant_sim import QuantSim
 
 RANDOM_SAMPLES = 4
 WALK_SAMPLES = 16
+LEAST_AGREEMENT = 99.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ class RunReport:
     max_steps: int | None
     max_abs_difference: float
     first_difference: Step | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the artifact does what the sim said.
+
+        No operation computes something else on the same input, and at least 99 % of the samples
+        have the same largest output, or where there is no such output, integers differ by one step
+        at most in the mean. Float outputs without inner integers are not judged.
+        """
+        if self.first_difference is not None:
+            return False
+        if self.agreement is not None:
+            return self.agreement >= LEAST_AGREEMENT
+        return self.mean_steps is None or self.mean_steps <= 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

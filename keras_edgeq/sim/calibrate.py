@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import replay
@@ -33,7 +33,7 @@ def assign_weights(sim: QuantSim) -> None:
         for name, quantizer in layer.quantizers.items():
             values = getattr(layer.layer, name).numpy()
             if not np.isfinite(values).all():
-                raise CalibrationDataError(f"Weight {layer.name}/{name} has NaN or infinite values.")
+                raise UnsupportedModelError(f"Weight {layer.name}/{name} has NaN or infinity.")
             spec = _signed(quantizer.spec, float(values.min()))
             low, high = weight_range(values, spec.axes, spec.rule, **_grid_options(spec))
             quantizer.assign(_encoding(spec, low, high))
@@ -52,7 +52,8 @@ def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> Ca
     for batch in tqdm(source, desc="calibrate", unit="batch", disable=not progress):
         samples += len(batch[0])
         counts, exponents, lows, highs = (t.numpy() for t in observe_batch(batch, exponents))
-        bad = [o for o, lo, hi in zip(owners, lows, highs, strict=True) if not lo <= hi or np.isinf([lo, hi]).any()]
+        finite = (lows <= highs) & np.isfinite(lows) & np.isfinite(highs)
+        bad = [owner for owner, good in zip(owners, finite, strict=True) if not good]
         if bad:
             raise CalibrationDataError(
                 f"Tensor {bad[0]} becomes NaN or infinite on the calibration data"
@@ -149,7 +150,7 @@ def _observer(sim: QuantSim):
         tf.TensorSpec([len(owners)], tf.int32),
     ]
     traced = tf.function(observe_batch, input_signature=signature, autograph=False)
-    # The concrete function, because TensorFlow warns of retracing when several models are calibrated.
+    # A concrete function: TensorFlow would warn of retracing when several models are calibrated.
     return owners, traced.get_concrete_function()
 
 

@@ -36,7 +36,8 @@ def batches(
     names = list(model.input_names)
     if isinstance(data, str | Path):
         data = _read_file(Path(data), names)
-    source = _array_batches(data, model, batch_size) if _holds_arrays(data) else _stream(data, steps)
+    arrays = _holds_arrays(data)
+    source = _array_batches(data, model, batch_size) if arrays else _stream(data, steps)
     count = 0
     for item in islice(source, steps):
         batch = [

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import tf_keras
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
+from keras_edgeq.prepare.model_file import refuse_code
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
 
 H5_SUFFIXES = (".h5", ".hdf5")
 FILE_SUFFIXES = (".keras", *H5_SUFFIXES)
-PYTHON_CODE = {"Lambda", "__lambda__"}
 
 
 def save_sim(sim: QuantSim, path: str | Path) -> None:
@@ -57,8 +55,8 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
 
     Args:
         path: what `save_sim` or `sim.save` wrote.
-        safe_mode: refuse a `.keras` or `.h5` file that holds Python code (Lambda layers). A
-            SavedModel folder runs the TensorFlow graph in it: load those you trust.
+        safe_mode: refuse a file that holds Python code (Lambda layers). A SavedModel folder runs
+            the TensorFlow graph in it besides: load those you trust.
         options: as for `tf_keras.models.load_model`: `custom_objects`, `compile`.
 
     Raises:
@@ -67,10 +65,10 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     """
     path = Path(path)
     try:
+        if safe_mode:
+            refuse_code(path, "Load it with safe_mode=False", options.get("custom_objects"))
         if path.suffix == ".keras":
             options["safe_mode"] = safe_mode
-        elif path.suffix in H5_SUFFIXES and safe_mode:
-            _refuse_code(path)
         sim = tf_keras.models.load_model(str(path), **options)
     except EdgeqError:
         raise
@@ -99,19 +97,3 @@ def _check_sim(sim: Any, where: str) -> None:
             f"{where}: got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is no sim; a "
             "sim is what keras_edgeq.quantize(model, calibration) returns."
         )
-
-
-def _refuse_code(path: Path) -> None:
-    """Raise where an `.h5` file holds Python code, which Keras would run while it loads."""
-    with h5py.File(path, "r") as file:
-        config = file.attrs.get("model_config", "{}")
-
-    def check(part: dict) -> dict:
-        if PYTHON_CODE & {part.get("class_name"), part.get("function_type")}:
-            raise EdgeqError(
-                f"{path} holds Python code in a Lambda layer. Load it with safe_mode=False if you "
-                "trust where it came from."
-            )
-        return part
-
-    json.loads(config, object_hook=check)

@@ -36,13 +36,25 @@ def layer_of(spec, scale, zero_point, shape=(5, 4)):
 def test_a_tensor_is_rounded_as_the_reference_does(case, half_away):
     spec, scale, zero_point = CASES[case]
     x = np.random.default_rng(0).normal(0.0, 2.0, (5, 4)).astype(np.float32)
-    rounded, steps, used = layer_of(*CASES[case])(x, rounding="half_away" if half_away else "half_even")
+    rounding = "half_away" if half_away else "half_even"
+    rounded, steps, used = layer_of(*CASES[case])(x, rounding=rounding)
     bounds = reference.grid_bounds(spec.bits, spec.signed, spec.narrow_range)
     wanted_steps, wanted = rounded_by_reference(x, scale, zero_point, bounds, half_away)
     np.testing.assert_array_equal(steps, wanted_steps)
     np.testing.assert_array_equal(rounded, wanted)
     assert used.shape == ()
     assert float(used) == np.float32(scale)
+
+
+@pytest.mark.parametrize(("rounding", "steps"), [
+    ("half_even", [-2.0, 0.0, 0.0, 2.0]),
+    ("half_up", [-1.0, 0.0, 1.0, 2.0]),
+    ("half_away", [-2.0, -1.0, 1.0, 2.0]),
+])  # fmt: skip
+def test_ties_are_rounded_as_the_call_asks(rounding, steps):
+    layer = layer_of(QuantSpec(symmetric=True), 0.5, 0)
+    got = layer(tf.constant([[-0.75, -0.25, 0.25, 0.75]]), rounding=rounding)[1]
+    np.testing.assert_array_equal(got, [steps])
 
 
 def test_per_channel_grids_round_each_channel_on_its_own():

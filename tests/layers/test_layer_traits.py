@@ -110,8 +110,14 @@ def test_a_kernel_owns_a_scale_per_output_channel_where_the_bias_allows_it(layer
 
 @pytest.mark.parametrize("kind", WEIGHTED, ids=lambda k: k.__name__)
 def test_named_parameters_exist(kind):
-    options = {L.Dense: (3,), L.Embedding: (9, 3), L.PReLU: (),
-               L.EinsumDense: ("ab,bc->ac", 3), L.DepthwiseConv1D: (2,), L.DepthwiseConv2D: (2,)}
+    options = {
+        L.Dense: (3,),
+        L.Embedding: (9, 3),
+        L.PReLU: (),
+        L.EinsumDense: ("ab,bc->ac", 3),
+        L.DepthwiseConv1D: (2,),
+        L.DepthwiseConv2D: (2,),
+    }
     layer = kind(*options.get(kind, (3, 2)))
     name = kind.__name__
     rank = 3 if "3D" in name else 2 if "2D" in name else 1 if "1D" in name else 0

@@ -100,7 +100,8 @@ def test_the_size_of_batches_does_not_matter(model, data, sim, batch_size):
     for name, histogram in sim.stats.histograms.items():
         near = other.stats.histograms[name]
         assert near.total == histogram.total
-        np.testing.assert_allclose([near.low, near.high], [histogram.low, histogram.high], rtol=1e-5)
+        np.testing.assert_allclose(near.low, histogram.low, rtol=1e-5)
+        np.testing.assert_allclose(near.high, histogram.high, rtol=1e-5)
 
 
 def test_a_second_quantization_starts_from_nothing(model, data, sim):

@@ -222,4 +222,3 @@ def test_loading_writes_nothing(sim, tmp_path):
     before = {e.name: os.stat(e).st_mtime_ns for e in os.scandir(tmp_path)}
     eq.load_sim(tmp_path / "sim.keras")
     assert {e.name: os.stat(e).st_mtime_ns for e in os.scandir(tmp_path)} == before
-

@@ -1,0 +1,129 @@
+"""Say what a target makes of a model, layer by layer, before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tf_keras
+
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.prepare import prepare
+from keras_edgeq.sim.resolve import TRANSPARENT, resolve
+from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.spec.target_profile import TargetProfile, load_profile
+from keras_edgeq.table import aligned
+
+HEADER = ("layer", "operation", "computes", "")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What becomes of one layer.
+
+    Args:
+        layer: its name in the prepared model; parts of a split layer are `conv/relu`.
+        op: its operation in the vocabulary of the profiles.
+        computes: `"integer"`; `"fused"` into the kernel before it; `"moves integers"` without
+            arithmetic; `"float"`.
+        why: the grid it is on, what it is fused into, or why it stays float.
+    """
+
+    layer: str
+    op: str
+    computes: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a target computes in integers of a model; prints as a table.
+
+    Args:
+        model: name of the model.
+        profile: name of the profile.
+        rows: the layers in graph order, inputs and layers without computation left out.
+    """
+
+    model: str
+    profile: str
+    rows: tuple[LayerRow, ...]
+
+    @property
+    def floats(self) -> tuple[LayerRow, ...]:
+        """The layers that stay float."""
+        return tuple(row for row in self.rows if row.computes == "float")
+
+    def __str__(self) -> str:
+        count, stay = len(self.rows), len(self.floats)
+        summary = f"{count - stay} of {count} layers compute in integers"
+        if stay:
+            summary += f"; {stay} {'stays' if stay == 1 else 'stay'} float"
+        table = [HEADER, *((row.layer, row.op, row.computes, row.why) for row in self.rows)]
+        return f"{self.model} on {self.profile}\n{aligned(table)}\n{summary}."
+
+
+def describe(
+    model: tf_keras.Model, profile: str | Path | TargetProfile = "litert_int8"
+) -> ModelDescription:
+    """Return what a target computes in integers of `model`, and what stays float and why.
+
+    Needs no data and does not change the model. Rows are those of the model a sim is made of:
+    batch norms are folded away, fused activations stand on their own.
+
+    Args:
+        model: as for `quantize`.
+        profile: as for `quantize`.
+
+    Raises:
+        UnsupportedModelError: as `quantize`; also where the profile quantizes nothing.
+        ProfileError: no such profile.
+
+    Example:
+        >>> import tf_keras, keras_edgeq as eq
+        >>> x = tf_keras.Input((8,))
+        >>> model = tf_keras.Model(x, tf_keras.layers.Dense(2, activation="relu", name="d")(x))
+        >>> [(row.layer, row.computes) for row in eq.describe(model).rows]
+        [('d', 'integer'), ('d/relu', 'fused')]
+    """
+    target = load_profile(profile)
+    prepared = prepare(model)
+    plan = resolve(prepared, target)
+    rows: dict[str, LayerRow] = {}
+    graph = LayerGraph(prepared)
+    for node in graph.nodes:
+        op = op_type(node.layer)
+        if op not in TRANSPARENT and node.layer.name not in rows:
+            computes, why = _computes(graph, node, plan, target)
+            rows[node.layer.name] = LayerRow(node.layer.name, op, computes, why)
+    return ModelDescription(model.name, target.name, tuple(rows.values()))
+
+
+def _computes(
+    graph: LayerGraph, node: GraphNode, plan: QuantPlan, profile: TargetProfile
+) -> tuple[str, str]:
+    name, op = node.layer.name, op_type(node.layer)
+    if name in plan.floats:
+        return "float", plan.floats[name]
+    owner = plan.owner(node.outputs[0])
+    if any(plan.owner(ref) is None and graph.producer(ref).is_float for ref in node.inputs):
+        return "fused", f"into {node.inputs[0].layer}"
+    if op in profile.same_grid:
+        return "moves integers", f"on the grid of {owner}"
+    if op in profile.regrid:
+        return "integer", f"on the grid of {owner}"
+    fixed = None if owner is None else plan.specs[owner].fixed_range
+    if fixed is not None:
+        return "integer", f"fixed range {fixed[0]:g} to {fixed[1]:g}"
+    return "integer", _weights(name, plan)
+
+
+def _weights(name: str, plan: QuantPlan) -> str:
+    """Return the grids of a layer's parameters in words."""
+    words = []
+    for ref, spec in plan.specs.items():
+        if ref.kind == "param" and ref.layer == name:
+            scales = " per channel" if spec.axes else ""
+            words.append(f"{ref.param} int{spec.bits}{scales}")
+    return ", ".join(words)
