@@ -8,6 +8,8 @@
 """
 
 from keras_edgeq.export.export import export
+from keras_edgeq.export.strip import strip
+from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.quantize import quantize
 from keras_edgeq.runtime.verify import verify
@@ -15,4 +17,14 @@ from keras_edgeq.sim.describe import describe
 from keras_edgeq.sim.storage import load_sim, save_sim
 
 __version__ = "0.1.0"
-__all__ = ["describe", "export", "load_model", "load_sim", "quantize", "save_sim", "verify"]
+__all__ = [
+    "describe",
+    "export",
+    "fold_batch_norms",
+    "load_model",
+    "load_sim",
+    "quantize",
+    "save_sim",
+    "strip",
+    "verify",
+]

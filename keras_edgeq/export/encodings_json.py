@@ -33,7 +33,7 @@ def keras_encodings(sim: QuantSim) -> dict[str, Any]:
 
     Biases have no entry: their grid is input scale times weight scale.
     """
-    grids = {key: _encoding_of(quantizer) for key, quantizer in _quantizers(sim).items()}
+    grids = {key: _encoding_of(q) for key, q in _quantizers(sim).items()}
     return _document(sim, grids, {"names": "keras"})
 
 
@@ -249,17 +249,16 @@ def _copy(sim: QuantSim) -> QuantSim:
 def _read(path: Path) -> dict[Key, Entry]:
     """Return the checked entries of a file."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise EncodingsError(f"{path} is larger than {MAX_FILE_BYTES // 10**6} MB.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except EncodingsError:
-        raise
+        is_huge = path.stat().st_size > MAX_FILE_BYTES
+        data = None if is_huge else json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EncodingsError(f"Cannot read {path}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         raise EncodingsError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("version") != VERSION:
-        version = data.get("version") if isinstance(data, dict) else None
+    if is_huge:
+        raise EncodingsError(f"{path} is larger than {MAX_FILE_BYTES // 10**6} MB.")
+    version = data.get("version") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or version != VERSION:
         raise EncodingsError(f"{path} has encodings version {version!r}; only {VERSION!r} is read.")
     entries: dict[Key, Entry] = {}
     for section in SECTIONS:

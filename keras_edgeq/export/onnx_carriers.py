@@ -30,6 +30,8 @@ PAIRED = {
     "Split": 1,
     "Tile": 1,
 }
+# Runtimes merge the first into the second, unless a pair stands between.
+MERGED = {("Pad", "Conv")}
 
 Grid = tuple[str, str]
 
@@ -47,7 +49,8 @@ def pair_carriers(graph: OnnxGraph) -> None:
         grids.update(dict.fromkeys(node.output, grid))
         if node.op_type in PAIRED:
             for place, result in enumerate(node.output):
-                if any(reader.op_type != QUANTIZE for reader in readers.get(result, [node])):
+                ops = {reader.op_type for reader in readers.get(result, [node])}
+                if ops != {QUANTIZE} and (node.op_type, *ops) not in MERGED:
                     written.extend(_pair(graph, node, place, grid))
     graph.nodes = written
 

@@ -14,6 +14,7 @@ from keras_edgeq.export.onnx_carriers import pair_carriers
 from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
 from keras_edgeq.export.onnx_order import move_activations, move_biases
 from keras_edgeq.numerics.affine import quantize
+from keras_edgeq.runtime.onnx_file import quantized_name
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -52,11 +53,6 @@ def to_onnx_qdq(sim: QuantSim, weight_type: str | None = None) -> ModelProto:
     pair_carriers(converted.graph)
     wide = {"opset": WIDE_OPSET, "ir_version": WIDE_IR_VERSION} if writer.is_wide else {}
     return converted.graph.finish(**wide)
-
-
-def quantized_name(tensor: object) -> str:
-    """Return the name of the ONNX tensor that holds the integers of a tensor of the sim."""
-    return f"{tensor}/quantized"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tf_keras
 
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.layers.layer_traits import activation_name, op_type, weight_trait
@@ -71,6 +72,11 @@ def batch_norms_to_affine(model: tf_keras.Model) -> tf_keras.Model:
 def scale_and_offset(layer: L.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
     """Return the inference form of a batch norm, `x * scale + offset`, in float64."""
     mean, variance = np.float64(layer.moving_mean), np.float64(layer.moving_variance)
+    if np.any(variance + layer.epsilon <= 0.0):
+        raise UnsupportedModelError(
+            f"Batch norm {layer.name!r} has a moving variance of {variance.min():g}; a variance is "
+            "not negative."
+        )
     scale = 1.0 / np.sqrt(variance + layer.epsilon)
     if layer.scale:
         scale = scale * np.float64(layer.gamma)

@@ -70,6 +70,7 @@ class LiteRtModel:
         pieces = []
         for start in range(0, len(inputs[0]), size):
             self._set([part[start : start + size] for part in inputs], names)
+            self._interpreter.reset_all_variables()  # recurrent ops keep their state
             self._interpreter.invoke()
             pieces.append({n: self._interpreter.get_tensor(i) for n, i in wanted.items()})
         return {n: np.concatenate([piece[n] for piece in pieces]) for n in wanted}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import replay
@@ -51,7 +52,8 @@ def walk(
         sim: the sim the artifact was exported from.
         inputs: what the artifact was fed, in the order of the sim's inputs.
         tensors: the artifact's integers by printed tensor name. An unsigned artifact of a signed
-            sim (or the reverse) is shifted by half its range.
+            sim (or the reverse) is shifted by half its range, channels are looked for on the second
+            axis too, and one of another rank (a 1-D convolution run as a 2-D one) is left out.
 
     Returns:
         One `Step` per tensor that both have.
@@ -67,11 +69,11 @@ def walk(
         if not isinstance(layer, FakeQuant):
             return outputs
         name = call.node.call_kwargs["tensor"]
-        if name not in tensors:
+        if name not in tensors or tensors[name].ndim != outputs[0].shape.rank:
             return outputs
         encoding = layer.encoding
-        theirs = _on_grid(tensors[name], encoding)
         ours = outputs[1].numpy() + encoding.zero_point
+        theirs = _in_layout_of(ours, _on_grid(tensors[name], encoding), name)
         seen = steps(ours, theirs)
         op = _made_by(graph, call)
         found.append(Step(name, op, seen.identical_share, seen.mean, int(seen.max), ours.size))
@@ -95,6 +97,18 @@ def _on_grid(integers: np.ndarray, encoding) -> np.ndarray:
     elif integers.dtype.kind == "i" and not encoding.spec.signed:
         shift = 2 ** (encoding.spec.bits - 1)
     return integers.astype(np.int32) + shift
+
+
+def _in_layout_of(ours: np.ndarray, theirs: np.ndarray, name: str) -> np.ndarray:
+    """Return the artifact's tensor with channels where the sim has them; ONNX moves them ahead."""
+    layouts = [theirs, np.moveaxis(theirs, 1, -1)] if theirs.ndim > 2 else [theirs]
+    fitting = [layout for layout in layouts if layout.shape == ours.shape]
+    if not fitting:
+        raise EdgeqError(
+            f"Tensor {name} has shape {theirs.shape} in the artifact and {ours.shape} in the sim; "
+            "the artifact was exported from another sim."
+        )
+    return max(fitting, key=lambda layout: np.count_nonzero(layout == ours))
 
 
 def _made_by(graph: LayerGraph, call) -> str:

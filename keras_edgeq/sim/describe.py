@@ -56,8 +56,11 @@ class ModelDescription:
         return tuple(row for row in self.rows if row.computes == "float")
 
     def __str__(self) -> str:
-        count, stay = len(self.rows), len(self.floats)
+        alone = [row for row in self.rows if row.computes != "fused"]
+        count, stay = len(alone), len(self.floats)
         summary = f"{count - stay} of {count} layers compute in integers"
+        if count < len(self.rows):
+            summary += f", {len(self.rows) - count} more are fused into them"
         if stay:
             summary += f"; {stay} {'stays' if stay == 1 else 'stay'} float"
         table = [HEADER, *((row.layer, row.op, row.computes, row.why) for row in self.rows)]
