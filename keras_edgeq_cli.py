@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from keras_edgeq.errors import EdgeqError
 
+    # What TensorFlow's Python side warns of here (gradients, optimizers) is not the user's doing.
+    for logger in ("absl", "tensorflow"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
     try:
         return importlib.import_module(f"keras_edgeq.cli.{args.command}").run(args)
     except EdgeqError as error:

