@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MODEL_HELP = "a .keras file, an .h5 file or a SavedModel folder that tf_keras wrote"
 LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
@@ -22,11 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 where a check failed, 2 after an error."""
     args = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from absl import logging as absl_logging
+
     from keras_edgeq.errors import EdgeqError
 
     # What TensorFlow's Python side warns of here (gradients, optimizers) is not the user's doing.
-    for logger in ("absl", "tensorflow"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         return importlib.import_module(f"keras_edgeq.cli.{args.command}").run(args)
     except EdgeqError as error:
@@ -52,16 +54,28 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     add("--calibration", required=True, metavar="FILE", help=".npz or .npy of typical inputs")
     add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
     add("--profile", default="litert_int8", help=PROFILE_HELP)
-    add("--formats", type=lambda text: text.split(","), metavar="A,B",
-        help="of tflite,onnx,encodings,saved_model (default: all that the profile has)")
-    add("--verify", metavar="FILE",
-        help=".npz or .npy of inputs to verify on (default: the samples the sim keeps)")
-    add("--batch-size", type=int, default=32, help="for calibration (default: %(default)s)")
-    add("--steps", type=int, help="calibrate on at most so many batches (default: all)")
-    add("--keep-samples", type=int, default=4, metavar="N",
-        help="calibration samples stored in the sim (default: %(default)s)")
+    formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
+    add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
+    verify = ".npz or .npy of inputs to verify on (default: the samples the sim keeps)"
+    add("--verify", metavar="FILE", help=verify)
+    add(
+        "--batch-size", type=_at_least(1), default=32, help="for calibration (default: %(default)s)"
+    )
+    add("--steps", type=_at_least(1), help="calibrate on at most so many batches (default: all)")
+    keep = "calibration samples stored in the sim (default: %(default)s)"
+    add("--keep-samples", type=_at_least(0), default=4, metavar="N", help=keep)
     add("--integer-io", action="store_true", help="int8 inputs and outputs in the TFLite file")
-    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)  # fmt: skip
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise ValueError
+        return int(text)
+
+    number.__name__ = f"number of at least {least}"
+    return number
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
@@ -79,12 +93,13 @@ def _inspect(command: argparse.ArgumentParser) -> None:
 
 
 def _verify(command: argparse.ArgumentParser) -> None:
-    command.add_argument("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
-    command.add_argument("artifacts", metavar="ARTIFACT", nargs="+",
-                         help="a .tflite or .onnx file or a SavedModel folder")  # fmt: skip
-    command.add_argument("--data", metavar="FILE",
-                         help=".npz or .npy of inputs (default: the samples in the sim)")  # fmt: skip
-    command.add_argument("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+    add = command.add_argument
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    artifact = "a .tflite or .onnx file or a SavedModel folder"
+    add("artifacts", metavar="ARTIFACT", nargs="+", help=artifact)
+    data = ".npz or .npy of inputs (default: the samples in the sim)"
+    add("--data", metavar="FILE", help=data)
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
 
 
 COMMANDS = {
@@ -92,7 +107,10 @@ COMMANDS = {
     "demo": ("train a small model on digits, quantize, export and verify it", _demo),
     "profiles": ("list the target profiles, or show one", _profiles),
     "inspect": ("show which layers of a saved model a target computes in integers", _inspect),
-    "verify": ("run exported files and compare them with the sim; status 1 if one differs", _verify),
+    "verify": (
+        "run exported files and compare them with the sim; status 1 if one differs",
+        _verify,
+    ),
 }
 
 if __name__ == "__main__":

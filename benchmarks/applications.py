@@ -51,7 +51,11 @@ def measure(name: str, size: int, folder: str) -> list[str]:
     generator = np.random.default_rng(0)
     options = {"include_preprocessing": True} if "V3Small" in name else {}
     model = getattr(tf_keras.applications, name)(
-        weights=None, input_shape=(size, size, 3), classes=100, classifier_activation=None, **options
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=100,
+        classifier_activation=None,
+        **options,
     )
     randomize_batch_norms(model, generator)
     images = generator.uniform(0.0, 255.0, (8, size, size, 3)).astype(np.float32)

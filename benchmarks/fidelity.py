@@ -19,9 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from data import CASES, Case, load
 
 import keras_edgeq as eq
-from data import CASES, Case, load
 from keras_edgeq.numerics.metrics import agreement, sqnr_db, top1
 from keras_edgeq.runtime.artifact import load_artifact
 from keras_edgeq.runtime.litert import LiteRtModel
@@ -68,7 +68,10 @@ def measure(case: Case) -> None:
                 print_walk(sim, runtime, case.test[:WALKED])
                 if runtime.name != "LiteRT builtin":
                     made = np.concatenate(
-                        [runtime.outputs([case.test[i : i + 50]])[0] for i in range(0, len(case.test), 50)]
+                        [
+                            runtime.outputs([case.test[i : i + 50]])[0]
+                            for i in range(0, len(case.test), 50)
+                        ]
                     )
                     print(row(runtime.name, case, floats, made))
             if profile == "litert_int8":

@@ -23,9 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from data import load
 
 import keras_edgeq as eq
-from data import load
 from keras_edgeq.sim.calibrate import collect
 from keras_edgeq.sim.data import batches
 
@@ -95,10 +95,14 @@ def main(folder: str) -> None:
     print("calibration with histograms, trace included / float pass:",
           ratio(observe(case.calibration), float_calibration, 3))  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    many = (np.random.default_rng(i).normal(size=(32, 224, 224, 3)).astype("float32") for i in range(40))
+    many = (
+        np.random.default_rng(i).normal(size=(32, 224, 224, 3)).astype("float32") for i in range(40)
+    )
     collect(sim, batches(many, model), progress=False)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory after 4 batches {before / 1024:.0f} MiB, after 40 more {after / 1024:.0f} MiB")
+    print(
+        f"peak memory after 4 batches {before / 1024:.0f} MiB, after 40 more {after / 1024:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

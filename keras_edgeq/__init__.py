@@ -1,10 +1,10 @@
 """keras_edgeq: quantize a Keras model for the edge, and know what the device will compute.
 
-    import keras_edgeq as eq
+import keras_edgeq as eq
 
-    sim = eq.quantize(model, calibration, profile="litert_int8")
-    sim.compile(loss=loss, metrics=["accuracy"]); sim.evaluate(test)
-    report = eq.export(sim, "out/", formats=["tflite", "onnx"], verify=test_x)
+sim = eq.quantize(model, calibration, profile="litert_int8")
+sim.compile(loss=loss, metrics=["accuracy"]); sim.evaluate(test)
+report = eq.export(sim, "out/", formats=["tflite", "onnx"], verify=test_x)
 """
 
 from keras_edgeq.export.export import export

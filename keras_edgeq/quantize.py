@@ -75,8 +75,9 @@ def quantize(
     assign_weights(sim)
     kept: list[Batch] = []
     source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
-    sim.stats = collect(sim, source, progress)
-    assign_activations(sim, sim.stats)
+    stats = collect(sim, source, progress)
+    assign_activations(sim, stats)
+    sim.stats = stats
     samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))
     sim.keep(floored=floor_weight_scales(sim), samples=samples)
     return sim

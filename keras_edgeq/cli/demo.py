@@ -12,10 +12,10 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.cli.demo_model import Digits, build, digits, train
-from keras_edgeq.table import aligned
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.numerics.metrics import top1
 from keras_edgeq.runtime.artifact import load_artifact
+from keras_edgeq.table import aligned
 
 HEADER = ("", "accuracy", "agrees with sim", "identical outputs", "bytes")
 CALIBRATION_SAMPLES = 256
@@ -45,9 +45,7 @@ def run(args: Namespace) -> int:
     return 0 if all(run.agrees for run in report.runs) else 1
 
 
-def _table(
-    model: tf_keras.Model, sim: tf_keras.Model, report: ExportReport, data: Digits
-) -> str:
+def _table(model: tf_keras.Model, sim: tf_keras.Model, report: ExportReport, data: Digits) -> str:
     sizes = {path.name: report.sizes[kind] for kind, path in report.files.items()}
     rows = [
         HEADER,

@@ -69,7 +69,7 @@ def _residual(x, width: int, name: str):
     return L.Add(name=f"{name}_add")([x, y])
 
 
-def _normed(layer: L.Layer, activation: str | None = None):
+def _normed(layer: tf_keras.layers.Layer, activation: str | None = None):
     """Return a function: the layer, its batch norm and its activation."""
     norm = L.BatchNormalization(name=f"{layer.name}_norm")
     if activation is None:

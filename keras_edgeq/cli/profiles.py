@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from keras_edgeq.table import aligned
 from keras_edgeq.spec import load_profile, profile_names
+from keras_edgeq.table import aligned
 
 
 def run(args: Namespace) -> int:
@@ -15,5 +15,7 @@ def run(args: Namespace) -> int:
         print(json.dumps(load_profile(args.show).to_json(), indent=1))
     else:
         profiles = [load_profile(name) for name in profile_names()]
-        print(aligned([("profile", "what it is for"), *((p.name, p.description) for p in profiles)]))
+        print(
+            aligned([("profile", "what it is for"), *((p.name, p.description) for p in profiles)])
+        )
     return 0

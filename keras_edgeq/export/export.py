@@ -57,9 +57,13 @@ def export(
             be written.
     """
     if not isinstance(sim, QuantSim):
-        raise ExportError(f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes.")
+        raise ExportError(
+            f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
+        )
     job = _Job(sim, Path(folder), name, float_io)
-    for kind in tqdm(checked_formats(formats, sim.record.profile), desc="export", disable=not progress):
+    for kind in tqdm(
+        checked_formats(formats, sim.record.profile), desc="export", disable=not progress
+    ):
         _run(job, kind)
     runs: list[RunReport] = []
     if verify is not False:
@@ -92,7 +96,9 @@ class _Job:
     runnable: list[Path] = field(default_factory=list)
     float_ops: dict[str, str] = field(default_factory=dict)
 
-    def write(self, kind: str, name: str, write: Callable[[Path], object], runs: bool = False) -> None:
+    def write(
+        self, kind: str, name: str, write: Callable[[Path], object], runs: bool = False
+    ) -> None:
         """Write one artifact whole and remember it."""
         path = self.folder / name
         write_whole(path, write)

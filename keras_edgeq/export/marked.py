@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -185,7 +184,9 @@ class MarkedModel:
             raise ExportError(f"Tensor {call.layer.tensor!r} has no grid; calibrate the sim first.")
         number = len(self.markers) + 1
         name = call.node.call_kwargs["tensor"]
-        self.markers[number] = Marker(TensorRef.parse(name, "input" if "<" in name else "output"), encoding)
+        self.markers[number] = Marker(
+            TensorRef.parse(name, "input" if "<" in name else "output"), encoding
+        )
         return tf.quantization.fake_quant_with_min_max_args(tensor, 0.0, 255.0 * number, 8)
 
     def _make_fingerprints(self) -> None:
@@ -200,7 +201,9 @@ class MarkedModel:
                 self._params.append(Param(ref, values, grid, integers, first))
                 pattern = FIRST_PATTERN + first + np.arange(values.size, dtype=np.int64)
                 if pattern.size and pattern[-1] > LAST_PATTERN:
-                    raise ExportError("The model has more than half a billion quantized parameters.")
+                    raise ExportError(
+                        "The model has more than half a billion quantized parameters."
+                    )
                 own[name] = tf.Variable(
                     pattern.astype(np.int32).view(np.float32).reshape(values.shape),
                     trainable=False,

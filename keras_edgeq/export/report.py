@@ -51,7 +51,9 @@ class ExportReport:
     def __str__(self) -> str:
         lines = [f"Exported for {self.profile}:"]
         width = max((len(str(path)) for path in self.files.values()), default=0)
-        lines += [f"  {path!s:<{width}}  {self.sizes[n]:>12,} bytes" for n, path in self.files.items()]
+        lines += [
+            f"  {path!s:<{width}}  {self.sizes[n]:>12,} bytes" for n, path in self.files.items()
+        ]
         total = len(self.integer_layers) + len(self.float_layers)
         lines.append(f"{len(self.integer_layers)} of {total} layers compute in integers.")
         lines += [f"  float: {name}: {why}" for name, why in self.float_layers.items()]
@@ -59,8 +61,8 @@ class ExportReport:
         if self.floored:
             channels = sum(self.floored.values())
             lines.append(
-                f"{channels} dead channels got a coarser weight scale so that their bias fits int32: "
-                + ", ".join(self.floored)
+                f"{channels} dead channels got a coarser weight scale so that their bias fits "
+                f"int32: {', '.join(self.floored)}"
             )
         lines += [str(run) for run in self.runs]
         return "\n".join(lines)

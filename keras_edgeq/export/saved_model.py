@@ -62,7 +62,10 @@ def write_saved_model(sim: QuantSim, folder: Path) -> None:
         values = frozen(*[inputs[name] for name in names])
         return dict(zip(outputs, tf.nest.flatten(values), strict=True))
 
-    specs = {n: tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(names, frozen.inputs, strict=True)}
+    specs = {
+        n: tf.TensorSpec(t.shape, t.dtype, name=n)
+        for n, t in zip(names, frozen.inputs, strict=True)
+    }
     signature = tf.function(serve, autograph=False).get_concrete_function(**specs)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     write_whole(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.tflite_bias import join_biases
 from keras_edgeq.export.tflite_writer import IntegerWriter
+from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.sim.quant_sim import QuantSim
 
 

@@ -39,7 +39,7 @@ def _joined(graph, marked, makers, reads, op) -> bool:
         return False
     constant = graph.constant(op.inputs[1])
     bias = None if constant is None else marked.find(constant)
-    if bias is None or bias.param.encoding is not None:
+    if constant is None or bias is None or bias.param.encoding is not None:
         return False
     maker, tensor = makers.get(op.inputs[0]), op.inputs[0]
     while maker is not None and maker.name in BETWEEN and reads[tensor] == 1:
@@ -50,7 +50,7 @@ def _joined(graph, marked, makers, reads, op) -> bool:
     kernel = WEIGHTED[maker.name]
     weight = graph.constant(maker.inputs[kernel.weight])
     found = None if weight is None else marked.find(weight)
-    if found is None or found.param.ref.layer != bias.param.ref.layer:
+    if weight is None or found is None or found.param.ref.layer != bias.param.ref.layer:
         return False
     if constant.size != weight.shape[kernel.axis]:
         return False

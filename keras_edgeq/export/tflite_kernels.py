@@ -78,11 +78,9 @@ REQUANTIZE = {
 }
 
 UNIT = QuantSpec(bits=8, signed=True)
-FIXED = {
-    "LOGISTIC": (2, Encoding(UNIT, np.float32(1 / 256), np.int32(-128))),
-    "SOFTMAX": (2, Encoding(UNIT, np.float32(1 / 256), np.int32(-128))),
-    "TANH": (2, Encoding(UNIT, np.float32(1 / 128), np.int32(0))),
-}
+FROM_0_TO_1 = Encoding(UNIT, np.array(1 / 256, np.float32), np.array(-128, np.int32))
+AROUND_0 = Encoding(UNIT, np.array(1 / 128, np.float32), np.array(0, np.int32))
+FIXED = {"LOGISTIC": (2, FROM_0_TO_1), "SOFTMAX": (2, FROM_0_TO_1), "TANH": (2, AROUND_0)}
 
 VERSIONS = {**SAME_GRID, **REGRID, **REQUANTIZE, **{op: v for op, (v, _) in FIXED.items()}}
 

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
-from keras_edgeq.export.marked import Marker, MarkedModel
+from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.tflite_kernels import CLAMPS, SAME_GRID, VERSIONS, WEIGHTED
+from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
 REQUANT = "QUANTIZE"
 
@@ -17,8 +17,9 @@ REQUANT = "QUANTIZE"
 def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
     """Remove the marker pairs and return the grid of every tensor that had one.
 
-    Some ops read the quantized half of a pair directly. Of several pairs with one id the first in topological order counts: converters copy pairs
-    behind reshapes and means. Two markers in a row become a requantization between two tensors.
+    Some ops read the quantized half of a pair directly. Of several pairs with one id the first in
+    topological order counts: converters copy pairs behind reshapes and means. Two markers in a row
+    become a requantization between two tensors.
 
     Raises:
         ExportError: the converter lost a marker; the tensor is named.
@@ -46,7 +47,9 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
             ops.append(op)
     missing = [str(m.ref) for n, m in marked.markers.items() if n not in seen]
     if missing:
-        raise ExportError(f"The converter dropped the quantized tensors {missing}; report the model.")
+        raise ExportError(
+            f"The converter dropped the quantized tensors {missing}; report the model."
+        )
     graph.ops = ops
     graph.set_signature({}, {i: alias.get(i, i) for i in graph.outputs})
     return grids

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_edgeq.errors import ExportError
-from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, multiplication, quantization
-from keras_edgeq.export.marked import Found, MarkedModel, Marker
+from keras_edgeq.export.marked import MarkedModel, Marker
+from keras_edgeq.export.tflite_constants import Constants, along, as_int8, axis_of_scale
 from keras_edgeq.export.tflite_kernels import (
     FIXED,
     REGRID,
@@ -20,6 +19,7 @@ from keras_edgeq.export.tflite_kernels import (
     Weighted,
 )
 from keras_edgeq.export.tflite_markers import spread_grids, take_markers
+from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, multiplication, quantization
 from keras_edgeq.spec.encoding import Encoding
 
 
@@ -37,6 +37,7 @@ class IntegerWriter:
     def __init__(self, graph: TfliteGraph, marked: MarkedModel):
         grids = take_markers(graph, marked)
         self.graph, self.marked = graph, marked
+        self.constants = Constants(graph, marked)
         self.marked_tensors = set(grids)
         spread_grids(graph, grids)
         self.grids = {t: Marker(m.ref, as_int8(m.encoding)) for t, m in grids.items()}
@@ -101,22 +102,25 @@ class IntegerWriter:
         if op.name in WEIGHTED:
             return self._why_weighted_float(op, WEIGHTED[op.name])
         for tensor in op.inputs:
-            if graph.is_float(tensor) and tensor not in self.grids:
-                if self._constant_grid(tensor) is None:
-                    return "reads a tensor that is not quantized in the sim"
+            if (
+                graph.is_float(tensor)
+                and tensor not in self.grids
+                and self.constants.grid(tensor) is None
+            ):
+                return "reads a tensor that is not quantized in the sim"
         return None
 
     def _why_weighted_float(self, op: Op, kernel: Weighted) -> str | None:
         if op.inputs[kernel.data] not in self.grids:
             return "its input is not quantized in the sim"
-        weight = self._found(op.inputs[kernel.weight])
+        weight = self.constants.found(op.inputs[kernel.weight])
         if weight is None or weight.param.encoding is None:
             return "its weight is not quantized in the sim"
         if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
             constant = self.graph.constant(op.inputs[kernel.bias])
             if constant is None or (np.any(constant) and self.marked.find(constant) is None):
                 return "its bias is no constant on an int32 grid"
-        return None if _axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
+        return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
 
     def _write_integer(self, op: Op) -> None:
         if op.name in WEIGHTED:
@@ -148,11 +152,11 @@ class IntegerWriter:
         self._emit_onto(op, inputs, lambda _: grid, VERSIONS[op.name])
 
     def _write_weighted(self, op: Op, kernel: Weighted) -> None:
-        weight = self._found(op.inputs[kernel.weight])
+        weight = self.constants.found(op.inputs[kernel.weight])
         data = op.inputs[kernel.data]
         assert weight is not None  # _why_weighted_float asked
-        scale, axis = weight.scale(), _axis_of_scale(weight.scale())
-        scales = scale.ravel()[:1] if axis is None else _along(scale, axis)
+        scale, axis = weight.scale(), axis_of_scale(weight.scale())
+        scales = scale.ravel()[:1] if axis is None else along(scale, axis)
         name = str(weight.param.ref)
         inputs = list(op.inputs)
         inputs[kernel.data] = self._operand(data)
@@ -161,17 +165,9 @@ class IntegerWriter:
         )
         if kernel.bias < len(inputs) and inputs[kernel.bias] >= 0:
             grid = np.float32(self.grids[data].encoding.scale) * scales
-            inputs[kernel.bias] = self._bias(inputs[kernel.bias], grid)
+            inputs[kernel.bias] = self.constants.bias(inputs[kernel.bias], grid)
         version = kernel.version if axis is None else kernel.per_channel_version
         self._emit(op, inputs, self._new_outputs(op), version)
-
-    def _bias(self, tensor: int, grid: np.ndarray) -> int:
-        constant = self.graph.constant(tensor)
-        found = self.marked.find(constant)
-        values = np.zeros(constant.shape, np.float32) if found is None else found.values
-        integers = round_bias(values, grid)
-        name = self.graph.name(tensor) if found is None else str(found.param.ref)
-        return self.graph.add_constant(integers, name, quantization(grid, 0))
 
     def _emit_onto(self, op: Op, inputs: list[int], grid_of: Callable, version: int) -> None:
         """Emit an op whose output grid is given, and requantize where the sim has another."""
@@ -240,76 +236,17 @@ class IntegerWriter:
             return tensor
         if tensor in self.grids:
             return self._integer(tensor)
-        found, grid = self._found(tensor), self._grid(tensor)
-        if found is not None:
-            values, name = found.integers(), str(found.param.ref)
-        else:
-            constant = self.graph.constant(tensor)
-            values, name = np.rint(constant / grid.scale), self.graph.name(tensor)
-        quant = quantization(grid.scale, grid.zero_point)
-        return self.graph.add_constant(values.astype(np.int8), name, quant)
+        return self.constants.as_integer(tensor)
 
     def _grid(self, tensor: int) -> Encoding:
-        grid = self.grids[tensor].encoding if tensor in self.grids else self._constant_grid(tensor)
+        grid = self.grids[tensor].encoding if tensor in self.grids else self.constants.grid(tensor)
         assert grid is not None  # _why_float asked
         return grid
 
-    def _constant_grid(self, tensor: int) -> Encoding | None:
-        """Return the grid of a constant operand: a parameter's own, or exact for a scalar."""
-        found = self._found(tensor)
-        if found is not None:
-            encoding = found.param.encoding
-            return encoding if encoding is not None and encoding.scale.ndim == 0 else None
-        constant = self.graph.constant(tensor)
-        if constant is None or constant.size != 1:
-            return None
-        scale = np.float32(np.abs(constant).max() / 127.0) or np.float32(1.0)
-        return Encoding(FIXED["TANH"][1].spec, scale, np.int32(0))
-
-    def _found(self, tensor: int) -> Found | None:
-        constant = self.graph.constant(tensor) if tensor >= 0 else None
-        return None if constant is None else self.marked.find(constant)
-
     def _float_inputs(self, op: Op) -> list[int]:
         """Return float operands, with the true values in place of fingerprints."""
-        return [self._float_operand(op, i) if i >= 0 else i for i in op.inputs]
+        return [self._float_operand(i) if i >= 0 else i for i in op.inputs]
 
-    def _float_operand(self, op: Op, tensor: int) -> int:
-        found = self._found(tensor)
-        if found is None:
-            return self._float(tensor)
-        if found.param.encoding is not None:
-            encoding = found.param.encoding
-            values = (found.integers() - encoding.zero_point.ravel()[0]) * found.scale()
-        else:
-            values = self.marked.rounded_bias(found)
-        return self.graph.add_constant(values.astype(np.float32), str(found.param.ref))
-
-
-def as_int8(encoding: Encoding) -> Encoding:
-    """Return the same grid on int8, which TFLite's kernels take; wider grids are an error."""
-    if encoding.spec.bits > 8:
-        raise ExportError(
-            f"TFLite export writes grids of up to 8 bits; a tensor has {encoding.spec.bits}."
-        )
-    if encoding.spec.signed:
-        return encoding
-    shift = 2 ** (encoding.spec.bits - 1)
-    spec = replace(encoding.spec, signed=True)
-    return Encoding(spec, encoding.scale, encoding.zero_point - np.int32(shift))
-
-
-def round_bias(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Return an int32 bias on the grid input scale times weight scale, as the sim rounds it."""
-    steps = np.rint(values.astype(np.float32) / grid.astype(np.float32))
-    return np.clip(steps, -(2.0**31), 2.0**31 - 1).astype(np.int64).astype(np.int32)
-
-
-def _axis_of_scale(scale: np.ndarray) -> int | None:
-    """Return the axis along which a weight's scale varies; None for one scale, -1 for several."""
-    axes = [a for a in range(scale.ndim) if np.any(scale != np.take(scale, [0], a))]
-    return None if not axes else axes[0] if len(axes) == 1 else -1
-
-
-def _along(scale: np.ndarray, axis: int) -> np.ndarray:
-    return np.moveaxis(scale, axis, 0).reshape(scale.shape[axis], -1)[:, 0]
+    def _float_operand(self, tensor: int) -> int:
+        constant = self.constants.as_float(tensor)
+        return self._float(tensor) if constant is None else constant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -12,7 +12,7 @@ from tf_keras.src.engine import node as _node
 from tf_keras.src.layers.core import tf_op_layer as _tf_op_layer
 
 Functional = _functional.Functional
-KerasNode = _node.Node
+KerasNode: TypeAlias = _node.Node
 OP_LAYERS = (_tf_op_layer.TFOpLambda, _tf_op_layer.ClassMethod, _tf_op_layer.InstanceProperty)
 
 

@@ -15,7 +15,6 @@ from keras_edgeq.numerics.round_to_steps import round_to_steps
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
-
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
 
@@ -23,8 +22,8 @@ ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 class FakeQuant(tf_keras.layers.Layer):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
-    Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32. Calling one instance on
-    several tensors makes them share a grid.
+    Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32. Calling one instance
+    on several tensors makes them share a grid.
 
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.
@@ -69,7 +68,8 @@ class FakeQuant(tf_keras.layers.Layer):
             )
 
         self.scale = variable("scale", 0.0, shape)
-        self.zero_point = variable("zero_point", 0.0, shape)
+        # One zero for all channels keeps the bounds scalars, and clipping a single pass.
+        self.zero_point = variable("zero_point", 0.0, [] if self.spec.symmetric else shape)
         self.qmin = variable("qmin", qmin, [])
         self.qmax = variable("qmax", qmax, [])
         super().build(input_shape)
@@ -108,13 +108,18 @@ class FakeQuant(tf_keras.layers.Layer):
             return None
         bits = round(float(np.log2(self.qmax.numpy() - self.qmin.numpy() + 1.5)))
         spec = replace(self.spec, bits=bits, signed=bool(self.qmin.numpy() < 0.0))
-        return Encoding(spec, scale, np.rint(self.zero_point.numpy()).astype(np.int32))
+        zero_point = np.rint(self.zero_point.numpy()).astype(np.int32)
+        return Encoding(spec, scale, np.broadcast_to(zero_point, scale.shape))
 
     def assign(self, encoding: Encoding) -> None:
         """Take a grid: scale, zero point and integer bounds."""
         qmin, qmax = encoding.bounds
         self.scale.assign(np.reshape(encoding.scale, self.scale.shape))
-        self.zero_point.assign(np.reshape(encoding.zero_point, self.scale.shape).astype(np.float32))
+        zero_point = np.float32(encoding.zero_point)
+        if self.spec.symmetric and np.any(zero_point):
+            raise ValueError(f"The grid of {self.tensor!r} is symmetric; its zero point is 0.")
+        shape = self.zero_point.shape
+        self.zero_point.assign(0.0 if self.spec.symmetric else np.reshape(zero_point, shape))
         self.qmin.assign(float(qmin))
         self.qmax.assign(float(qmax))
 

@@ -14,7 +14,7 @@ L = tf_keras.layers
 
 @dataclass(frozen=True)
 class WeightTrait:
-    """The parameters of a weighted layer: attribute names, and the axes of the kernel's channels."""
+    """Parameters of a weighted layer: attribute names, and the axes of the kernel's channels."""
 
     kernel: str
     axes: tuple[int, ...]
@@ -181,10 +181,11 @@ def activation_name(activation: Any) -> str:
 
 
 def _einsum_axes(layer) -> tuple[int, ...]:
-    """Return the kernel axes of an EinsumDense that appear in its output."""
+    """Return the kernel axes of an EinsumDense that make up the last axes of its output."""
     inputs, _, output = layer.equation.replace(" ", "").partition("->")
     kernel = inputs.split(",")[1].replace("...", "")
-    return tuple(i for i, letter in enumerate(kernel) if letter in output)
+    axes = tuple(i for i, letter in enumerate(kernel) if letter in output)
+    return axes if output.endswith("".join(kernel[i] for i in axes)) else ()
 
 
 def _relu(layer) -> str:

@@ -90,9 +90,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     def sums_integers(self) -> bool:
         """Tell whether the layer is a sum of products that one scale per channel multiplies."""
         trait = weight_trait(self.layer)
-        per_channel = bool(self.quantizers[trait.kernel].spec.axes)
-        einsum = isinstance(self.layer, tf_keras.layers.EinsumDense)
-        return trait.bias is not None and not (einsum and per_channel)
+        return trait is not None and trait.bias is not None
 
     def rounded_params(self) -> dict[str, Any]:
         """Return the quantized parameters rounded, in real units, by attribute name."""
@@ -106,7 +104,9 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         """
         name = self.kernel_name
         _, steps, scale = self.quantizers[name](getattr(self.layer, name))
-        output_scale = input_scale * (tf.reshape(scale, [-1]) if scale.shape.rank else scale)
+        output_scale = input_scale * (
+            tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
+        )
         params = {name: steps}
         if getattr(self.layer, "bias", None) is not None:
             bias = self.layer.bias
@@ -117,6 +117,12 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                 ratio = tf.math.divide_no_nan(bias, full)
                 params["bias"] = round_to_steps(ratio, -INT32_MAX - 1.0, INT32_MAX)
         return params, output_scale
+
+    def _channels(self, scale) -> list[int]:
+        """Return the shape in which a scale per channel broadcasts to the output's last axes."""
+        if isinstance(self.layer, tf_keras.layers.EinsumDense):
+            return [int(scale.shape[axis]) for axis in self.quantizers[self.kernel_name].spec.axes]
+        return [-1]
 
     def _call_layer(self, inputs, params, training):
         with swapped(self.layer, params):

@@ -63,8 +63,9 @@ def grid_from_range(
     """Fit a grid to real ranges, so that 0.0 is always exactly a grid point.
 
     A range that excludes zero is extended to it. A symmetric grid has zero point 0 and the scale
-    `max(|low|, |high|) / qmax`: the integer `-qmax - 1` of a full signed range lies outside the
-    range. `[0, 0]` gets scale 1, and no scale is below `SMALLEST_SCALE`.
+    `max(|low|, |high|) / qmax`, an ulp more where rounding asks for it: the integer `-qmax - 1` of
+    a full signed range lies outside the range. `[0, 0]` gets scale 1, and no scale is below
+    `SMALLEST_SCALE`.
 
     Args:
         low: smallest real values, any shape (one per channel).
@@ -101,9 +102,21 @@ def grid_from_range(
         raise ValueError(f"The range up to {span.max():g} needs a scale beyond float32.")
     scale = width.astype(np.float32)
     if symmetric:
-        return scale, np.zeros(scale.shape, np.int32)
+        return _not_beyond(scale, span, qmax), np.zeros(scale.shape, np.int32)
     zero_point = np.clip(np.rint(qmin - low / scale.astype(np.float64)), qmin, qmax)
     return scale, zero_point.astype(np.int32)
+
+
+def _not_beyond(scale: NDArray, span: NDArray, qmax: int) -> NDArray[np.float32]:
+    """Raise scales by an ulp where the end of the range, in float32, lies beyond the last integer.
+
+    It would count as clipped, and the largest weight of a channel would get no gradient.
+    """
+    one, ends = np.float32(1.0), np.minimum(span, np.finfo(np.float32).max).astype(np.float32)
+    for _ in range(2):
+        beyond = np.maximum(ends * (one / scale), ends / scale) > qmax
+        scale = np.where(beyond, np.nextafter(scale, np.float32(np.inf)), scale)
+    return np.asarray(scale, np.float32)
 
 
 def quantize(

@@ -10,6 +10,7 @@ from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import to_float32
 from keras_edgeq.prepare.fold_batch_norms import batch_norms_to_affine, fold_batch_norms
+from keras_edgeq.prepare.global_pools import pools_to_means
 from keras_edgeq.prepare.separable import split_separable
 
 REWRITES = (
@@ -20,6 +21,7 @@ REWRITES = (
     constants_to_affine,
     fold_batch_norms,
     batch_norms_to_affine,
+    pools_to_means,
 )
 
 
@@ -28,7 +30,8 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
 
     Nested models are flattened (inner layers are named by their path), separable convolutions and
     fused activations are split, constants become layers, batch norms are folded where that is
-    exact and become 1x1 depthwise convolutions elsewhere. The result computes in float32.
+    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image
+    become means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.

@@ -58,7 +58,7 @@ def can_be_affine(shape: tuple) -> bool:
     )
 
 
-def _reshapes(name: str, shape: tuple, number: int | str) -> tuple[L.Layer, L.Layer]:
+def _reshapes(name: str, shape: tuple, number: int | str) -> tuple[tf_keras.layers.Layer, ...]:
     """Return the layers that make `shape` height, width, channels, and back."""
     sizes = [-1 if d is None else d for d in shape[1:]]
     height, *rest = *sizes[:-1], 1

@@ -10,7 +10,7 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import activation_name, op_type, weight_trait
+from keras_edgeq.layers.layer_traits import WeightTrait, activation_name, op_type, weight_trait
 from keras_edgeq.prepare.affine import affine, can_be_affine
 
 L = tf_keras.layers
@@ -25,8 +25,8 @@ FORWARD = {"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "
 class Fold:
     """New weights of a layer that swallows a batch norm."""
 
-    batch_norm: L.Layer
-    layer: L.Layer
+    batch_norm: tf_keras.layers.Layer
+    layer: tf_keras.layers.Layer
     kernel: np.ndarray
     bias: np.ndarray
 
@@ -69,7 +69,7 @@ def batch_norms_to_affine(model: tf_keras.Model) -> tf_keras.Model:
     return rebuild(model, on_layer)
 
 
-def scale_and_offset(layer: L.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_offset(layer: tf_keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
     """Return the inference form of a batch norm, `x * scale + offset`, in float64."""
     mean, variance = np.float64(layer.moving_mean), np.float64(layer.moving_variance)
     if np.any(variance + layer.epsilon <= 0.0):
@@ -111,7 +111,7 @@ def _backward(graph: LayerGraph, batch_norm) -> Fold | None:
         return None
     scale, offset = scale_and_offset(batch_norm)
     kernel, bias = _weights(layer, scale.size)
-    axes = weight_trait(layer).axes
+    axes = _trait(layer).axes
     shape = [kernel.shape[i] if i in axes else 1 for i in range(kernel.ndim)]
     return Fold(batch_norm, layer, kernel * scale.reshape(shape), bias * scale + offset)
 
@@ -154,13 +154,19 @@ def _takes_forward(layer) -> bool:
 
 
 def _weights(layer, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
-    kernel = np.float64(getattr(layer, weight_trait(layer).kernel))
+    trait = _trait(layer)
+    kernel = np.asarray(getattr(layer, trait.kernel), np.float64)
     if layer.use_bias:
-        return kernel, np.float64(layer.bias)
+        return kernel, np.asarray(layer.bias, np.float64)
     if channels is None:
-        axes = weight_trait(layer).axes
-        channels = int(np.prod([kernel.shape[axis] for axis in axes]))
+        channels = int(np.prod([kernel.shape[axis] for axis in trait.axes]))
     return kernel, np.zeros(channels)
+
+
+def _trait(layer) -> WeightTrait:
+    trait = weight_trait(layer)
+    assert trait is not None  # asked for BACKWARD and FORWARD only
+    return trait
 
 
 def _apply(model, folds: list[Fold]) -> tf_keras.Model:

@@ -37,8 +37,8 @@ def load_model(
 ) -> tf_keras.Model:
     """Load a float functional or Sequential model that `tf_keras` saved.
 
-    The model comes back uncompiled: quantization needs neither loss nor optimizer. A SavedModel
-    holds a TensorFlow graph besides the layers; load those you trust.
+    Loss and metrics stay in the file: quantization needs none. A SavedModel holds a TensorFlow
+    graph besides the layers; load those you trust.
 
     Args:
         path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder.
@@ -83,9 +83,7 @@ def load_model(
     return model
 
 
-def refuse_code(
-    path: Path, way_out: str, custom_objects: Mapping[str, Any] | None = None
-) -> None:
+def refuse_code(path: Path, way_out: str, custom_objects: Mapping[str, Any] | None = None) -> None:
     """Raise where a saved model holds Python code, before Keras sees the file.
 
     Raises:
@@ -129,7 +127,7 @@ def saved_config(path: Path) -> Any:
 def _zip_config(path: Path) -> Any:
     if path.suffix != ".keras":
         raise UnsupportedModelError(
-            f"{path} is a zip archive; a Keras model in one is named .keras. Rename it if it is one."
+            f"{path} is a zip archive; a Keras model is one named .keras. Rename it if it is."
         )
     with zipfile.ZipFile(path) as file:
         if not {"config.json", "metadata.json"} <= set(file.namelist()):

@@ -13,6 +13,8 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.sim.quant_sim import QuantSim
 
+Form = tuple[dict[str, tuple], dict[str, tuple]]
+
 
 class Runtime(Protocol):
     """A loaded artifact."""
@@ -20,6 +22,10 @@ class Runtime(Protocol):
     name: str
     # Share of the integers that each operation has to have in common with the sim.
     least_identical: float
+
+    def form(self) -> Form:
+        """Return the shapes of inputs and outputs by name; a free size is no number."""
+        ...
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return real-valued outputs in the order of the sim's."""
@@ -45,6 +51,10 @@ class LiteRt:
         self.least_identical = 0.999 if self.kernels == "xnnpack" else 0.8
         self._model = LiteRtModel(self.content, self.kernels)
         self._probe: LiteRtModel | None = None
+
+    def form(self):
+        """Read the signature."""
+        return _shapes(self._model.inputs), _shapes(self._model.outputs)
 
     def outputs(self, inputs):
         """Run the file; integer outputs are dequantized."""
@@ -75,6 +85,11 @@ class OnnxRuntime:
         self._session = _session(self.content, optimize=True)
         self._probe: Any = None
 
+    def form(self):
+        """Read the graph's inputs and outputs."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        return {v.name: tuple(v.shape) for v in inputs}, {v.name: tuple(v.shape) for v in outputs}
+
     def outputs(self, inputs):
         """Run the file as a user would, with every optimization."""
         feed = dict(zip(self.sim.input_names, inputs, strict=True))
@@ -83,7 +98,6 @@ class OnnxRuntime:
     def tensors(self, inputs):
         """Run a copy without fusions that puts its inner integers out."""
         from keras_edgeq.runtime.onnx_file import quantized_name, with_tensors
-        from keras_edgeq.runtime.onnx_layout import as_in_sim, axis_orders
 
         names = quantized_tensors(self.sim)
         if self._probe is None:
@@ -108,6 +122,15 @@ class SavedModel:
         self.name, self.least_identical = "SavedModel", 0.999
         self._module = tf.saved_model.load(str(self.folder))
 
+    def form(self):
+        """Read the serving signature."""
+        serve = self._module.signatures["serving_default"]
+        inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
+        return (
+            {name: tuple(spec.shape) for name, spec in inputs.items()},
+            {name: tuple(spec.shape) for name, spec in outputs.items()},
+        )
+
     def outputs(self, inputs):
         """Call the serving signature."""
         import tensorflow as tf
@@ -127,24 +150,61 @@ def load_artifact(path: Path, sim: QuantSim) -> list[Runtime]:
     """Return every way to run a file: `.tflite`, `.onnx` or a SavedModel folder.
 
     Raises:
-        EdgeqError: the file is missing, of another kind, damaged, or its runtime not installed.
+        EdgeqError: the file is missing, of another kind, damaged, exported from another sim, or
+            its runtime is not installed.
     """
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
     try:
-        if path.suffix == ".tflite":
-            content = path.read_bytes()
-            return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
-        if path.suffix == ".onnx":
-            return [OnnxRuntime(path.read_bytes(), sim)]
-        if path.is_dir() and (path / "saved_model.pb").exists():
-            return [SavedModel(path, sim)]
+        runtimes = _runtimes(path, sim)
     except ImportError as error:
         extra = "tflite" if path.suffix == ".tflite" else "onnx"
         raise EdgeqError(
             f"{path.name} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
         ) from None
-    raise EdgeqError(f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder.")
+    for runtime in runtimes:
+        _check_form(path, runtime.form(), sim)
+    return runtimes
+
+
+def _runtimes(path: Path, sim: QuantSim) -> list[Runtime]:
+    if path.suffix == ".tflite":
+        content = path.read_bytes()
+        return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
+    if path.suffix == ".onnx":
+        return [OnnxRuntime(path.read_bytes(), sim)]
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        return [SavedModel(path, sim)]
+    raise EdgeqError(
+        f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder."
+    )
+
+
+def _check_form(path: Path, form: Form, sim: QuantSim) -> None:
+    """Raise where names or shapes of inputs or outputs are not the sim's."""
+    sides = ((sim.input_names, sim.inputs), (sim.output_names, sim.outputs))
+    for what, made, (names, symbols) in zip(("inputs", "outputs"), form, sides, strict=True):
+        own = {name: tuple(s.shape) for name, s in zip(names, symbols, strict=True)}
+        if set(own) != set(made) or not all(_fits(made[name], own[name]) for name in own):
+            raise EdgeqError(
+                f"{path} has {what} {made}, the sim has {own}; it was exported from another sim."
+            )
+
+
+def _fits(one: tuple, other: tuple) -> bool:
+    """Tell whether two shapes can be the same; a free size fits any."""
+    return len(one) == len(other) and all(
+        a == b or not (isinstance(a, int) and isinstance(b, int))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _shapes(details: dict[str, dict]) -> dict[str, tuple]:
+    """Return TFLite's shapes with None for a free size."""
+    return {
+        name: tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
+        for name, detail in details.items()
+    }
 
 
 def quantized_tensors(sim: QuantSim) -> list[str]:

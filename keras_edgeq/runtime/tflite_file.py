@@ -9,6 +9,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import ArrayLike
 
 from keras_edgeq.spec.encoding import Encoding
 
@@ -86,7 +87,7 @@ class TfliteGraph:
         new.type, new.name, new.buffer = FLOAT32, name, 0
         return self._append(new)
 
-    def add_constant(self, values: np.ndarray, name: str, quant: Any = None) -> int:
+    def add_constant(self, values: ArrayLike, name: str, quant: Any = None) -> int:
         """Add a constant tensor, with quantization parameters where it has them."""
         buffer = schema.BufferT()
         values = np.asarray(values)
@@ -172,7 +173,7 @@ class TfliteGraph:
             holder.buffer = number[holder.buffer]
 
 
-def quantization(scale: np.ndarray, zero_point: np.ndarray, axis: int = 0) -> Any:
+def quantization(scale: ArrayLike, zero_point: ArrayLike, axis: int = 0) -> Any:
     """Return quantization parameters; one scale, or one per index of `axis`."""
     quant = schema.QuantizationParametersT()
     quant.scale = np.ravel(scale).astype(np.float32)

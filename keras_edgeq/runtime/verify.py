@@ -79,7 +79,9 @@ class RunReport:
         if self.agreement is not None:
             parts.append(f"agreement {self.agreement:.2f} %")
         if self.identical is not None:
-            parts.append(f"{100 * self.identical:.2f} % identical, mean {self.mean_steps:.4f} steps")
+            parts.append(
+                f"{100 * self.identical:.2f} % identical, mean {self.mean_steps:.4f} steps"
+            )
         else:
             parts.append(f"largest difference {self.max_abs_difference:.3g}")
         if self.first_difference is not None:
@@ -123,9 +125,7 @@ def _compare(
     ours = _joined([_flat(sim.predict_on_batch(_structured(sim, batch))) for batch in read])
     theirs = _joined([runtime.outputs(batch) for batch in read])
     inner = [part[:WALK_SAMPLES] for part in read[0]]
-    differing = first_difference(
-        walk(sim, inner, runtime.tensors(inner)), runtime.least_identical
-    )
+    differing = first_difference(walk(sim, inner, runtime.tensors(inner)), runtime.least_identical)
     scales = _output_scales(sim)
     grids = [(a, b, s) for a, b, s in zip(ours, theirs, scales, strict=True) if s is not None]
     seen = None

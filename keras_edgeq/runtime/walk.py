@@ -72,6 +72,8 @@ def walk(
         if name not in tensors or tensors[name].ndim != outputs[0].shape.rank:
             return outputs
         encoding = layer.encoding
+        if encoding is None:
+            raise EdgeqError(f"Tensor {name!r} of the sim has no grid; calibrate the sim first.")
         ours = outputs[1].numpy() + encoding.zero_point
         theirs = _in_layout_of(ours, _on_grid(tensors[name], encoding), name)
         seen = steps(ours, theirs)

@@ -110,8 +110,8 @@ def _raise_scales(quantizer: FakeQuant, floor: np.ndarray) -> int:
     encoding = quantizer.encoding
     assert encoding is not None  # assign_weights ran before
     shape = encoding.scale.shape
-    floor = np.float32(floor.max() if not shape else np.broadcast_to(floor.ravel(), np.prod(shape)))
-    floor = np.nextafter(np.reshape(floor, shape), np.float32(np.inf))
+    flat = np.broadcast_to(floor.ravel(), encoding.scale.size) if shape else floor.max()
+    floor = np.nextafter(np.float32(flat).reshape(shape), np.float32(np.inf))
     low = encoding.scale < floor
     if np.any(low):
         quantizer.assign(replace(encoding, scale=np.where(low, floor, encoding.scale)))

@@ -89,7 +89,9 @@ def insert(
     def call_quantized(new, node, tensor):
         if not new.sums_integers:
             return new(tensor)[0]
-        scale = scales[plan.owner(node.inputs[0])]
+        owner = plan.owner(node.inputs[0])
+        assert owner is not None  # a layer with quantized parameters reads a quantized tensor
+        scale = scales[owner]
         if id(tensor) in steps:
             outputs = new(steps[id(tensor)][1], input_scale=scale, in_steps=True)
         else:

@@ -12,6 +12,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -69,7 +70,7 @@ class QuantSim(tf_keras.Model):
     """
 
     record: SimRecord
-    stats = None
+    stats: CalibrationStats | None = None
 
     def quantizers(self) -> dict[str, FakeQuant]:
         """Return the activation quantizers by the name of the tensor that owns the grid."""

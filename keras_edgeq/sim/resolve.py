@@ -58,12 +58,12 @@ class _Resolver:
         self.inside = {ref for node in graph.nodes for ref in self._fused(node)}
 
     def visit(self, node: GraphNode) -> None:
-        op = op_type(node.layer)
+        op, why_float = op_type(node.layer), self.reasons[id(node)]
         if op in TRANSPARENT and node.inputs:
             self._carry(node)
-        elif not self._integer(node):
+        elif why_float is not None:
             if op not in TRANSPARENT:
-                self.floats[node.layer.name] = self.reasons[id(node)]
+                self.floats[node.layer.name] = why_float
             self._own(node, self.profile.activation, only_if_read=True)
         elif op in self.profile.same_grid:
             self._share(node)
@@ -88,6 +88,11 @@ class _Resolver:
     def _owner(self, ref: TensorRef) -> TensorRef | None:
         on = self.quantized_on.get(ref) or self.lies_on.get(ref)
         return None if on is None else self._root(on)
+
+    def _input_owner(self, ref: TensorRef) -> TensorRef:
+        owner = self._owner(ref)
+        assert owner is not None  # what an integer operation reads has a grid
+        return owner
 
     def _root(self, ref: TensorRef) -> TensorRef:
         while self.parent.get(ref, ref) != ref:
@@ -118,7 +123,7 @@ class _Resolver:
             self.lies_on.update(dict.fromkeys(node.outputs, owner))
 
     def _regrid(self, node: GraphNode, rounding: str) -> None:
-        owner = self._owner(node.inputs[0])
+        owner = self._input_owner(node.inputs[0])
         for ref in node.outputs:
             self.quantized_on[ref] = owner
             if rounding != "half_even":
@@ -126,7 +131,7 @@ class _Resolver:
 
     def _share(self, node: GraphNode) -> None:
         """Put inputs and outputs on one grid; a fixed grid among several gets requantized."""
-        owners = [self._owner(ref) for ref in node.inputs]
+        owners = [self._input_owner(ref) for ref in node.inputs]
         free = [o for o in owners if self.specs[o].fixed_range is None]
         if len(set(owners)) == 1:
             group = owners[0]
@@ -151,9 +156,9 @@ class _Resolver:
         axes = kept_channels(node.layer) if op in self.profile.per_channel else ()
         kernel = replace(self.profile.weight, axes=axes)
         self.params[TensorRef(name, "param", param=trait.kernel)] = kernel
-        has_bias = trait.bias is not None and getattr(node.layer, trait.bias, None) is not None
-        if has_bias and self.profile.bias == "int32":
-            self.params[TensorRef(name, "param", param=trait.bias)] = BIAS_SPEC
+        bias = trait.bias
+        if bias and getattr(node.layer, bias, None) is not None and self.profile.bias == "int32":
+            self.params[TensorRef(name, "param", param=bias)] = BIAS_SPEC
 
     def _fused(self, node: GraphNode) -> list[TensorRef]:
         """Return the tensors inside the longest fused chain that starts at `node`."""

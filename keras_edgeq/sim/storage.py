@@ -66,7 +66,11 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     path = Path(path)
     try:
         if safe_mode:
-            refuse_code(path, "Load it with safe_mode=False", options.get("custom_objects"))
+            refuse_code(
+                path,
+                "Allow it with safe_mode=False or --allow-lambda",
+                options.get("custom_objects"),
+            )
         if path.suffix == ".keras":
             options["safe_mode"] = safe_mode
         sim = tf_keras.models.load_model(str(path), **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from keras_edgeq.errors import ProfileError
 
@@ -51,7 +52,9 @@ class QuantSpec:
         if self.fixed_range is not None:
             low, high = self.fixed_range
             if not low <= 0.0 <= high or low == high:
-                raise ProfileError(f"fixed_range {self.fixed_range} must contain 0 and not be empty.")
+                raise ProfileError(
+                    f"fixed_range {self.fixed_range} must contain 0 and not be empty."
+                )
             object.__setattr__(self, "fixed_range", (float(low), float(high)))
 
     def to_json(self) -> dict:
@@ -69,8 +72,10 @@ class QuantSpec:
         allowed = {f.name for f in fields(cls)}
         unknown = set(data) - allowed
         if unknown:
-            raise ProfileError(f"Unknown QuantSpec fields {sorted(unknown)}; allowed: {sorted(allowed)}.")
-        ready = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            raise ProfileError(
+                f"Unknown QuantSpec fields {sorted(unknown)}; allowed: {sorted(allowed)}."
+            )
+        ready: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**ready)
 
 

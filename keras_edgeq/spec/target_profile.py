@@ -83,7 +83,9 @@ class TargetProfile:
             jsonschema.validate(data, _schema())
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "top level"
-            raise ProfileError(f"{where} is no valid profile: at {place}: {error.message}") from None
+            raise ProfileError(
+                f"{where} is no valid profile: at {place}: {error.message}"
+            ) from None
         return cls(
             name=data["name"],
             description=data["description"],

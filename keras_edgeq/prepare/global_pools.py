@@ -1,0 +1,46 @@
+"""Average pools over the whole image as means, which keep a grid of their own."""
+
+from __future__ import annotations
+
+import tf_keras
+
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.rebuild import rebuild
+
+L = tf_keras.layers
+GLOBAL = {
+    L.AveragePooling1D: L.GlobalAveragePooling1D,
+    L.AveragePooling2D: L.GlobalAveragePooling2D,
+}
+
+
+def pools_to_means(model: tf_keras.Model) -> tf_keras.Model:
+    """Return the model with average pools that cover their whole input as global ones.
+
+    The function is the same. A pooling kernel rounds onto its input's grid, whose range is that of
+    the largest pixel; a mean kernel has an output grid of its own, two or three bits finer there.
+    """
+    replacements = {}
+    for node in LayerGraph(model).nodes:
+        if type(node.layer) in GLOBAL and _covers(node):
+            replacements[id(node.layer)] = node.layer
+    for node in LayerGraph(model).nodes:
+        if id(node.layer) in replacements and not _covers(node):
+            del replacements[id(node.layer)]
+    if not replacements:
+        return model
+
+    def on_layer(layer):
+        if id(layer) not in replacements:
+            return None
+        return GLOBAL[type(layer)](keepdims=True, data_format=layer.data_format, name=layer.name)
+
+    return rebuild(model, on_layer)
+
+
+def _covers(node) -> bool:
+    """Tell whether one window covers the whole input of a call."""
+    layer, (symbol, *_) = node.layer, node.call.node.keras_inputs
+    pool = layer.pool_size if isinstance(layer.pool_size, tuple) else (layer.pool_size,)
+    spatial = tuple(symbol.shape[1:-1])
+    return layer.data_format == "channels_last" and tuple(pool) == spatial

@@ -1,0 +1,224 @@
+"""The command as a user calls it: real files, real runtimes, exit statuses and messages."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tf_keras
+
+from keras_edgeq_cli import COMMANDS, main
+
+L = tf_keras.layers
+
+
+def tiny(*extra):
+    layers = [
+        tf_keras.Input((6, 6, 2), name="image"),
+        L.Conv2D(4, 3, activation="relu", name="conv"),
+        L.Flatten(),
+        *extra,
+        L.Dense(3, name="head"),
+    ]
+    return tf_keras.Sequential(layers, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Models and inputs on disk, and the tiny model quantized into `out`."""
+    tf_keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("cli")
+    model = tiny()
+    model.save(folder / "tiny.keras")
+    model.save(folder / "tiny.h5")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "x.npz", image=rng.normal(size=(64, 6, 6, 2)).astype(np.float32))
+    wide = tf_keras.Sequential([tf_keras.Input((5,)), L.Dense(2)])
+    wide.save(folder / "wide.keras")
+    tiny(L.Lambda(lambda t: t * 2.0, name="twice")).save(folder / "lambda.h5")
+    status = main(quantize(folder, "tiny.keras", "out", "--verify", str(folder / "x.npz")))
+    assert status == 0
+    return folder
+
+
+def quantize(folder, model, out, *options, calibration="x.npz"):
+    paths = [str(folder / model), "--calibration", str(folder / calibration)]
+    return ["quantize", *paths, "--out", str(folder / out), *options]
+
+
+def fails(capsys, args, *words):
+    """Check that a command ends with status 2 and one line that holds `words`."""
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("keras-edgeq: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_lists_the_commands_without_importing_tensorflow():
+    code = "import sys, keras_edgeq_cli as c\ntry: c.main(['--help'])\nfinally: print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0
+    assert all(f"    {name}" in ran.stdout for name in COMMANDS)
+    assert "tensorflow" not in ran.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_and_a_module(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def test_no_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_an_error_in_a_process_of_its_own_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "-m", "keras_edgeq_cli", "inspect", str(tmp_path / "no.keras")]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert "keras-edgeq: No such model" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_profiles_are_listed_with_their_descriptions(capsys):
+    assert main(["profiles"]) == 0
+    out = capsys.readouterr().out
+    assert "litert_int8" in out
+    assert "ONNX Runtime" in out
+
+
+def test_one_profile_is_shown_as_json(capsys):
+    assert main(["profiles", "--show", "qnn_w8a8"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "qnn_w8a8"
+
+
+def test_inspect_shows_each_layer_and_the_sum(folder, capsys):
+    assert main(["inspect", str(folder / "tiny.keras")]) == 0
+    out = capsys.readouterr().out
+    assert "conv/relu" in out
+    assert "3 of 3 layers compute in integers, 1 more" in out
+
+
+def test_quantize_writes_the_sim_and_all_formats(folder):
+    out = folder / "out"
+    files = {"sim.keras", "sim.stats.npz", "model.tflite", "model.onnx", "model.aimet"}
+    files |= {"model.encodings.json", "saved_model", "model_float.keras", "report.json"}
+    assert files <= {path.name for path in out.iterdir()}
+    runs = json.loads((out / "report.json").read_text())["runs"]
+    assert {run["runtime"] for run in runs} >= {"LiteRT xnnpack", "LiteRT builtin", "ONNX Runtime"}
+    assert all(run["samples"] == 64 and run["agreement"] >= 99.0 for run in runs)
+
+
+def test_quantize_takes_h5_some_formats_and_integer_inputs(folder, capsys):
+    from keras_edgeq.runtime.litert import LiteRtModel
+
+    options = ("--formats", "tflite", "--integer-io", "--steps", "1", "--keep-samples", "2")
+    assert main(quantize(folder, "tiny.h5", "h5", *options)) == 0
+    assert "3 of 3 layers" in capsys.readouterr().out
+    assert not (folder / "h5" / "model.onnx").exists()
+    model = LiteRtModel((folder / "h5" / "model.tflite").read_bytes())
+    assert {details["dtype"] for details in model.outputs.values()} == {np.int8}
+    assert json.loads((folder / "h5" / "report.json").read_text())["runs"][0]["samples"] == 2
+
+
+@pytest.mark.parametrize("artifact", ["model.tflite", "model.onnx", "saved_model"])
+def test_verify_accepts_what_was_exported_from_the_sim(folder, artifact, capsys):
+    out = folder / "out"
+    paths = [str(out / "sim.keras"), str(out / artifact)]
+    assert main(["verify", *paths, "--data", str(folder / "x.npz")]) == 0
+    assert "DISAGREES" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("artifact", ["model.tflite", "model.onnx", "saved_model"])
+def test_verify_ends_with_status_1_for_a_file_of_other_weights(folder, artifact, capsys):
+    other = folder / "other"
+    if not other.exists():
+        tf_keras.utils.set_random_seed(7)
+        tiny().save(folder / "other.keras")
+        formats = ("--formats", "tflite,onnx,saved_model")
+        assert main(quantize(folder, "other.keras", "other", *formats)) == 0
+    paths = [str(folder / "out" / "sim.keras"), str(other / artifact)]
+    assert main(["verify", *paths, "--data", str(folder / "x.npz")]) == 1
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("artifact", ["model.tflite", "model.onnx", "saved_model"])
+def test_verify_says_that_a_file_belongs_to_a_model_of_another_form(folder, artifact, capsys):
+    wide = folder / "wide"
+    if not wide.exists():
+        data = {"x": np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)}
+        np.savez(folder / "wide.npz", **data)
+        formats = ("--formats", "tflite,onnx,saved_model")
+        args = quantize(folder, "wide.keras", "wide", *formats, calibration="wide.npz")
+        assert main(args) == 0
+    fails(capsys, ["verify", str(folder / "out" / "sim.keras"), str(wide / artifact)], artifact)
+
+
+def test_verify_refuses_missing_and_damaged_files(folder, tmp_path, capsys):
+    sim = str(folder / "out" / "sim.keras")
+    fails(capsys, ["verify", sim, str(tmp_path / "no.tflite")], "no.tflite")
+    fails(capsys, ["verify", str(tmp_path / "no.keras"), sim], "no.keras")
+    for name in ("broken.tflite", "broken.onnx"):
+        (tmp_path / name).write_bytes(b"not a model" * 10)
+        fails(capsys, ["verify", sim, str(tmp_path / name)])
+
+
+def test_a_lambda_in_an_h5_file_runs_only_when_allowed(folder, capsys):
+    args = ["inspect", str(folder / "lambda.h5")]
+    fails(capsys, args, "twice", "--allow-lambda")
+    assert main([*args, "--allow-lambda"]) == 0
+    assert "1 stays float" in capsys.readouterr().out
+
+
+def test_a_sim_with_a_lambda_island_is_verified_only_when_allowed(folder, capsys):
+    args = quantize(folder, "lambda.h5", "lambda", "--formats", "saved_model", "--allow-lambda")
+    assert main(args) == 0
+    verify = ["verify", str(folder / "lambda" / "sim.keras"), str(folder / "lambda/saved_model")]
+    fails(capsys, verify, "twice", "--allow-lambda")
+    assert main([*verify, "--allow-lambda"]) == 0
+
+
+def test_wrong_arguments_are_named_before_any_work(folder, tmp_path, capsys):
+    args = quantize(folder, "tiny.keras", "unused")
+    fails(capsys, [*args, "--profile", "litert_int9"], "litert_int9", "litert_int8")
+    fails(capsys, [*args, "--formats", "tflite,coreml"], "coreml", "saved_model")
+    fails(capsys, quantize(folder, "tiny.keras", "unused", calibration="no.npz"), "no.npz")
+    (tmp_path / "file").write_text("")
+    args[args.index("--out") + 1] = str(tmp_path / "file" / "out")
+    fails(capsys, args, str(tmp_path / "file"))
+
+
+def test_numbers_out_of_range_are_usage_errors(folder, capsys):
+    for option in ("--steps", "--batch-size"):
+        with pytest.raises(SystemExit) as ended:
+            main(quantize(folder, "tiny.keras", "unused", option, "0"))
+        assert ended.value.code == 2
+        assert "at least 1" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_one_line(folder, tmp_path, capsys):
+    damaged = tmp_path / "damaged.keras"
+    damaged.write_bytes((folder / "tiny.keras").read_bytes()[:2000])
+    fails(capsys, ["inspect", str(damaged)], "damaged.keras")
+
+
+def test_the_extra_is_named_where_scikit_learn_is_missing(tmp_path):
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('none here')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
+    command = [sys.executable, "-m", "keras_edgeq_cli", "demo"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 2
+    assert "keras_edgeq[demo]" in ran.stderr
