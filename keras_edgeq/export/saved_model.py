@@ -28,15 +28,17 @@ def frozen_function(sim: QuantSim):
 
     traced = tf.function(call, input_signature=specs, autograph=False)
     frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
-    graph = _without_clip(frozen.graph.as_graph_def())
+    graph = _portable(frozen.graph.as_graph_def())
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph, name=""), [])
     inputs = [wrapped.graph.as_graph_element(tensor.name) for tensor in frozen.inputs]
     outputs = [wrapped.graph.as_graph_element(tensor.name) for tensor in frozen.outputs]
     return wrapped.prune(inputs, outputs)
 
 
-def _without_clip(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Return the graph with minimum and maximum for ClipByValue, which TFLite does not have."""
+def _portable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
+    """Return the graph with ops TFLite has for ClipByValue and Rint, of the same values."""
+    for node in graph.node:
+        node.op = "Round" if node.op == "Rint" else node.op
     for node in [n for n in graph.node if n.op == "ClipByValue"]:
         least = graph.node.add()
         least.CopyFrom(node)

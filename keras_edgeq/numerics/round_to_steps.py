@@ -65,7 +65,7 @@ def _half_away(steps, zero_point):
 
 
 _OPS = {
-    "half_even": _straight_through(lambda steps, _: tf.round(steps)),
+    "half_even": _straight_through(lambda steps, _: tf.math.rint(steps)),
     "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
     "half_away": _straight_through(_half_away),
 }

@@ -10,7 +10,7 @@ import tf_keras
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.layers.layer_traits import op_type, weight_trait
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -72,13 +72,35 @@ def insert(
         node = nodes[call.layer.name, call.number]
         if isinstance(new, QuantizedLayer):
             return call_quantized(new, node, args[0])
-        if op_type(call.layer) in profile.regrid and id(args[0]) in steps:
-            return call_on_steps(new, plan.owner(node.inputs[0]), args, kwargs)
+        if args and id(args[0]) in steps:
+            if op_type(call.layer) in profile.regrid:
+                return call_on_steps(new, plan.owner(node.inputs[0]), args, kwargs)
+            if moves(node) and takes_steps(node.outputs[0]):
+                moved = new(steps[id(args[0])][1], *args[1:], **kwargs)
+                steps[id(moved)] = (moved, moved)
+                return moved
         activation = FUSED_ACTIVATIONS.get(op_type(call.layer))
         if activation and plan.owner(node.inputs[0]) is None and _owns(plan, node.outputs[0]):
             fused[node.outputs[0]] = activation
             return args[0]
         return new(*args, **kwargs)
+
+    def moves(node) -> bool:
+        kinds = profile.same_grid | {"Identity"}
+        return op_type(node.layer) in kinds and len(node.inputs) == len(node.outputs) == 1
+
+    def takes_steps(ref: TensorRef) -> bool:
+        """Tell whether everything that reads a tensor works on whole numbers of steps."""
+        return ref not in graph.outputs and all(
+            sums_products(reader.layer)
+            or op_type(reader.layer) in profile.regrid
+            or (moves(reader) and takes_steps(reader.outputs[0]))
+            for reader in graph.consumers(ref)
+        )
+
+    def sums_products(layer) -> bool:
+        trait = weight_trait(layer)
+        return layer.name in params and trait is not None and trait.bias is not None
 
     def call_on_steps(new, owner, args, kwargs):
         """Average or interpolate whole numbers, so that ties are ties as in the kernel."""

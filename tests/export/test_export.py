@@ -1,0 +1,206 @@
+"""`export` writes what other programs read: files are run, and loaded in a fresh process."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import keras_edgeq as eq
+from keras_edgeq.errors import ExportError
+from tests.harness import assert_close, outputs
+from tests.models import inputs_for, make
+
+ARTIFACTS = {
+    "tflite": "small.tflite",
+    "onnx": "small.onnx",
+    "encodings": "small.encodings.json",
+    "aimet": "small.aimet",
+    "saved_model": "saved_model",
+    "float": "small_float.keras",
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make("unsorted_inputs")
+
+
+@pytest.fixture(scope="module")
+def x(model):
+    return inputs_for(model)
+
+
+@pytest.fixture(scope="module")
+def sim(model, x):
+    return eq.quantize(model, x, progress=False)
+
+
+@pytest.fixture(scope="module")
+def report(sim, tmp_path_factory):
+    return eq.export(sim, tmp_path_factory.mktemp("new") / "out", name="small", progress=False)
+
+
+def test_every_format_is_written_under_its_name_and_nothing_else(report):
+    folder = report.files["tflite"].parent
+    assert {kind: path.name for kind, path in report.files.items()} == ARTIFACTS
+    there = {path.name for path in folder.iterdir()}
+    assert there == {*ARTIFACTS.values(), "report.json"}
+    aimet = {path.name for path in report.files["aimet"].iterdir()}
+    assert aimet == {"small.onnx", "small.encodings"}
+    assert report.sizes["tflite"] == report.files["tflite"].stat().st_size
+    inside = [f for f in report.files["saved_model"].rglob("*") if f.is_file()]
+    assert report.sizes["saved_model"] == sum(f.stat().st_size for f in inside)
+
+
+def test_the_report_says_what_computes_in_integers_and_how_each_runtime_compares(report):
+    assert report.profile == "litert_int8"
+    assert report.integer_layers == ("dz", "da", "both", "head")
+    assert dict(report.float_layers) == dict(report.float_ops) == {}
+    runtimes = {run.runtime: run for run in report.runs}
+    assert list(runtimes) == ["LiteRT xnnpack", "LiteRT builtin", "ONNX Runtime", "SavedModel"]
+    assert all(run.agrees and run.on_data and run.samples == 4 for run in report.runs)
+    assert runtimes["LiteRT xnnpack"].identical == runtimes["SavedModel"].identical == 1.0
+    text = str(report)
+    assert all(str(path) in text for path in report.files.values())
+    assert all(run.runtime in text for run in report.runs)
+
+
+def test_the_report_is_written_as_json(report):
+    text = (report.files["tflite"].parent / "report.json").read_text(encoding="utf-8")
+    read = json.loads(text, parse_constant=pytest.fail)
+    assert read == json.loads(json.dumps(report.to_json()))
+    assert read["files"] == ARTIFACTS
+    assert [run["runtime"] for run in read["runs"]] == [run.runtime for run in report.runs]
+    assert read["runs"][0]["first_difference"] is None
+
+
+def test_a_float_layer_and_its_ops_are_named_with_the_reason(tmp_path):
+    model = make("lambda_island")
+    sim = eq.quantize(model, inputs_for(model), progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], progress=False)
+    assert report.integer_layers == ("before", "after")
+    assert list(report.float_layers) == ["island"]
+    assert report.float_ops
+    assert all("island" in name for name in report.float_ops)
+    assert "2 of 3 layers compute in integers" in str(report)
+    assert f"float: island: {report.float_layers['island']}" in str(report)
+
+
+def test_a_dead_channel_is_reported(tmp_path):
+    model = make("dead_channel")
+    sim = eq.quantize(model, inputs_for(model), progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], progress=False)
+    assert dict(report.floored) == {"conv": 1}
+    assert "1 dead channels" in str(report)
+
+
+def test_one_format_can_be_given_as_a_string_and_verification_switched_off(sim, tmp_path):
+    report = eq.export(sim, tmp_path, "tflite", verify=False, progress=False)
+    assert list(report.files) == ["tflite"]
+    assert report.runs == ()
+
+
+@pytest.mark.parametrize("formats", [["tflite", "coreml"], [], "keras"])
+def test_formats_that_do_not_exist_are_an_error_that_lists_the_others(sim, tmp_path, formats):
+    with pytest.raises(ExportError, match="tflite, onnx, encodings, saved_model"):
+        eq.export(sim, tmp_path / "out", formats, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_that_the_profile_does_not_have_is_an_error(tmp_path, model, x):
+    sim = eq.quantize(model, x, "onnxruntime_int8", progress=False)
+    with pytest.raises(ExportError, match=r"\['tflite'\].*'onnxruntime_int8'; it has onnx"):
+        eq.export(sim, tmp_path, ["onnx", "tflite"], progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_sim_is_exported(model, tmp_path):
+    with pytest.raises(ExportError, match=r"Functional; export takes what keras_edgeq\.quantize"):
+        eq.export(model, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx", "encodings", "saved_model"])
+def test_a_place_that_cannot_be_written_is_an_error_that_names_it(sim, tmp_path, kind):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ExportError, match=r"Cannot write .*file/out"):
+        eq.export(sim, tmp_path / "file" / "out", [kind], progress=False)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_export_over_an_older_one_replaces_it(sim, tmp_path):
+    for name in ("model.tflite", "saved_model"):
+        (tmp_path / name).mkdir() if name == "saved_model" else (tmp_path / name).write_text("old")
+    (tmp_path / "saved_model" / "old").write_text("old")
+    eq.export(sim, tmp_path, ["tflite", "saved_model"], progress=False)
+    assert (tmp_path / "model.tflite").read_bytes()[4:8] == b"TFL3"
+    assert not (tmp_path / "saved_model" / "old").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "model.tflite", "saved_model", "model_float.keras", "report.json",
+    }  # fmt: skip
+
+
+def test_a_trained_sim_is_exported_bit_for_bit(tmp_path):
+    model = make("forward_conv")
+    x = inputs_for(model)
+    sim = eq.quantize(model, x, progress=False)
+    before = sim.get_weights()
+    sim.compile(tf_keras.optimizers.SGD(0.05), "mse")
+    sim.fit(x, np.full(sim.output_shape, 0.3)[:1].repeat(len(x), 0) if None not in
+            sim.output_shape else np.full((len(x), *sim.output_shape[1:]), 0.3),
+            epochs=1, batch_size=4, verbose=0)
+    assert any(not np.array_equal(a, b) for a, b in zip(before, sim.get_weights(), strict=True))
+    xnnpack = eq.export(sim, tmp_path, ["tflite"], verify=x, progress=False).runs[0]
+    assert xnnpack.samples == len(x)
+    assert xnnpack.identical == 1.0
+    assert xnnpack.first_difference is None
+
+
+# A program of somebody who has TensorFlow and tf_keras alone.
+ELSEWHERE = """
+import sys
+sys.modules["keras_edgeq"] = None  # an import of it is an error
+import numpy as np, tensorflow as tf, tf_keras
+saved, floats, data, results = sys.argv[1:]
+x = dict(np.load(data))
+serve = tf.saved_model.load(saved).signatures["serving_default"]
+specs = serve.structured_input_signature[1]
+assert {n: s.shape.as_list() for n, s in specs.items()} == {"zebra": [None, 4], "ant": [None, 3]}
+quantized = serve(**{name: tf.constant(value) for name, value in x.items()})["head"]
+converted = tf.lite.TFLiteConverter.from_saved_model(saved).convert()
+model = tf_keras.models.load_model(floats)
+plain = model([x["zebra"], x["ant"]])
+np.savez(results, quantized=quantized, plain=plain, tflite=np.frombuffer(converted, np.uint8))
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(report, x, tmp_path_factory):
+    """What a fresh process without keras_edgeq makes of the SavedModel and of the float model."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    np.savez(folder / "x.npz", **x)
+    paths = [report.files["saved_model"], report.files["float"]]
+    command = [sys.executable, "-c", ELSEWHERE, *paths, folder / "x.npz", folder / "results.npz"]
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(np.load(folder / "results.npz"))
+
+
+def test_a_saved_model_gives_the_sims_outputs_without_this_package(sim, x, elsewhere):
+    np.testing.assert_array_equal(elsewhere["quantized"], outputs(sim, x)[0])
+
+
+def test_a_saved_model_can_be_converted_by_tensorflow_alone(sim, x, elsewhere):
+    interpreter = tf.lite.Interpreter(model_content=elsewhere["tflite"].tobytes())
+    made = interpreter.get_signature_runner()(**{n: v[:1] for n, v in x.items()})
+    wanted = outputs(sim, {n: v[:1] for n, v in x.items()})[0]
+    np.testing.assert_allclose(made["head"], wanted, rtol=0, atol=1e-5)
+
+
+def test_the_float_model_is_the_users_without_this_package(model, x, elsewhere):
+    assert_close(outputs(model, x), [elsewhere["plain"]])

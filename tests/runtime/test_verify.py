@@ -1,0 +1,154 @@
+"""`verify` runs artifacts and says whether, and where, they differ from the sim."""
+
+import numpy as np
+import pytest
+
+import keras_edgeq as eq
+from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.runtime.tflite_file import TfliteGraph
+from tests.models import inputs_for, make
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make("sequential")
+
+
+@pytest.fixture(scope="module")
+def x(model):
+    return inputs_for(model)
+
+
+@pytest.fixture(scope="module")
+def sim(model, x):
+    return eq.quantize(model, x, progress=False)
+
+
+@pytest.fixture(scope="module")
+def files(sim, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out")
+    return eq.export(sim, folder, verify=False, progress=False).files
+
+
+@pytest.mark.parametrize(
+    ("kind", "runtimes"),
+    [
+        ("tflite", ["LiteRT xnnpack", "LiteRT builtin"]),
+        ("onnx", ["ONNX Runtime"]),
+        ("saved_model", ["SavedModel"]),
+    ],
+)
+def test_every_artifact_agrees_with_the_sim_on_its_runtime(sim, x, files, kind, runtimes):
+    runs = eq.verify(sim, files[kind], x)
+    assert [run.runtime for run in runs] == runtimes
+    for run in runs:
+        assert run.agrees
+        assert run.first_difference is None
+        assert (run.artifact, run.samples, run.on_data) == (files[kind].name, 16, True)
+        assert run.max_steps <= 1
+        assert str(run).startswith(f"{run.runtime} on {run.artifact}: 16 samples, agreement")
+    exact = [run for run in runs if run.runtime != "LiteRT builtin"]
+    assert all(run.identical == 1.0 and run.max_abs_difference < 1e-5 for run in exact)
+
+
+def test_data_is_taken_as_a_dict_by_input_name_and_in_batches(sim, x, files):
+    (name,) = sim.input_names
+    (whole,) = eq.verify(sim, files["onnx"], {name: x})
+    (parts,) = eq.verify(sim, files["onnx"], [x[:10], x[10:]])
+    assert whole == parts
+    assert whole.samples == 16
+
+
+def test_without_data_the_samples_of_the_sim_are_used(sim, files):
+    for run in eq.verify(sim, files["tflite"]):
+        assert run.on_data
+        assert run.samples == 4
+        assert "not verified on data" not in str(run)
+
+
+def test_without_data_and_samples_the_report_says_so(model, x, tmp_path):
+    sim = eq.quantize(model, x, keep_samples=0, progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], progress=False)
+    assert [run.on_data for run in report.runs] == [False, False]
+    assert "random input, not verified on data" in str(report)
+    assert report.runs[0].identical == 1.0
+
+
+def test_data_that_does_not_fit_the_model_is_an_error(sim, files):
+    with pytest.raises(CalibrationDataError, match="shape"):
+        eq.verify(sim, files["onnx"], np.zeros((2, 5, 5, 3), np.float32))
+
+
+def test_a_model_without_scores_is_judged_by_steps(tmp_path):
+    model = make("upsampling")
+    sim = eq.quantize(model, inputs_for(model), progress=False)
+    run = eq.export(sim, tmp_path, ["tflite"], progress=False).runs[0]
+    assert run.agreement is None
+    assert run.mean_steps == 0.0
+    assert run.agrees
+
+
+def tampered(content, name):
+    """Return a TFLite file whose largest weight in one kernel has the other sign."""
+    graph = TfliteGraph(content)
+    (number,) = [n for n in range(len(graph.tensors)) if graph.name(n) == name]
+    values = graph.constant(number).copy()
+    flat = values.reshape(-1)
+    flat[np.argmax(np.abs(flat.astype(int)))] *= -1
+    buffer = graph.model.buffers[graph.tensors[number].buffer]
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+    return graph.write()
+
+
+@pytest.mark.parametrize(("layer", "op"), [("conv", "Conv2D+relu"), ("head", "Dense")])
+def test_one_wrong_weight_is_found_in_the_layer_that_has_it(sim, x, files, tmp_path, layer, op):
+    path = tmp_path / "tampered.tflite"
+    path.write_bytes(tampered(files["tflite"].read_bytes(), f"{layer}/kernel"))
+    for run in eq.verify(sim, path, x):
+        assert not run.agrees
+        assert run.first_difference.tensor.startswith(layer)
+        assert run.first_difference.op == op
+        assert run.first_difference.max_steps > 1
+        assert f"first part at {run.first_difference.tensor} ({op}: " in str(run)
+        assert run.to_json()["first_difference"]["tensor"] == run.first_difference.tensor
+
+
+def test_an_artifact_of_another_sim_is_an_error(files):
+    model = make("forward_dense")
+    other = eq.quantize(model, inputs_for(model), progress=False)
+    for kind in ("tflite", "onnx", "saved_model"):
+        with pytest.raises(EdgeqError, match="exported from another sim"):
+            eq.verify(other, files[kind])
+
+
+def test_a_missing_file_is_an_error(sim, tmp_path):
+    with pytest.raises(EdgeqError, match="No such artifact"):
+        eq.verify(sim, tmp_path / "missing.tflite")
+
+
+@pytest.mark.parametrize("name", ["garbage.tflite", "garbage.onnx"])
+@pytest.mark.parametrize("content", [b"", b"no model at all", bytes(2000)])
+def test_a_damaged_file_is_an_error_that_names_the_runtime(sim, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EdgeqError, match="cannot load the file"):
+        eq.verify(sim, tmp_path / name)
+
+
+def test_a_truncated_file_is_an_error(sim, files, tmp_path):
+    for kind in ("tflite", "onnx"):
+        path = tmp_path / files[kind].name
+        path.write_bytes(files[kind].read_bytes()[:-1000])
+        with pytest.raises(EdgeqError, match="cannot load the file"):
+            eq.verify(sim, path)
+
+
+def test_a_file_of_another_kind_and_a_folder_without_a_model_are_errors(sim, files, tmp_path):
+    for path in (files["encodings"], files["float"], tmp_path):
+        with pytest.raises(EdgeqError, match="no artifact that can be run"):
+            eq.verify(sim, path)
+
+
+def test_a_damaged_saved_model_is_an_error(sim, tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"no model at all")
+    with pytest.raises(EdgeqError, match="saved_model|SavedModel"):
+        eq.verify(sim, tmp_path)
