@@ -1,12 +1,12 @@
-"""keras_edgeq: quantize a Keras model for the edge, and know what the device will compute.
+"""Quantize a Keras model for the edge, and know what the device will compute.
 
-import keras_edgeq as eq
-
-sim = eq.quantize(model, calibration, profile="litert_int8")
-sim.compile(loss=loss, metrics=["accuracy"]); sim.evaluate(test)
-report = eq.export(sim, "out/", formats=["tflite", "onnx"], verify=test_x)
+Example:
+    >>> import keras_edgeq as eq
+    >>> sim = eq.quantize(model, calibration, profile="litert_int8")  # doctest: +SKIP
+    >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
 """
 
+from keras_edgeq.export.encodings_json import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.export.strip import strip
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
@@ -15,14 +15,18 @@ from keras_edgeq.quantize import quantize
 from keras_edgeq.runtime.verify import verify
 from keras_edgeq.sim.describe import describe
 from keras_edgeq.sim.storage import load_sim, save_sim
+from keras_edgeq.spec.target_profile import load_profile, profile_names
 
 __version__ = "0.1.0"
 __all__ = [
     "describe",
     "export",
     "fold_batch_norms",
+    "load_encodings",
     "load_model",
+    "load_profile",
     "load_sim",
+    "profile_names",
     "quantize",
     "save_sim",
     "strip",

@@ -120,11 +120,16 @@ class SavedModel:
         import tensorflow as tf
 
         self.name, self.least_identical = "SavedModel", 0.999
-        self._module = tf.saved_model.load(str(self.folder))
+        try:
+            module = tf.saved_model.load(str(self.folder))
+            self._serve = module.signatures["serving_default"]
+        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+            raise EdgeqError(f"TensorFlow cannot load the folder: {error}") from None
+        self._module = module  # owns what the signature reads
 
     def form(self):
         """Read the serving signature."""
-        serve = self._module.signatures["serving_default"]
+        serve = self._serve
         inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
         return (
             {name: tuple(spec.shape) for name, spec in inputs.items()},
@@ -135,9 +140,8 @@ class SavedModel:
         """Call the serving signature."""
         import tensorflow as tf
 
-        serve = self._module.signatures["serving_default"]
         feed = dict(zip(self.sim.input_names, map(tf.constant, inputs), strict=True))
-        made = serve(**feed)
+        made = self._serve(**feed)
         return [made[name].numpy() for name in self.sim.output_names]
 
     def tensors(self, inputs):

@@ -25,111 +25,134 @@ def insert(
     """Return an uncalibrated sim: the prepared model with the plan's quantizers.
 
     Layers keep their names; a quantizer is named after the tensor that owns its grid. A weighted
-    layer reads the steps of its input's quantizer where it stands right behind one, and the scale;
-    the quantizer behind it reads its integer sums. A fused ReLU becomes a bound of that quantizer.
+    layer reads the steps of its input's quantizer, and the scale; the quantizer behind it reads its
+    integer sums. A fused ReLU becomes a bound of that quantizer.
     """
-    graph = LayerGraph(prepared)
-    nodes = {(n.layer.name, n.call.number): n for n in graph.nodes}
-    params: dict[str, dict] = {}
-    for ref, spec in plan.specs.items():
-        if ref.kind == "param":
-            params.setdefault(ref.layer, {})[ref.param] = spec
-    quantizers: dict[TensorRef, FakeQuant] = {}
-    scales: dict[TensorRef, Any] = {}
-    steps: dict[int, tuple] = {}
-    sums: dict[int, tuple] = {}
-    fused: dict[TensorRef, str] = {}
-    copies = []
-
-    def quantizer(owner: TensorRef) -> FakeQuant:
-        if owner not in quantizers:
-            quantizers[owner] = FakeQuant(plan.specs[owner], str(owner), name=layer_name(owner))
-        return quantizers[owner]
-
-    def quantize(ref: TensorRef, tensor):
-        owner = ref if ref in plan.specs else plan.shared.get(ref)
-        if owner is None:
-            return tensor
-        options: dict[str, Any] = {"tensor": str(ref)}
-        if ref in plan.rounding:
-            options["rounding"] = plan.rounding[ref]
-        if ref in fused:
-            options["activation"] = fused[ref]
-        if id(tensor) in sums:
-            _, tensor, options["input_scale"] = sums[id(tensor)]
-        rounded, in_steps, scales[owner] = quantizer(owner)(tensor, **options)
-        steps[id(rounded)] = (rounded, in_steps)
-        return rounded
-
-    def on_layer(layer):
-        if layer.name not in params:
-            return None
-        inner = clone(layer)
-        copies.append((layer, inner))
-        return QuantizedLayer(inner, params[layer.name])
-
-    def on_call(call, new, args, kwargs):
-        node = nodes[call.layer.name, call.number]
-        if isinstance(new, QuantizedLayer):
-            return call_quantized(new, node, args[0])
-        if args and id(args[0]) in steps:
-            if op_type(call.layer) in profile.regrid:
-                return call_on_steps(new, plan.owner(node.inputs[0]), args, kwargs)
-            if moves(node) and takes_steps(node.outputs[0]):
-                moved = new(steps[id(args[0])][1], *args[1:], **kwargs)
-                steps[id(moved)] = (moved, moved)
-                return moved
-        activation = FUSED_ACTIVATIONS.get(op_type(call.layer))
-        if activation and plan.owner(node.inputs[0]) is None and _owns(plan, node.outputs[0]):
-            fused[node.outputs[0]] = activation
-            return args[0]
-        return new(*args, **kwargs)
-
-    def moves(node) -> bool:
-        kinds = profile.same_grid | {"Identity"}
-        return op_type(node.layer) in kinds and len(node.inputs) == len(node.outputs) == 1
-
-    def takes_steps(ref: TensorRef) -> bool:
-        """Tell whether everything that reads a tensor works on whole numbers of steps."""
-        return ref not in graph.outputs and all(
-            sums_products(reader.layer)
-            or op_type(reader.layer) in profile.regrid
-            or (moves(reader) and takes_steps(reader.outputs[0]))
-            for reader in graph.consumers(ref)
-        )
-
-    def sums_products(layer) -> bool:
-        trait = weight_trait(layer)
-        return layer.name in params and trait is not None and trait.bias is not None
-
-    def call_on_steps(new, owner, args, kwargs):
-        """Average or interpolate whole numbers, so that ties are ties as in the kernel."""
-        average = new(steps[id(args[0])][1], *args[1:], **kwargs)
-        sums[id(average)] = (average, average, scales[owner])
-        return average
-
-    def call_quantized(new, node, tensor):
-        if not new.sums_integers:
-            return new(tensor)[0]
-        owner = plan.owner(node.inputs[0])
-        assert owner is not None  # a layer with quantized parameters reads a quantized tensor
-        scale = scales[owner]
-        if id(tensor) in steps:
-            outputs = new(steps[id(tensor)][1], input_scale=scale, in_steps=True)
-        else:
-            outputs = new(tensor, input_scale=scale)
-        sums[id(outputs[0])] = outputs
-        return outputs[0]
-
-    sim = rebuild(prepared, on_layer, quantize, quantize, on_call, make=QuantSim)
-    for old, new in copies:
+    work = _Insertion(LayerGraph(prepared), plan, profile)
+    sim = rebuild(
+        prepared, work.on_layer, work.quantize, work.quantize, work.on_call, make=QuantSim
+    )
+    for old, new in work.copies:
         copy_weights(old, new)
     sim.attach(SimRecord(profile, plan, tuple(output_names)))
     return sim
 
 
-def _owns(plan: QuantPlan, ref: TensorRef) -> bool:
-    return ref in plan.specs or ref in plan.shared
+class _Insertion:
+    """One rebuild on its way; tensors are known by their id and kept alive here.
+
+    Attributes:
+        steps: rounded tensor -> itself and the same in whole steps.
+        sums: output of a layer that sums whole numbers -> itself, the sums, and their scale.
+        scales: owner of a grid -> its scale.
+        fused: tensor -> activation that its quantizer takes over.
+    """
+
+    def __init__(self, graph: LayerGraph, plan: QuantPlan, profile: TargetProfile):
+        self.graph, self.plan, self.profile = graph, plan, profile
+        self.nodes = {(n.layer.name, n.call.number): n for n in graph.nodes}
+        self.params: dict[str, dict] = {}
+        for ref, spec in plan.specs.items():
+            if ref.kind == "param":
+                self.params.setdefault(ref.layer, {})[ref.param] = spec
+        self.quantizers: dict[TensorRef, FakeQuant] = {}
+        self.steps: dict[int, tuple] = {}
+        self.sums: dict[int, tuple] = {}
+        self.scales: dict[TensorRef, Any] = {}
+        self.fused: dict[TensorRef, str] = {}
+        self.copies: list[tuple[Any, Any]] = []
+
+    def on_layer(self, layer):
+        """Wrap a layer that has parameters to quantize."""
+        if layer.name not in self.params:
+            return None
+        inner = clone(layer)
+        self.copies.append((layer, inner))
+        return QuantizedLayer(inner, self.params[layer.name])
+
+    def on_call(self, call, new, args, kwargs):
+        """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
+        node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
+        if isinstance(new, QuantizedLayer):
+            return self._call_quantized(new, node, args[0])
+        if args and id(args[0]) in self.steps:
+            in_steps = (self.steps[id(args[0])][1], *args[1:])
+            if op in self.profile.regrid:
+                return self._as_sums(new(*in_steps, **kwargs), self._owner(node))
+            if self._moves(node) and self._takes_steps(node.outputs[0]):
+                moved = new(*in_steps, **kwargs)
+                self.steps[id(moved)] = (moved, moved)
+                return moved
+        out = node.outputs[0]
+        is_inside = op in FUSED_ACTIVATIONS and self.plan.owner(node.inputs[0]) is None
+        if is_inside and self._quantized_on(out) is not None:
+            self.fused[out] = FUSED_ACTIVATIONS[op]
+            return args[0]
+        return new(*args, **kwargs)
+
+    def quantize(self, ref: TensorRef, tensor):
+        """Put the plan's quantizer on a tensor, if there is one."""
+        owner = self._quantized_on(ref)
+        if owner is None:
+            return tensor
+        options: dict[str, Any] = {"tensor": str(ref)}
+        if ref in self.plan.rounding:
+            options["rounding"] = self.plan.rounding[ref]
+        if ref in self.fused:
+            options["activation"] = self.fused[ref]
+        if id(tensor) in self.sums:
+            _, tensor, options["input_scale"] = self.sums[id(tensor)]
+        rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
+        self.steps[id(rounded)] = (rounded, in_steps)
+        return rounded
+
+    def _call_quantized(self, new: QuantizedLayer, node, tensor):
+        if not new.sums_integers:
+            return new(tensor)[0]
+        scale = self.scales[self._owner(node)]
+        if id(tensor) in self.steps:
+            outputs = new(self.steps[id(tensor)][1], input_scale=scale, in_steps=True)
+        else:
+            outputs = new(tensor, input_scale=scale)
+        self.sums[id(outputs[0])] = outputs
+        return outputs[0]
+
+    def _as_sums(self, tensor, owner: TensorRef):
+        """Remember an average or interpolation of whole numbers, so that ties stay ties."""
+        self.sums[id(tensor)] = (tensor, tensor, self.scales[owner])
+        return tensor
+
+    def _quantizer(self, owner: TensorRef) -> FakeQuant:
+        if owner not in self.quantizers:
+            spec = self.plan.specs[owner]
+            self.quantizers[owner] = FakeQuant(spec, str(owner), name=layer_name(owner))
+        return self.quantizers[owner]
+
+    def _quantized_on(self, ref: TensorRef) -> TensorRef | None:
+        """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
+        return ref if ref in self.plan.specs else self.plan.shared.get(ref)
+
+    def _owner(self, node) -> TensorRef:
+        owner = self.plan.owner(node.inputs[0])
+        assert owner is not None  # an integer operation reads a quantized tensor
+        return owner
+
+    def _moves(self, node) -> bool:
+        kinds = self.profile.same_grid | {"Identity"}
+        return op_type(node.layer) in kinds and len(node.inputs) == len(node.outputs) == 1
+
+    def _takes_steps(self, ref: TensorRef) -> bool:
+        """Tell whether everything that reads a tensor works on whole numbers of steps."""
+        return ref not in self.graph.outputs and all(
+            self._sums_products(reader.layer)
+            or op_type(reader.layer) in self.profile.regrid
+            or (self._moves(reader) and self._takes_steps(reader.outputs[0]))
+            for reader in self.graph.consumers(ref)
+        )
+
+    def _sums_products(self, layer) -> bool:
+        trait = weight_trait(layer)
+        return layer.name in self.params and trait is not None and trait.bias is not None
 
 
 def layer_name(ref: TensorRef) -> str:

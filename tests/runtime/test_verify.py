@@ -54,7 +54,7 @@ def test_every_artifact_agrees_with_the_sim_on_its_runtime(sim, x, files, kind, 
 def test_data_is_taken_as_a_dict_by_input_name_and_in_batches(sim, x, files):
     (name,) = sim.input_names
     (whole,) = eq.verify(sim, files["onnx"], {name: x})
-    (parts,) = eq.verify(sim, files["onnx"], [x[:10], x[10:]])
+    (parts,) = eq.verify(sim, files["onnx"], (part for part in (x[:10], x[10:])))
     assert whole == parts
     assert whole.samples == 16
 
@@ -150,5 +150,5 @@ def test_a_file_of_another_kind_and_a_folder_without_a_model_are_errors(sim, fil
 
 def test_a_damaged_saved_model_is_an_error(sim, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model at all")
-    with pytest.raises(EdgeqError, match="saved_model|SavedModel"):
+    with pytest.raises(EdgeqError, match="TensorFlow cannot load the folder"):
         eq.verify(sim, tmp_path)
