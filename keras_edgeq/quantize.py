@@ -17,7 +17,7 @@ from keras_edgeq.sim.calibrate import (
     collect,
     floor_weight_scales,
 )
-from keras_edgeq.sim.data import Batch, batches
+from keras_edgeq.sim.data import Batch, batches, fixed_batch
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -50,7 +50,7 @@ def quantize(
         batch_size: for arrays and files.
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
-            other data is given; 0 stores none.
+            other data is given; 0 stores none. A model with a fixed batch gets whole batches.
         progress: show a progress bar.
 
     Returns:
@@ -74,6 +74,9 @@ def quantize(
     sim = insert(prepared, resolve(prepared, target), target, model.output_names)
     assign_weights(sim)
     kept: list[Batch] = []
+    whole = fixed_batch(model)
+    if whole and keep_samples:
+        keep_samples = -(-keep_samples // whole) * whole
     source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
     stats = collect(sim, source, progress)
     assign_activations(sim, stats)

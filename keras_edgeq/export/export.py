@@ -17,6 +17,7 @@ from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.runtime.verify import RunReport
 from keras_edgeq.runtime.verify import verify as verify_artifact
+from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -55,20 +56,22 @@ def export(
     Raises:
         ExportError: a format the profile does not have, a missing extra, or a place that cannot
             be written.
+        CalibrationDataError: `verify` does not fit the model.
     """
     if not isinstance(sim, QuantSim):
         raise ExportError(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
+    wanted = checked_formats(formats, sim.record.profile)
+    # Read once: a generator gives its data to the first artifact only.
+    read = None if verify is None or verify is False else list(batches(verify, sim))
     job = _Job(sim, Path(folder), name, float_io)
-    for kind in tqdm(
-        checked_formats(formats, sim.record.profile), desc="export", disable=not progress
-    ):
+    for kind in tqdm(wanted, desc="export", disable=not progress):
         _run(job, kind)
     runs: list[RunReport] = []
     if verify is not False:
         for path in tqdm(job.runnable, desc="verify", disable=not progress):
-            runs += verify_artifact(sim, path, verify)
+            runs += verify_artifact(sim, path, None if read is None else iter(read))
     report = ExportReport(
         profile=sim.record.profile.name,
         files=job.files,

@@ -60,15 +60,15 @@ def write_saved_model(sim: QuantSim, folder: Path) -> None:
     names = [tensor.name.split(":")[0] for tensor in frozen.inputs]
     outputs = sorted(sim.output_names)
 
-    def serve(**inputs):
-        values = frozen(*[inputs[name] for name in names])
-        return dict(zip(outputs, tf.nest.flatten(values), strict=True))
+    def serve(*inputs):
+        return dict(zip(outputs, tf.nest.flatten(frozen(*inputs)), strict=True))
 
-    specs = {
-        n: tf.TensorSpec(t.shape, t.dtype, name=n)
-        for n, t in zip(names, frozen.inputs, strict=True)
-    }
-    signature = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    # By position: as keywords, names like "input.1" would lose their dots.
+    specs = [
+        tf.TensorSpec(t.shape, t.dtype, name=n) for n, t in zip(names, frozen.inputs, strict=True)
+    ]
+    traced = tf.function(serve, input_signature=specs, autograph=False)
+    signature = traced.get_concrete_function()
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     write_whole(
         folder,

@@ -185,7 +185,8 @@ def _random_inputs(sim: QuantSim) -> list[np.ndarray]:
     quantizers = sim.quantizers()
     inputs = []
     for symbol, name in zip(sim.inputs, sim.input_names, strict=True):
-        shape = (RANDOM_SAMPLES, *(1 if d is None else d for d in symbol.shape[1:]))
+        batch, *sizes = symbol.shape
+        shape = (batch or RANDOM_SAMPLES, *(1 if d is None else d for d in sizes))
         grid = quantizers[name].encoding if name in quantizers else None
         low, high = (0.0, 1.0) if grid is None else (float(grid.min), float(grid.max))
         values = generator.uniform(low, high, shape)

@@ -27,7 +27,8 @@ def batches(
             `.npy` or `.npz` file, a `tf.data.Dataset`, a generator or a `Sequence` of batches.
             Batches may carry labels, `(inputs, labels[, weights])`; they are left out.
         model: gives names, order, shapes and dtypes of the inputs.
-        batch_size: for arrays and files; other sources are batched already.
+        batch_size: for arrays and files; other sources are batched already. A model with a fixed
+            batch gets batches of that size.
         steps: read at most that many batches; needed for endless sources.
 
     Raises:
@@ -56,6 +57,11 @@ def batches(
             "tf.data.Dataset, generator or Sequence with at least one sample; a generator that "
             "was read before is empty."
         )
+
+
+def fixed_batch(model: tf_keras.Model) -> int | None:
+    """Return the batch size that a model is built for, None where it takes any."""
+    return next((s.shape[0] for s in model.inputs if s.shape[0] is not None), None)
 
 
 def _read_file(path: Path, names: list[str]) -> Any:
@@ -101,8 +107,9 @@ def _array_batches(data: Any, model, batch_size: int) -> Iterator[Any]:
         raise CalibrationDataError(f"The arrays have different lengths: {sorted(lengths)}.")
     if batch_size < 1:
         raise CalibrationDataError(f"batch_size is {batch_size}; it is at least 1.")
-    for start in range(0, lengths.pop(), batch_size):
-        yield [part[start : start + batch_size] for part in parts]
+    size = fixed_batch(model) or batch_size
+    for start in range(0, lengths.pop(), size):
+        yield [part[start : start + size] for part in parts]
 
 
 def _stream(data: Any, steps: int | None) -> Iterable[Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
@@ -75,8 +77,8 @@ class _Insertion:
         node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
         if isinstance(new, QuantizedLayer):
             return self._call_quantized(new, node, args[0])
-        if args and id(args[0]) in self.steps:
-            in_steps = (self.steps[id(args[0])][1], *args[1:])
+        in_steps = self._in_steps(args)
+        if in_steps is not None:
             if op in self.profile.regrid:
                 return self._as_sums(new(*in_steps, **kwargs), self._owner(node))
             if self._moves(node) and self._takes_steps(node.outputs[0]):
@@ -105,6 +107,17 @@ class _Insertion:
         rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
         self.steps[id(rounded)] = (rounded, in_steps)
         return rounded
+
+    def _in_steps(self, args):
+        """Return arguments in whole steps, None where a tensor among them is not known in steps."""
+        flat = tf.nest.flatten(args)
+        if not any(id(value) in self.steps for value in flat):
+            return None
+        if any(keras_compat.is_keras_tensor(v) and id(v) not in self.steps for v in flat):
+            return None
+        return tf.nest.map_structure(
+            lambda v: self.steps[id(v)][1] if id(v) in self.steps else v, args
+        )
 
     def _call_quantized(self, new: QuantizedLayer, node, tensor):
         if not new.sums_integers:
@@ -139,7 +152,7 @@ class _Insertion:
 
     def _moves(self, node) -> bool:
         kinds = self.profile.same_grid | {"Identity"}
-        return op_type(node.layer) in kinds and len(node.inputs) == len(node.outputs) == 1
+        return op_type(node.layer) in kinds and len(node.outputs) == 1
 
     def _takes_steps(self, ref: TensorRef) -> bool:
         """Tell whether everything that reads a tensor works on whole numbers of steps."""

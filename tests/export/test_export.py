@@ -6,14 +6,16 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import ExportError
+from keras_edgeq.errors import CalibrationDataError, ExportError
 from keras_edgeq.runtime.litert import LiteRtModel
 from tests.harness import assert_close, outputs
-from tests.models import inputs_for, make
+from tests.models import inputs_for, make, train_like
 
+L = tf_keras.layers
 ARTIFACTS = {
     "tflite": "small.tflite",
     "onnx": "small.onnx",
@@ -76,6 +78,43 @@ def test_the_report_is_written_as_json(report):
     assert read["files"] == ARTIFACTS
     assert [run["runtime"] for run in read["runs"]] == [run.runtime for run in report.runs]
     assert read["runs"][0]["first_difference"] is None
+
+
+def test_a_generator_verifies_every_artifact_on_all_of_its_data(sim, x, tmp_path):
+    data = ({name: value[i : i + 5] for name, value in x.items()} for i in (0, 5))
+    report = eq.export(sim, tmp_path, ["tflite", "onnx"], verify=data, progress=False)
+    assert [run.samples for run in report.runs] == [10, 10, 10]
+
+
+def test_data_that_does_not_fit_is_an_error_before_anything_is_written(sim, tmp_path):
+    with pytest.raises(CalibrationDataError, match="zebra"):
+        eq.export(sim, tmp_path / "out", verify={"ant": np.zeros((1, 3))}, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_identifiers_are_kept_in_every_format(tmp_path):
+    x = tf_keras.Input((6,), name="in-put.1")
+    model = train_like(tf_keras.Model(x, L.Dense(3, name="out-put.1")(x)))
+    sim = eq.quantize(model, inputs_for(model), progress=False)
+    report = eq.export(sim, tmp_path, progress=False)
+    assert [run.max_abs_difference < 1e-6 for run in report.runs] == [True] * 4
+    (tflite,) = LiteRtModel(report.files["tflite"].read_bytes()).inputs
+    serve = tf.saved_model.load(str(report.files["saved_model"])).signatures["serving_default"]
+    assert list(serve(**{"in-put.1": tf.zeros((1, 6))})) == ["out-put.1"]
+    assert tflite == "in-put.1"
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_model_with_a_fixed_batch_is_quantized_exported_and_verified(tmp_path, batch):
+    x = tf_keras.Input((5, 5, 2), batch_size=batch, name="image")
+    y = L.Flatten()(L.Conv2D(3, 3, name="conv")(x))
+    model = train_like(tf_keras.Model(x, L.Dense(4, name="head")(y)))
+    data = np.random.default_rng(0).normal(size=(16, 5, 5, 2)).astype(np.float32)
+    sim = eq.quantize(model, data, progress=False)
+    report = eq.export(sim, tmp_path, progress=False)
+    assert [run.runtime for run in report.runs if run.agrees] == [r.runtime for r in report.runs]
+    assert [run.samples for run in report.runs] == [max(batch, 4)] * 4
+    assert report.runs[0].identical == 1.0
 
 
 def test_a_float_layer_and_its_ops_are_named_with_the_reason(tmp_path):
