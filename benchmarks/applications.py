@@ -1,9 +1,9 @@
-"""What of tf_keras.applications runs in integers: quantize, export to TFLite and ONNX, list the rest.
+"""What of tf_keras.applications runs in integers: quantize, export, list what stays float.
 
     python benchmarks/applications.py [MODEL ...]
 
 Random weights with batch-norm statistics drawn at random, small inputs, 8 calibration images.
-Prints a Markdown table; takes about five minutes on two cores.
+Prints a Markdown table; takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -88,8 +88,17 @@ def main(names: list[str]) -> None:
     """Print the table."""
     import tempfile
 
-    head = ["model", "integer layers", "float layers", "float TFLite ops", "what stayed float",
-            "mean steps, LiteRT", "mean steps, ONNX Runtime", "first op that differs", "seconds"]  # fmt: skip
+    head = [
+        "model",
+        "integer layers",
+        "float layers",
+        "float TFLite ops",
+        "what stayed float",
+        "mean steps, LiteRT",
+        "mean steps, ONNX Runtime",
+        "first op that differs",
+        "seconds",
+    ]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for name in names or APPLICATIONS:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ Expected files: `mobilenet_v1_0.75_224.h5` with `imagenet_dev.npz` (JPEG bytes, 
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _imagenet(folder: Path):
     images = np.stack(
         [
             np.asarray(Image.open(io.BytesIO(jpeg[a:b])).convert("RGB"), np.float32)
-            for a, b in zip(offset[:-1], offset[1:], strict=True)
+            for a, b in itertools.pairwise(offset)
         ]
     )
     images = images / 127.5 - 1.0

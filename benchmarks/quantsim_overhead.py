@@ -3,9 +3,10 @@
     python benchmarks/quantsim_overhead.py DATA_FOLDER
 
 MobileNetV1-0.75 at 224x224 against the user's own float model with its batch norms unfolded: batch
-32 forward, 16 training, everything quantized (weights, int32 biases, activations). Each ratio is the
-median over interleaved pairs in one run. Calibration is one `quantize` pass over 128 images, against
-one float pass over the same batches; its memory is the growth of the peak from 4 batches to 40.
+32 forward, 16 training, everything quantized (weights, int32 biases, activations). Each ratio is
+the median over interleaved pairs in one run. Calibration is one observing pass over 128 images,
+against one float pass over the same batches; its memory is the growth of the peak from 4 batches
+to 40.
 About four minutes on two cores.
 """
 

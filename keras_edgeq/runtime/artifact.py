@@ -46,9 +46,9 @@ class LiteRt:
 
     def __post_init__(self):
         self.name = f"LiteRT {self.kernels}"
-        # The sim requantizes in float as XNNPACK does; LiteRT's own kernels do in fixed point, where
-        # 0.3 % of a convolution's values and up to half of a mean's round to the neighbour. Of them
-        # only a difference of more than one step is one.
+        # The sim requantizes in float as XNNPACK does; LiteRT's own kernels do in fixed point,
+        # where 0.3 % of a convolution's values and up to half of a mean's round to the neighbour.
+        # Only a difference of more than one step is one there.
         self.least_identical = 0.999 if self.kernels == "xnnpack" else 0.0
         self._model = LiteRtModel(self.content, self.kernels)
         self._probe: LiteRtModel | None = None
