@@ -28,6 +28,10 @@ def grid_from_range(low, high, bits, symmetric, signed, narrow_range, smallest=2
     width = max(abs(low), abs(high)) / qmax if symmetric else (high - low) / (qmax - qmin)
     scale = f32(1.0) if width == 0.0 else f32(max(width, smallest))
     if symmetric:
+        end = f32(min(max(abs(low), abs(high)), float(np.finfo(f32).max)))
+        for _ in range(2):  # the end of the range must not lie beyond the last integer
+            if end / scale > qmax or end * (f32(1.0) / scale) > qmax:
+                scale = np.nextafter(scale, f32(np.inf))
         return scale, 0
     # Python's round is half to even.
     return scale, int(min(max(round(qmin - low / float(scale)), qmin), qmax))

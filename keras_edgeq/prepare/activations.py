@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import functools
+
 import tf_keras
 
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.layers.layer_traits import ACTIVATIONS, WEIGHTED, activation_name
 from keras_edgeq.spec.tensor_ref import part_name
 
-L = tf_keras.layers
+L, R = tf_keras.layers, tf_keras.regularizers
 
 
 def split_activations(model: tf_keras.Model) -> tf_keras.Model:
     """Return the model with every activation a layer of its own, and swish as `x * sigmoid(x)`.
 
-    A layer's activation becomes `<layer>/<activation>`. Which of them a quantizer stands in front
+    A layer's activation becomes `<layer>/<activation>`, an activity regularizer a layer behind it.
+    Which of them a quantizer stands in front
     of is the profile's business, not decided here.
     """
     return rebuild(model, _split)
 
 
 def _split(layer):
-    if type(layer) in WEIGHTED and hasattr(layer, "activation"):
-        name = activation_name(layer.activation)
-        if name != "linear":
-            linear = clone(layer, activation="linear", weights=layer.get_weights())
-            activation = _activation(layer.activation, part_name(layer.name, name))
-            return lambda x: activation(linear(x))
+    if type(layer) in WEIGHTED:
+        return _parts(layer)
     if type(layer) is L.Activation and not _plain(layer.activation):
         return _activation(layer.activation, layer.name)
     if keras_compat.op_symbol(layer) == "nn.silu":
         return _swish(layer.name)
     return None
+
+
+def _parts(layer):
+    """Return a weighted layer, its activation and its activity regularizer, one after the other."""
+    name = activation_name(getattr(layer, "activation", tf_keras.activations.linear))
+    regularizer = layer.activity_regularizer
+    if name == "linear" and regularizer is None:
+        return None
+    changes = {} if name == "linear" else {"activation": "linear"}
+    if regularizer is not None:
+        changes["activity_regularizer"] = None
+    parts = [clone(layer, **changes, weights=layer.get_weights())]
+    if name != "linear":
+        parts.append(_activation(layer.activation, part_name(layer.name, name)))
+    if regularizer is not None:
+        parts.append(_regularization(layer, regularizer))
+    return lambda x: functools.reduce(lambda tensor, part: part(tensor), parts, x)
+
+
+def _regularization(layer, regularizer):
+    """Return a layer that adds a regularizer's loss on real values; a sim's layers sum integers."""
+    l1, l2 = (getattr(regularizer, name, 0.0) for name in ("l1", "l2"))
+    if type(regularizer) not in (R.L1, R.L2, R.L1L2):
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} has the activity regularizer {type(regularizer).__name__}; "
+            "L1, L2 and L1L2 are known. Take it off, or add its loss in your training loop."
+        )
+    return L.ActivityRegularization(float(l1), float(l2), name=part_name(layer.name, "regularized"))
 
 
 def _activation(function, name):

@@ -151,6 +151,8 @@ class _Insertion:
         return owner
 
     def _moves(self, node) -> bool:
+        if node.layer.activity_regularizer is not None:
+            return False  # its loss is in real units
         kinds = self.profile.same_grid | {"Identity"}
         return op_type(node.layer) in kinds and len(node.outputs) == 1
 

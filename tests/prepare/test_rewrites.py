@@ -12,6 +12,7 @@ from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.separable import split_separable
+from keras_edgeq.quantize import quantize
 from tests.harness import check_transform
 from tests.models import HAZARDS, inputs_for, make, train_like
 
@@ -158,3 +159,18 @@ def test_preparing_keeps_the_state_of_the_random_generators():
     prepare(model)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     np.testing.assert_array_equal(tf.random.get_global_generator().state.numpy(), wanted)
+
+
+def test_an_activity_regularizer_sees_the_real_output_of_its_layer():
+    inputs = tf_keras.Input((6,))
+    dense = tf_keras.layers.Dense(4, "relu", activity_regularizer=tf_keras.regularizers.L2(0.5))
+    model = tf_keras.Model(inputs, tf_keras.layers.Dense(2)(dense(inputs)))
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    model(x)
+    wanted = float(sum(model.losses))
+    prepared = prepare(model)
+    prepared(x)
+    np.testing.assert_allclose(float(sum(prepared.losses)), wanted, rtol=1e-5)
+    sim = quantize(model, x, progress=False)
+    sim(x)
+    np.testing.assert_allclose(float(sum(sim.losses)), wanted, rtol=0.05)

@@ -15,6 +15,7 @@ from tests.models import Input, inputs_for, make, train_like
 
 L = tf_keras.layers
 LITERT = load_profile("litert_int8")
+MINMAX = replace(LITERT, activation=replace(LITERT.activation, rule="minmax"))
 
 
 def quantize(model, data, profile=LITERT, **options):
@@ -54,7 +55,8 @@ def sim(model, data):
     return quantize(model, data, batch_size=8)
 
 
-def test_the_input_grid_is_the_range_of_the_data(sim, data):
+def test_the_input_grid_is_the_range_of_the_data(model, data):
+    sim = quantize(model, data, MINMAX)
     scale, zero_point = reference.grid_from_range(
         float(data.min()), float(data.max()), 8, symmetric=False, signed=True, narrow_range=False
     )
@@ -150,7 +152,7 @@ def test_a_range_rule_that_clips_gives_a_finer_grid(rule):
     x = inputs_for(model, 64)
     x[0, 0] = 100.0
     profile = replace(LITERT, activation=QuantSpec(rule=rule, percentile=99.0))
-    clipped, full = (input_scale(quantize(model, x, p)) for p in (profile, LITERT))
+    clipped, full = (input_scale(quantize(model, x, p)) for p in (profile, MINMAX))
     assert clipped < full
 
 
@@ -228,7 +230,7 @@ def test_a_dead_channel_gets_a_larger_weight_scale_so_that_its_bias_fits():
     integers = np.float64(layer.layer.bias) / (input_scale(sim) * np.float64(scale))
     assert np.abs(integers).max() <= 2**24
     raw = np.abs(layer.layer.kernel.numpy()).max((0, 1, 2)) / 127
-    np.testing.assert_array_equal(scale[[0, 2, 3]], np.float32(raw[[0, 2, 3]]))
+    np.testing.assert_array_max_ulp(scale[[0, 2, 3]], np.float32(raw[[0, 2, 3]]))
     assert scale[1] > raw[1]
     (got,) = outputs(sim, x)
     np.testing.assert_allclose(got[..., 1], 3.0, atol=output_scale(sim))
