@@ -19,8 +19,7 @@ def split_activations(model: tf_keras.Model) -> tf_keras.Model:
     """Return the model with every activation a layer of its own, and swish as `x * sigmoid(x)`.
 
     A layer's activation becomes `<layer>/<activation>`, an activity regularizer a layer behind it.
-    Which of them a quantizer stands in front
-    of is the profile's business, not decided here.
+    Which of them a quantizer stands in front of is the profile's business, not decided here.
     """
     return rebuild(model, _split)
 
