@@ -74,10 +74,10 @@ class Constants:
 
 
 def as_int8(encoding: Encoding) -> Encoding:
-    """Return the same grid on int8, which TFLite's kernels take; wider grids are an error."""
+    """Return the same grid on int8, which TFLite's kernels take; a wider one is an error."""
     if encoding.spec.bits > 8:
         raise ExportError(
-            f"TFLite export writes grids of up to 8 bits; a tensor has {encoding.spec.bits}."
+            f"TFLite export writes weights of up to 8 bits; one has {encoding.spec.bits}."
         )
     if encoding.spec.signed:
         return encoding

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.tflite_constants import Constants, along, as_int8, axis_of_scale
 from keras_edgeq.export.tflite_kernels import (
@@ -40,7 +41,7 @@ class IntegerWriter:
         self.constants = Constants(graph, marked)
         self.marked_tensors = set(grids)
         spread_grids(graph, grids)
-        self.grids = {t: Marker(m.ref, as_int8(m.encoding)) for t, m in grids.items()}
+        self.grids = {t: Marker(m.ref, _activation_grid(m)) for t, m in grids.items()}
         self.ops: list[Op] = []
         self.as_integer: dict[int, int] = {}
         self.as_float: dict[int, int] = {}
@@ -250,3 +251,14 @@ class IntegerWriter:
     def _float_operand(self, tensor: int) -> int:
         constant = self.constants.as_float(tensor)
         return self._float(tensor) if constant is None else constant
+
+
+def _activation_grid(marker: Marker) -> Encoding:
+    """Return a tensor's grid on int8; kernels clip at the ends of int8 and nowhere else."""
+    bits = marker.encoding.spec.bits
+    if bits != 8:
+        raise ExportError(
+            f"Tensor {marker.ref} has a grid of {bits} bits; TFLite export writes 8. "
+            "Give the profile 8-bit activations, or export to ONNX."
+        )
+    return as_int8(marker.encoding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tf_keras
 
@@ -40,7 +41,7 @@ def _parts(layer):
     regularizer = layer.activity_regularizer
     if name == "linear" and regularizer is None:
         return None
-    changes = {} if name == "linear" else {"activation": "linear"}
+    changes: dict[str, Any] = {} if name == "linear" else {"activation": "linear"}
     if regularizer is not None:
         changes["activity_regularizer"] = None
     parts = [clone(layer, **changes, weights=layer.get_weights())]
