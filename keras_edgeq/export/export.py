@@ -21,8 +21,6 @@ from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.target_profile import TargetProfile
 
-FORMATS = ("tflite", "onnx", "encodings", "saved_model")
-
 
 def export(
     sim: QuantSim,

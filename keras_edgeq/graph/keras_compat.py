@@ -107,11 +107,6 @@ def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
     return None
 
 
-def op_layer(function: Any, name: str) -> tf_keras.layers.Layer:
-    """Return a layer that applies a public TensorFlow function, as Keras makes for `x + y`."""
-    return _tf_op_layer.TFOpLambda(function, name=name)
-
-
 def training_argument(layer: tf_keras.layers.Layer) -> bool:
     """Tell whether the layer's `call` takes `training`."""
     return bool(layer._expects_training_arg)

@@ -69,7 +69,6 @@ _OPS = {
     "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
     "half_away": _straight_through(_half_away),
 }
-ROUNDINGS = tuple(_OPS)
 
 
 def _clip(ratio, low, high):
