@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_edgeq.spec.quant_spec import QuantSpec
 
+HALF_MAX = 65504
+
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
@@ -17,6 +19,8 @@ class Encoding:
         spec: the grid asked for, with `signed` settled.
         scale: float32, shape `()` or the tensor's shape with 1 on every axis not in `spec.axes`.
         zero_point: int32 on the grid of the spec, same shape.
+
+    Half precision has scale 1 and zero point 0.
     """
 
     spec: QuantSpec
@@ -25,7 +29,9 @@ class Encoding:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Smallest and largest integer of the grid."""
+        """Smallest and largest integer of the grid; the largest half-precision numbers."""
+        if self.spec.is_half:
+            return -HALF_MAX, HALF_MAX
         from keras_edgeq.numerics.affine import integer_bounds
 
         return integer_bounds(self.spec.bits, bool(self.spec.signed), self.spec.narrow_range)
@@ -43,7 +49,8 @@ class Encoding:
     def same_grid(self, other: Encoding) -> bool:
         """Tell whether integers of one grid mean the same on the other."""
         return (
-            (self.spec.bits, self.spec.signed) == (other.spec.bits, other.spec.signed)
+            (self.spec.bits, self.spec.signed, self.spec.dtype)
+            == (other.spec.bits, other.spec.signed, other.spec.dtype)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero_point, other.zero_point)
         )

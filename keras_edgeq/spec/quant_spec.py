@@ -7,7 +7,10 @@ from typing import Any
 
 from keras_edgeq.errors import ProfileError
 
-RULES = ("minmax", "mse", "percentile", "derived")
+RULES = (
+    "minmax", "mse", "percentile", "sqnr", "entropy", "octav", "moving_average", "derived",
+)  # fmt: skip
+DTYPES = ("int", "float")
 
 
 @dataclass(frozen=True)
@@ -15,16 +18,17 @@ class QuantSpec:
     """Describes a quantization grid and how its range is found.
 
     Args:
-        bits: integer width, 2 to 16; 32 for a bias whose grid is `"derived"`.
+        bits: integer width, 2 to 16; 32 or 64 for a bias whose grid is `"derived"`.
         symmetric: zero point 0 on a signed grid.
         signed: signedness of the stored integers. None lets the data decide: unsigned when no
             value is negative (AIMET's unsigned symmetric).
         narrow_range: leave out the most negative integer (TFLite weights: -127..127).
         axes: channel axes that own a scale each; empty is one scale per tensor.
         fixed_range: `(low, high)` that no data changes, such as a softmax output.
-        rule: `"minmax"`, `"mse"` or `"percentile"`; `"derived"` marks a bias, whose scale is
-            input scale times weight scale.
+        rule: how the range is chosen, one of `RULES` (`numerics.range_rules`); `"derived"` marks a
+            bias, whose scale is input scale times weight scale.
         percentile: share of the values that `"percentile"` keeps inside, in percent.
+        dtype: `"int"`, or `"float"` for IEEE half precision: 16 bits, a cast there and back.
     """
 
     bits: int = 8
@@ -35,12 +39,18 @@ class QuantSpec:
     fixed_range: tuple[float, float] | None = None
     rule: str = "minmax"
     percentile: float = 99.99
+    dtype: str = "int"
 
     def __post_init__(self):
         derived = self.rule == "derived"
-        if not (self.bits == 32 if derived else 2 <= self.bits <= 16):
+        if not (self.bits in (32, 64) if derived else 2 <= self.bits <= 16):
             raise ProfileError(
-                f"bits is {self.bits}; integer grids have 2 to 16 bits, a derived bias 32."
+                f"bits is {self.bits}; integer grids have 2 to 16 bits, a derived bias 32 or 64."
+            )
+        if self.dtype not in DTYPES or (self.is_half and (self.bits != 16 or derived)):
+            raise ProfileError(
+                f"A grid of dtype {self.dtype!r} with {self.bits} bits does not exist; "
+                'dtype is "int", or "float" with 16 bits.'
             )
         if self.rule not in RULES:
             raise ProfileError(f"Range rule {self.rule!r} is not one of {RULES}.")
@@ -56,6 +66,11 @@ class QuantSpec:
                     f"fixed_range {self.fixed_range} must contain 0 and not be empty."
                 )
             object.__setattr__(self, "fixed_range", (float(low), float(high)))
+
+    @property
+    def is_half(self) -> bool:
+        """Tell whether this is half precision, and no integer grid."""
+        return self.dtype == "float"
 
     def to_json(self) -> dict:
         """Return the fields as JSON values, without those at their default."""
@@ -79,4 +94,6 @@ class QuantSpec:
         return cls(**ready)
 
 
+HALF = QuantSpec(bits=16, dtype="float")
 BIAS_SPEC = QuantSpec(bits=32, symmetric=True, rule="derived")
+WIDE_BIAS_SPEC = QuantSpec(bits=64, symmetric=True, rule="derived")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -13,8 +13,18 @@ from typing import Any
 import jsonschema
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.spec.precision import (
+    FLOAT,
+    FLOAT_PRECISION,
+    OpRule,
+    Precision,
+    own_name,
+    ranges_to_json,
+    read_ranges,
+)
 from keras_edgeq.spec.quant_spec import QuantSpec
 
+ANY = "*"
 SCHEMA_FILE = "profile.schema.json"
 MAX_FILE_BYTES = 1_000_000
 
@@ -29,15 +39,20 @@ class TargetProfile:
         activation: grid of activation tensors.
         weight: grid of weights; its channel axes come from the layer.
         per_channel: operations whose weights own a scale per channel.
-        bias: `"int32"` (grid: input scale times weight scale) or `"float"`.
-        quantized: operations that the target computes in integers.
+        bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"` or `"float"`.
+        quantized: operations that the target computes in integers; `"*"` is every operation.
         fused: chains of operations with no quantizer in between.
         same_grid: operations whose kernel only moves or compares integers: the output lies on the
             input's grid, and several inputs share one.
         regrid: operations whose kernel rounds onto its input's grid, with the rounding.
         fixed_ranges: operation -> `(low, high)` of its output.
+        precisions: other precisions of the target by name, with their grids. An entry of the name
+            of the profile's own, which activation, weight, bias and fixed_ranges give, is not read.
+        ops: operation -> what it wants otherwise.
         arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
-        onnx_activation: integer type of activations in an ONNX file: `"uint8"` or `"int8"`.
+        onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
+        onnx_weight: signedness of weights, likewise.
+        onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
     """
 
@@ -55,6 +70,74 @@ class TargetProfile:
     arithmetic: str
     onnx_activation: str
     formats: tuple[str, ...]
+    onnx_weight: str = "uint8"
+    onnx_opset: int = 18
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    ops: Mapping[str, OpRule] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("regrid", "fixed_ranges", "precisions", "ops"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        for op, rule in self.ops.items():
+            self._check_rule(op, rule)
+
+    @property
+    def own(self) -> Precision:
+        """The precision that layers get unless asked otherwise."""
+        name = own_name(self.activation, self.weight)
+        return Precision(name, self.activation, self.weight, self.bias, self.fixed_ranges)
+
+    @property
+    def precision_names(self) -> tuple[str, ...]:
+        """Names of all precisions, the profile's own first."""
+        return tuple(dict.fromkeys((self.own.name, *self.precisions, FLOAT)))
+
+    def precision(self, name: str) -> Precision:
+        """Return a precision by name.
+
+        Raises:
+            ProfileError: the target has none of that name; those it has are listed.
+        """
+        if name == self.own.name:
+            return self.own
+        if name == FLOAT:
+            return FLOAT_PRECISION
+        if name not in self.precisions:
+            raise ProfileError(
+                f"Profile {self.name!r} has no precision {name!r}; "
+                f"it has {', '.join(self.precision_names)}."
+            )
+        return self.precisions[name]
+
+    def allowed(self, op: str) -> tuple[str, ...]:
+        """Return the names of the precisions an operation has kernels for, its own first."""
+        rule = self.ops.get(op)
+        return (*rule.precisions, FLOAT) if rule and rule.precisions else self.precision_names
+
+    def computes(self, op: str) -> bool:
+        """Tell whether the target has a kernel for an operation."""
+        return op in self.quantized or ANY in self.quantized
+
+    def _check_rule(self, op: str, rule: OpRule) -> None:
+        """Raise where the rule of an operation contradicts another rule of the profile."""
+        for name in rule.precisions:
+            if name not in self.precision_names:
+                raise ProfileError(
+                    f"Profile {self.name!r}: ops/{op}/precisions names {name!r}, but the profile's "
+                    f"precisions are {', '.join(self.precision_names)}; the two rules conflict."
+                )
+        moves = op in self.same_grid or op in self.regrid
+        if moves and (rule.fixed_range is not None or rule.activation):
+            where = "same_grid" if op in self.same_grid else "regrid"
+            raise ProfileError(
+                f"Profile {self.name!r}: ops/{op} gives the output a grid of its own, and {where} "
+                "puts it on its input's; the two rules conflict."
+            )
+        if not rule.output and (rule.fixed_range is not None or rule.activation):
+            raise ProfileError(
+                f"Profile {self.name!r}: ops/{op} leaves the output without a quantizer and gives "
+                "it a grid; the two rules conflict."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as its JSON file holds it."""
@@ -70,9 +153,13 @@ class TargetProfile:
             "fused": [list(chain) for chain in self.fused],
             "same_grid": sorted(self.same_grid),
             "regrid": dict(self.regrid),
-            "fixed_ranges": {op: list(pair) for op, pair in self.fixed_ranges.items()},
+            "fixed_ranges": ranges_to_json(self.fixed_ranges),
+            "precisions": {name: p.to_json() for name, p in self.precisions.items()},
+            "ops": {op: rule.to_json() for op, rule in self.ops.items()},
             "arithmetic": self.arithmetic,
             "onnx_activation": self.onnx_activation,
+            "onnx_weight": self.onnx_weight,
+            "onnx_opset": self.onnx_opset,
             "formats": list(self.formats),
         }
 
@@ -86,7 +173,7 @@ class TargetProfile:
             raise ProfileError(
                 f"{where} is no valid profile: at {place}: {error.message}"
             ) from None
-        return cls(
+        own = cls(
             name=data["name"],
             description=data["description"],
             activation=QuantSpec.from_json(data["activation"]),
@@ -96,14 +183,20 @@ class TargetProfile:
             quantized=frozenset(data["quantized"]),
             fused=tuple(tuple(chain) for chain in data["fused"]),
             same_grid=frozenset(data["same_grid"]),
-            regrid=MappingProxyType(dict(data["regrid"])),
-            fixed_ranges=MappingProxyType(
-                {op: (float(low), float(high)) for op, (low, high) in data["fixed_ranges"].items()}
-            ),
+            regrid=data["regrid"],
+            fixed_ranges=read_ranges(data["fixed_ranges"]),
             arithmetic=data["arithmetic"],
             onnx_activation=data["onnx_activation"],
             formats=tuple(data["formats"]),
+            onnx_weight=data["onnx_weight"],
+            onnx_opset=data["onnx_opset"],
         )
+        others = {
+            name: Precision.from_json(name, entry, own.own)
+            for name, entry in data["precisions"].items()
+        }
+        ops = {op: OpRule.from_json(rule) for op, rule in data["ops"].items()}
+        return replace(own, precisions=others, ops=ops)
 
 
 def profile_names() -> list[str]:
