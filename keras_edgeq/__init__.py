@@ -8,13 +8,14 @@ Example:
 
 from keras_edgeq.export.encodings_json import load_encodings
 from keras_edgeq.export.export import export
-from keras_edgeq.export.strip import strip
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.quantize import quantize
+from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
 from keras_edgeq.sim.describe import describe
 from keras_edgeq.sim.storage import load_sim, save_sim
+from keras_edgeq.sim.strip import strip
 from keras_edgeq.spec.target_profile import load_profile, profile_names
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "load_sim",
     "profile_names",
     "quantize",
+    "requantize",
     "save_sim",
     "strip",
     "verify",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def quantize(
     calibration: Any,
     profile: str | Path | TargetProfile = "litert_int8",
     *,
+    precision: Mapping[str, str] | None = None,
+    rules: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     steps: int | None = None,
     keep_samples: int = 4,
@@ -47,6 +49,11 @@ def quantize(
             generator or a `Sequence`. 100 to 500 samples usually do.
         profile: a built-in name (`keras-edgeq profiles`), a profile's JSON path, or a
             `TargetProfile`.
+        precision: glob over layer names -> precision, for layers that shall compute in another one
+            than the profile's own: `{"conv_pw_*": "W4A8", "head": "FP16"}`. The name of a nested
+            model stands for all its layers; the last glob that matches counts.
+        rules: range rules other than the profile's: `{"activations": "entropy", "weights": "octav",
+            "conv1": "minmax"}`; see `QuantPlan.with_rules`.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
@@ -59,7 +66,7 @@ def quantize(
     Raises:
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
-        ProfileError: no such profile.
+        ProfileError: no such profile, precision or rule, or a name matches nothing.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -71,7 +78,9 @@ def quantize(
     """
     target = load_profile(profile)
     prepared = prepare(model)
-    sim = insert(prepared, resolve(prepared, target), target, model.output_names)
+    plan = resolve(prepared, target, precision).with_rules(rules or {})
+    sim = insert(prepared, plan, target, model.output_names)
+    sim.keep(precision=dict(precision or {}), rules=dict(rules or {}))
     assign_weights(sim)
     kept: list[Batch] = []
     whole = fixed_batch(model)

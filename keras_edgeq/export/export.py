@@ -134,7 +134,7 @@ def _write_encodings(job: _Job) -> None:
 
 def _write_saved_model(job: _Job) -> None:
     from keras_edgeq.export.saved_model import write_saved_model
-    from keras_edgeq.export.strip import strip
+    from keras_edgeq.sim.strip import strip
 
     folder = job.folder / "saved_model"
     write_saved_model(job.sim, folder)

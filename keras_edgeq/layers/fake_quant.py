@@ -11,8 +11,9 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.numerics.affine import integer_bounds
+from keras_edgeq.numerics.round_to_half import round_to_half
 from keras_edgeq.numerics.round_to_steps import round_to_steps
-from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
@@ -22,8 +23,8 @@ ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 class FakeQuant(tf_keras.layers.Layer):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
-    Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32. Calling one instance
-    on several tensors makes them share a grid.
+    Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32, or casts to half
+    precision and back. Calling one instance on several tensors makes them share a grid.
 
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.
@@ -54,8 +55,11 @@ class FakeQuant(tf_keras.layers.Layer):
         rank = len(input_shape)
         axes = {axis % rank for axis in self.spec.axes}
         shape = [int(input_shape[i]) if i in axes else 1 for i in range(rank)] if axes else []
-        signed = self.spec.signed is not False
-        qmin, qmax = integer_bounds(self.spec.bits, signed, self.spec.narrow_range)
+        if self.spec.is_half:
+            qmin, qmax = -HALF_MAX, HALF_MAX
+        else:
+            signed = self.spec.signed is not False
+            qmin, qmax = integer_bounds(self.spec.bits, signed, self.spec.narrow_range)
 
         def variable(name, value, shape):
             return self.add_weight(
@@ -67,7 +71,7 @@ class FakeQuant(tf_keras.layers.Layer):
                 initializer=tf_keras.initializers.Constant(float(value)),
             )
 
-        self.scale = variable("scale", 0.0, shape)
+        self.scale = variable("scale", 1.0 if self.spec.is_half else 0.0, shape)
         # One zero for all channels keeps the bounds scalars, and clipping a single pass.
         self.zero_point = variable("zero_point", 0.0, [] if self.spec.symmetric else shape)
         self.qmin = variable("qmin", qmin, [])
@@ -79,6 +83,10 @@ class FakeQuant(tf_keras.layers.Layer):
         del tensor
         scale = tf.convert_to_tensor(self.scale)
         inputs = tf.cast(inputs, tf.float32)
+        if self.spec.is_half:
+            real = inputs if input_scale is None else inputs * input_scale
+            half = round_to_half(real if activation is None else ACTIVATIONS[activation](real))
+            return half, half, scale
         # One multiplication per element, as the kernels do it. Division by a constant would become
         # one anyway in a frozen graph, and differ by an ulp from this graph.
         ratio = inputs * tf.math.divide_no_nan(1.0 if input_scale is None else input_scale, scale)
@@ -106,6 +114,8 @@ class FakeQuant(tf_keras.layers.Layer):
         scale = self.scale.numpy()
         if not np.all(scale > 0.0):
             return None
+        if self.spec.is_half:
+            return Encoding(self.spec, scale, np.zeros(scale.shape, np.int32))
         bits = round(float(np.log2(self.qmax.numpy() - self.qmin.numpy() + 1.5)))
         spec = replace(self.spec, bits=bits, signed=bool(self.qmin.numpy() < 0.0))
         zero_point = np.rint(self.zero_point.numpy()).astype(np.int32)

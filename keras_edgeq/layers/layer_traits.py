@@ -131,6 +131,13 @@ OP_SYMBOLS: dict[str, str] = {
 }
 
 
+# Operations whose results lie between the least and the greatest of their inputs and zero.
+STAYS_IN_RANGE = frozenset(
+    {"AveragePool", "Concat", "Identity", "Maximum", "MaxPool", "Mean", "Minimum", "Pad", "ReduceMax",
+     "Relu", "Relu6", "Repeat", "Reshape", "Resize", "Slice", "Split", "Tile", "Transpose"}
+)  # fmt: skip
+
+
 def op_type(layer: Any) -> str:
     """Return the operation of a layer in the vocabulary of the profiles.
 

@@ -14,7 +14,8 @@ from keras_edgeq.layers.layer_traits import weight_trait
 from keras_edgeq.numerics.round_to_steps import round_to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 
-INT32_MAX = float(2**31 - 1)
+# Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
+BIAS_MAX = {32: float(2**31 - 1), 64: float(2**39 - 1)}
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -26,7 +27,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     Args:
         layer: a layer that `weight_trait` knows.
-        params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`.
+        params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`, or is half
+            precision as the kernel is.
 
     Call arguments:
         inputs: what the layer takes.
@@ -45,7 +47,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             name: spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
             for name, spec in params.items()
         }
-        self.bias_spec = specs.get("bias")
+        self.bias_spec = next((s for s in specs.values() if s.rule == "derived"), None)
         self.quantizers = {
             name: FakeQuant(spec, f"{layer.name}/{name}", name=f"{name}_grid")
             for name, spec in specs.items()
@@ -90,7 +92,9 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     def sums_integers(self) -> bool:
         """Tell whether the layer is a sum of products that one scale per channel multiplies."""
         trait = weight_trait(self.layer)
-        return trait is not None and trait.bias is not None
+        if trait is None or trait.bias is None:
+            return False
+        return not self.quantizers[trait.kernel].spec.is_half
 
     def rounded_params(self) -> dict[str, Any]:
         """Return the quantized parameters rounded, in real units, by attribute name."""
@@ -114,8 +118,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             if self.bias_spec is None:
                 params["bias"] = bias / full
             else:
-                ratio = tf.math.divide_no_nan(bias, full)
-                params["bias"] = round_to_steps(ratio, -INT32_MAX - 1.0, INT32_MAX)
+                ratio, most = tf.math.divide_no_nan(bias, full), BIAS_MAX[self.bias_spec.bits]
+                params["bias"] = round_to_steps(ratio, -most - 1.0, most)
         return params, output_scale
 
     def _channels(self, scale) -> list[int]:

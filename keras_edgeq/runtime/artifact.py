@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.litert import LiteRtModel
-from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
 Form = tuple[dict[str, tuple], dict[str, tuple]]
 
@@ -210,14 +210,6 @@ def _shapes(details: dict[str, dict]) -> dict[str, tuple]:
         name: tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
         for name, detail in details.items()
     }
-
-
-def quantized_tensors(sim: QuantSim) -> list[str]:
-    """Return the printed names of the tensors that a sim quantizes."""
-    from keras_edgeq.graph.rebuild import calls
-    from keras_edgeq.layers import FakeQuant
-
-    return [c.node.call_kwargs["tensor"] for c in calls(sim) if isinstance(c.layer, FakeQuant)]
 
 
 def _session(content: bytes, optimize: bool) -> Any:

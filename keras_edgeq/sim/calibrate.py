@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import tensorflow as tf
@@ -14,17 +15,19 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.layer_traits import STAYS_IN_RANGE, op_type
 from keras_edgeq.numerics.affine import grid_from_range
-from keras_edgeq.numerics.histogram import HALF, Histogram, empty, exponent_for, merge, observe
+from keras_edgeq.numerics.histogram import Histogram, empty, exponent_for, merge, observe
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
 from keras_edgeq.sim.data import Batch
-from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
-# An int32 bias of at most 2^24 is exact in float32, so the sim adds what the kernel adds.
-BIAS_BITS = 24
+# An int32 bias of at most 2^24 is exact in float32, so the sim adds what the kernel adds. Behind 16
+# bits the sums are not exact anyway, and the bias only has to stay inside int32.
+BIAS_BITS = {8: 24, 16: 30}
 
 
 def assign_weights(sim: QuantSim) -> None:
@@ -34,6 +37,8 @@ def assign_weights(sim: QuantSim) -> None:
             values = getattr(layer.layer, name).numpy()
             if not np.isfinite(values).all():
                 raise UnsupportedModelError(f"Weight {layer.name}/{name} has NaN or infinity.")
+            if quantizer.spec.is_half:
+                continue
             spec = _signed(quantizer.spec, float(values.min()))
             low, high = weight_range(values, spec.axes, spec.rule, **_grid_options(spec))
             quantizer.assign(_encoding(spec, low, high))
@@ -45,39 +50,58 @@ def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> Ca
     Weights are quantized meanwhile, activations are not. Memory does not depend on the number of
     batches, and the result not on their order.
     """
-    owners, observe_batch = _observer(sim)
-    merged: dict[str, Histogram] = dict.fromkeys(owners, empty())
-    exponents = np.full(len(owners), exponent_for(0.0, 0.0), np.int32)
+    tensors, observe_batch = _observer(sim)
+    merged: dict[str, Histogram] = dict.fromkeys(tensors, empty())
+    exponents = np.full(len(tensors), exponent_for(0.0, 0.0), np.int32)
     samples = 0
     for batch in tqdm(source, desc="calibrate", unit="batch", disable=not progress):
         samples += len(batch[0])
         counts, exponents, lows, highs = (t.numpy() for t in observe_batch(batch, exponents))
         finite = (lows <= highs) & np.isfinite(lows) & np.isfinite(highs)
-        bad = [owner for owner, good in zip(owners, finite, strict=True) if not good]
+        bad = [tensor for tensor, good in zip(tensors, finite, strict=True) if not good]
         if bad:
             raise CalibrationDataError(
                 f"Tensor {bad[0]} becomes NaN or infinite on the calibration data"
                 + (f" (and {len(bad) - 1} more)." if len(bad) > 1 else ".")
             )
-        for i, owner in enumerate(owners):
+        for i, tensor in enumerate(tensors):
             seen = Histogram(
                 counts[i].astype(np.int64), int(exponents[i]), float(lows[i]), float(highs[i])
             )
-            merged[owner] = merge(merged[owner], seen)
+            merged[tensor] = merge(merged[tensor], seen)
     return CalibrationStats(merged, samples)
 
 
 def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
-    """Give every activation quantizer its grid from statistics; no data is needed."""
+    """Give every activation quantizer its grid from statistics; no data is needed.
+
+    Raises:
+        CalibrationDataError: the statistics lack tensors; all are named.
+    """
+    sources = _sources(sim, stats)
     for owner, quantizer in sim.quantizers().items():
         spec = quantizer.spec
+        if spec.is_half:
+            continue
         if spec.fixed_range is not None:
             low, high = spec.fixed_range
         else:
-            histogram = stats.histograms[owner]
+            histogram = reduce(merge, (stats.histograms[name] for name in sources[owner]))
             spec = _signed(spec, histogram.low)
             low, high = histogram_range(histogram, spec.rule, **_grid_options(spec))
         quantizer.assign(_encoding(spec, low, high))
+
+
+def check_statistics(sim: QuantSim, stats: CalibrationStats, where: str) -> None:
+    """Raise unless the statistics cover every grid of the sim.
+
+    Raises:
+        CalibrationDataError: names `where` they are from, and what they lack.
+    """
+    try:
+        _sources(sim, stats)
+    except CalibrationDataError as error:
+        raise CalibrationDataError(f"{where} belongs to another sim: {error}") from None
 
 
 def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
@@ -92,13 +116,16 @@ def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
         floor = np.zeros(())
         for node in graph.calls_of(layer):
             input_grid = _input_quantizer(node)
-            if layer.bias_spec is None or input_grid is None:
+            if layer.bias_spec is None or layer.bias_spec.bits > 32 or input_grid is None:
                 continue
             output_grid = _output_quantizer(graph, node)
             least = np.abs(np.float64(layer.layer.bias.numpy()))
             if output_grid is not None:
                 least = np.maximum(least, np.float64(output_grid.scale.numpy()))
-            floor = np.maximum(floor, least / (float(input_grid.scale) * 2.0**BIAS_BITS))
+            room = 2.0 ** BIAS_BITS[8 if input_grid.spec.bits <= 8 else 16]
+            floor = np.maximum(floor, least / (float(input_grid.scale) * room))
+        if not floor.ndim:
+            continue
         quantizer = layer.quantizers[layer.kernel_name]
         floored_count = _raise_scales(quantizer, floor)
         if floored_count:
@@ -118,22 +145,54 @@ def _raise_scales(quantizer: FakeQuant, floor: np.ndarray) -> int:
     return int(np.sum(low))
 
 
+def _sources(sim: QuantSim, stats: CalibrationStats) -> dict[str, list[str]]:
+    """Return, for each grid, the observed tensors it has to cover."""
+    graph = LayerGraph(sim)
+    sources: dict[str, list[str]] = {}
+    missing = []
+    for node in graph.nodes:
+        if not isinstance(node.layer, FakeQuant):
+            continue
+        seen = _observed(graph, node, stats)
+        if not seen and node.layer.spec.fixed_range is None and not node.layer.spec.is_half:
+            missing.append(node.call.node.call_kwargs["tensor"])
+        sources.setdefault(node.layer.tensor, []).extend(seen)
+    if missing:
+        raise CalibrationDataError(
+            f"The calibration statistics lack {', '.join(missing)}; calibrate with data."
+        )
+    return sources
+
+
+def _observed(graph: LayerGraph, node: GraphNode, stats: CalibrationStats) -> list[str]:
+    """Return the observed tensors that hold the values of a call's output.
+
+    A tensor that was not observed itself, because only this precision or target quantizes it, holds
+    no other values than what it was moved, averaged or quantized from.
+    """
+    name = node.call.node.call_kwargs.get("tensor", str(node.outputs[0]))
+    if name in stats.histograms:
+        return [name]
+    is_edge = isinstance(node.layer, FakeQuant)
+    if not is_edge and op_type(node.layer) not in STAYS_IN_RANGE:
+        return []
+    sources = node.inputs[:1] if is_edge else node.inputs
+    found = [_observed(graph, graph.producer(ref), stats) for ref in sources]
+    return [name for names in found for name in names] if all(found) else []
+
+
 def _observer(sim: QuantSim):
-    """Return the observed tensors' owners and a traced function over one batch."""
-    taps: list[str] = []
+    """Return the names of all quantized tensors and a traced function over one batch."""
 
     def observe_batch(inputs, exponents):
-        taps.clear()
-        seen: dict[str, list] = {}
-        order = {o: i for i, o in enumerate(owners)}
+        seen: dict[str, tuple] = {}
+        order = {tensor: i for i, tensor in enumerate(tensors)}
 
         def on_call(call, args, kwargs):
             layer = call.layer
             if isinstance(layer, FakeQuant):
-                tensor = layer.activate(args[0], kwargs)
-                if layer.tensor in order:
-                    tap = observe(tensor, exponents[order[layer.tensor]])
-                    seen.setdefault(layer.tensor, []).append(tap)
+                tensor, name = layer.activate(args[0], kwargs), kwargs["tensor"]
+                seen[name] = observe(tensor, exponents[order[name]])
                 return tensor, tensor, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 kwargs = {}
@@ -142,36 +201,21 @@ def _observer(sim: QuantSim):
             return layer(*args, **kwargs)
 
         replay(sim, inputs, on_call)
-        return _stack([_join(seen[owner]) for owner in owners])
+        return _stack([seen[tensor] for tensor in tensors])
 
-    owners = [o for o, q in sim.quantizers().items() if q.spec.fixed_range is None]
+    tensors = quantized_tensors(sim)
     signature = [
         [tf.TensorSpec(t.shape, t.dtype) for t in sim.inputs],
-        tf.TensorSpec([len(owners)], tf.int32),
+        tf.TensorSpec([len(tensors)], tf.int32),
     ]
     traced = tf.function(observe_batch, input_signature=signature, autograph=False)
     # A concrete function: TensorFlow would warn of retracing when several models are calibrated.
-    return owners, traced.get_concrete_function()
-
-
-def _join(taps: list):
-    """Join what one grid sees in several places of the model."""
-    counts, exponent, low, high = taps[0]
-    for other, other_exponent, other_low, other_high in taps[1:]:
-        joint = tf.maximum(exponent, other_exponent)
-        counts = _coarser(counts, joint - exponent) + _coarser(other, joint - other_exponent)
-        exponent, low, high = joint, tf.minimum(low, other_low), tf.maximum(high, other_high)
-    return counts, exponent, low, high
-
-
-def _coarser(counts, levels):
-    """Merge 2^levels neighbouring bins into one."""
-    bins = tf.range(-HALF, HALF)
-    target = tf.bitwise.right_shift(bins, tf.minimum(levels, 31)) + HALF
-    return tf.math.unsorted_segment_sum(counts, target, 2 * HALF)
+    return tensors, traced.get_concrete_function()
 
 
 def _stack(taps: list):
+    if not taps:  # every layer is float
+        return tuple(tf.zeros(shape) for shape in ([0, 0], [0], [0], [0]))
     counts, exponents, lows, highs = zip(*taps, strict=True)
     return tf.stack(counts), tf.stack(exponents), tf.stack(lows), tf.stack(highs)
 

@@ -79,8 +79,9 @@ class _Insertion:
             return self._call_quantized(new, node, args[0])
         in_steps = self._in_steps(args)
         if in_steps is not None:
-            if op in self.profile.regrid:
-                return self._as_sums(new(*in_steps, **kwargs), self._owner(node))
+            owner = self._owner(node)
+            if op in self.profile.regrid and owner is not None:
+                return self._as_sums(new(*in_steps, **kwargs), owner)
             if self._moves(node) and self._takes_steps(node.outputs[0]):
                 moved = new(*in_steps, **kwargs)
                 self.steps[id(moved)] = (moved, moved)
@@ -104,8 +105,13 @@ class _Insertion:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
             _, tensor, options["input_scale"] = self.sums[id(tensor)]
+        elif ref.kind == "input" and id(tensor) in self.steps:
+            source = self.plan.owner(self.nodes[ref.layer, ref.call].inputs[ref.index])
+            assert source is not None  # what has steps lies on a grid
+            tensor, options["input_scale"] = self.steps[id(tensor)][1], self.scales[source]
         rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
-        self.steps[id(rounded)] = (rounded, in_steps)
+        if not self._is_half(owner):
+            self.steps[id(rounded)] = (rounded, in_steps)
         return rounded
 
     def _in_steps(self, args):
@@ -122,7 +128,10 @@ class _Insertion:
     def _call_quantized(self, new: QuantizedLayer, node, tensor):
         if not new.sums_integers:
             return new(tensor)[0]
-        scale = self.scales[self._owner(node)]
+        owner = self._owner(node)
+        if owner is None or self._is_half(owner):
+            return new(tensor)[0]
+        scale = self.scales[owner]
         if id(tensor) in self.steps:
             outputs = new(self.steps[id(tensor)][1], input_scale=scale, in_steps=True)
         else:
@@ -145,10 +154,12 @@ class _Insertion:
         """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
         return ref if ref in self.plan.specs else self.plan.shared.get(ref)
 
-    def _owner(self, node) -> TensorRef:
-        owner = self.plan.owner(node.inputs[0])
-        assert owner is not None  # an integer operation reads a quantized tensor
-        return owner
+    def _owner(self, node) -> TensorRef | None:
+        """Return the grid of the first tensor a call reads, None where it is float."""
+        return self.plan.owner(node.call.input_ref(0)) or self.plan.owner(node.inputs[0])
+
+    def _is_half(self, owner: TensorRef) -> bool:
+        return self.plan.specs[owner].is_half
 
     def _moves(self, node) -> bool:
         if node.layer.activity_regularizer is not None:
@@ -166,8 +177,10 @@ class _Insertion:
         )
 
     def _sums_products(self, layer) -> bool:
-        trait = weight_trait(layer)
-        return layer.name in self.params and trait is not None and trait.bias is not None
+        trait, specs = weight_trait(layer), self.params.get(layer.name, {})
+        if trait is None or trait.bias is None or trait.kernel not in specs:
+            return False
+        return not specs[trait.kernel].is_half
 
 
 def layer_name(ref: TensorRef) -> str:

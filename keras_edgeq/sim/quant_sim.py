@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
+from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
@@ -26,6 +27,8 @@ class SimRecord:
         plan: where quantizers stand.
         output_names: names of the user's output layers, which losses and signatures go by.
         samples: a few calibration inputs, one array per model input, for verification.
+        precision: glob over layer names -> precision that was asked for.
+        rules: range rules that were asked for.
         floored: layer -> number of channels whose weight scale was raised so that the int32 bias
             does not saturate.
     """
@@ -35,6 +38,8 @@ class SimRecord:
     output_names: tuple[str, ...]
     samples: tuple[np.ndarray, ...] = ()
     floored: Mapping[str, int] = field(default_factory=dict)
+    precision: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -46,6 +51,8 @@ class SimRecord:
             "output_names": list(self.output_names),
             "samples": base64.b64encode(buffer.getvalue()).decode() if self.samples else "",
             "floored": dict(self.floored),
+            "precision": dict(self.precision),
+            "rules": dict(self.rules),
         }
 
     @classmethod
@@ -57,7 +64,8 @@ class SimRecord:
                 samples = tuple(arrays[name] for name in arrays.files)
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
-        return cls(profile, plan, names, samples, data["floored"])
+        asked = (data["precision"], data["rules"])
+        return cls(profile, plan, names, samples, data["floored"], *asked)
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -101,6 +109,12 @@ class QuantSim(tf_keras.Model):
         sim = super().from_config(config, custom_objects)
         sim.attach(record)
         return sim
+
+
+def quantized_tensors(sim: tf_keras.Model) -> list[str]:
+    """Return the printed names of the tensors that a sim quantizes, in graph order."""
+    made = (c.node.call_kwargs["tensor"] for c in calls(sim) if isinstance(c.layer, FakeQuant))
+    return list(dict.fromkeys(made))
 
 
 # `.h5` files name a model by its bare class name, which the registered name does not cover.

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import kept_channels, op_type, weight_trait
+from keras_edgeq.sim.choose import TRANSPARENT, choose_precisions
+from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.quant_spec import BIAS_SPEC, QuantSpec
+from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-TRANSPARENT = ("Input", "Identity")
 
-
-def resolve(model: tf_keras.Model, profile: TargetProfile) -> QuantPlan:
+def resolve(
+    model: tf_keras.Model, profile: TargetProfile, precision: Mapping[str, str] | None = None
+) -> QuantPlan:
     """Decide which tensors of a prepared model are quantized, and on which grid.
 
     Every operation the profile computes in integers gets grids on what it reads and makes, except
     inside a fused chain. An operation that only moves integers keeps its input's grid; several
-    inputs of one share a grid. All other layers stay float and are named with the reason.
+    inputs of one share a grid. A tensor read in another precision than it was made in is quantized
+    again at the reader (`conv2<0`). All other layers stay float and are named with the reason.
+
+    Args:
+        model: a prepared model.
+        profile: the target.
+        precision: glob over layer names -> precision, where it is not the profile's own.
 
     Raises:
         UnsupportedModelError: the profile quantizes nothing in this model.
+        ProfileError: a precision that does not exist, or two rules that contradict each other.
     """
-    resolver = _Resolver(LayerGraph(model), profile)
+    resolver = _Resolver(LayerGraph(model), profile, precision or {})
     for node in resolver.graph.nodes:
         resolver.visit(node)
     plan = resolver.plan()
-    if not plan.specs:
+    if not plan.specs and not precision:
         raise UnsupportedModelError(
             f"Profile {profile.name!r} has an integer kernel for no layer of {model.name!r}; "
             f"it computes in integers: {', '.join(sorted(profile.quantized))}."
@@ -45,9 +52,11 @@ def resolve(model: tf_keras.Model, profile: TargetProfile) -> QuantPlan:
 class _Resolver:
     """One walk over the graph; grids that must be equal are joined by union-find."""
 
-    def __init__(self, graph: LayerGraph, profile: TargetProfile):
+    def __init__(self, graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]):
         self.graph, self.profile = graph, profile
-        self.reasons = {id(n): _why_float(n, profile) for n in graph.nodes}
+        self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
+        chains = {id(node): self._chain(node) for node in graph.nodes}
+        self.chosen = choose_precisions(graph, profile, asked, chains)
         self.specs: dict[TensorRef, QuantSpec] = {}
         self.parent: dict[TensorRef, TensorRef] = {}
         self.quantized_on: dict[TensorRef, TensorRef] = {}
@@ -55,24 +64,39 @@ class _Resolver:
         self.rounding: dict[TensorRef, str] = {}
         self.params: dict[TensorRef, QuantSpec] = {}
         self.floats: dict[str, str] = {}
-        self.inside = {ref for node in graph.nodes for ref in self._fused(node)}
+        self.inside = {
+            ref
+            for node in graph.nodes
+            for part in [node, *chains[id(node)]][:-1]
+            if self._on_grid(part)
+            for ref in part.outputs
+        }
 
     def visit(self, node: GraphNode) -> None:
-        op, why_float = op_type(node.layer), self.reasons[id(node)]
+        op, precision = op_type(node.layer), self.chosen[id(node)]
+        unsupported = self.unsupported[id(node)]
         if op in TRANSPARENT and node.inputs:
             self._carry(node)
-        elif why_float is not None:
-            if op not in TRANSPARENT:
-                self.floats[node.layer.name] = why_float
-            self._own(node, self.profile.activation, only_if_read=True)
-        elif op in self.profile.same_grid:
+            return
+        if unsupported is None and not precision.is_integer:
+            self._add_params(node, op)
+            self.floats[node.layer.name] = f"asked to compute in {precision.name}"
+        elif unsupported is not None and op not in TRANSPARENT:
+            self.floats[node.layer.name] = unsupported
+        if not self._on_grid(node):
+            self._own_if_read(node)
+            return
+        self._requantize_inputs(node)
+        if op in self.profile.same_grid:
             self._share(node)
         elif op in self.profile.regrid:
             self._regrid(node, self.profile.regrid[op])
         else:
-            self._add_params(node, op)
-            fixed = self.profile.fixed_ranges.get(op)
-            self._own(node, replace(self.profile.activation, fixed_range=fixed))
+            if precision.is_integer:
+                self._add_params(node, op)
+            rule = self.profile.ops.get(op)
+            if rule is None or rule.output:
+                self._own(node, self._activation(node, op))
 
     def plan(self) -> QuantPlan:
         """Return the grids with joined ones under their first tensor."""
@@ -82,40 +106,72 @@ class _Resolver:
         specs = {ref: spec for ref, spec in self.specs.items() if root(ref) == ref}
         return QuantPlan({**specs, **self.params}, shared, carriers, self.rounding, self.floats)
 
-    def _integer(self, node: GraphNode) -> bool:
-        return self.reasons[id(node)] is None
+    def _on_grid(self, node: GraphNode) -> bool:
+        """Tell whether a call reads and makes tensors on the grids of its precision."""
+        chosen = self.chosen[id(node)]
+        return self.unsupported[id(node)] is None and chosen.activation is not None
 
     def _owner(self, ref: TensorRef) -> TensorRef | None:
         on = self.quantized_on.get(ref) or self.lies_on.get(ref)
         return None if on is None else self._root(on)
 
-    def _input_owner(self, ref: TensorRef) -> TensorRef:
-        owner = self._owner(ref)
-        assert owner is not None  # what an integer operation reads has a grid
-        return owner
+    def _input_owner(self, node: GraphNode, index: int = 0) -> TensorRef | None:
+        """Return the grid a call reads an input on, None where the target left it float."""
+        return self._owner(node.call.input_ref(index)) or self._owner(node.inputs[index])
 
     def _root(self, ref: TensorRef) -> TensorRef:
         while self.parent.get(ref, ref) != ref:
             ref = self.parent[ref]
         return ref
 
-    def _own(self, node: GraphNode, spec: QuantSpec, only_if_read: bool = False) -> None:
-        for ref in node.outputs:
-            if not node.is_float or ref in self.inside:
-                continue
-            if only_if_read and not self._read_by_integers(ref):
-                continue
-            self.specs[ref] = spec
-            self.quantized_on[ref] = self.parent[ref] = ref
+    def _activation(self, node: GraphNode, op: str) -> QuantSpec:
+        """Return the grid of what a call makes."""
+        precision, rule = self.chosen[id(node)], self.profile.ops.get(op)
+        assert precision.activation is not None  # asked for calls on a grid only
+        fixed = precision.fixed_ranges.get(op)
+        if rule is None:
+            return replace(precision.activation, fixed_range=fixed)
+        changes = {"fixed_range": rule.fixed_range or fixed, **rule.activation}
+        return replace(precision.activation, **changes)
 
-    def _read_by_integers(self, ref: TensorRef) -> bool:
+    def _own(self, node: GraphNode, spec: QuantSpec) -> None:
+        for ref in node.outputs:
+            if node.is_float and ref not in self.inside:
+                self._found(ref, spec)
+
+    def _own_if_read(self, node: GraphNode) -> None:
+        """Put what a float operation makes on the widest grid among its readers'."""
+        for ref in node.outputs:
+            wanted = self._read_on(ref) if node.is_float else []
+            if wanted:
+                self._found(ref, max(wanted, key=lambda spec: spec.bits))
+
+    def _found(self, ref: TensorRef, spec: QuantSpec) -> None:
+        """Let a tensor own a grid."""
+        self.specs[ref] = spec
+        self.quantized_on[ref] = self.parent[ref] = ref
+
+    def _read_on(self, ref: TensorRef) -> list[QuantSpec]:
+        """Return the grids on which a tensor is read."""
+        specs = []
         for node in self.graph.consumers(ref):
             if op_type(node.layer) == "Identity":
-                if any(self._read_by_integers(out) for out in node.outputs):
-                    return True
-            elif self._integer(node):
-                return True
-        return False
+                specs += [spec for out in node.outputs for spec in self._read_on(out)]
+            elif self._on_grid(node):
+                activation = self.chosen[id(node)].activation
+                assert activation is not None  # on a grid
+                specs.append(activation)
+        return specs
+
+    def _requantize_inputs(self, node: GraphNode) -> None:
+        """Quantize again what was made in another precision than the call reads."""
+        wanted = self.chosen[id(node)].activation
+        assert wanted is not None  # asked for calls on a grid only
+        for index in range(len(node.inputs)):
+            owner = self._input_owner(node, index)
+            have = None if owner is None else self.specs[owner]
+            if have is not None and (have.bits, have.dtype) != (wanted.bits, wanted.dtype):
+                self._found(node.call.input_ref(index), wanted)
 
     def _carry(self, node: GraphNode) -> None:
         owner = self._owner(node.inputs[0])
@@ -123,7 +179,9 @@ class _Resolver:
             self.lies_on.update(dict.fromkeys(node.outputs, owner))
 
     def _regrid(self, node: GraphNode, rounding: str) -> None:
-        owner = self._input_owner(node.inputs[0])
+        owner = self._input_owner(node)
+        if owner is None:
+            return
         for ref in node.outputs:
             self.quantized_on[ref] = owner
             if rounding != "half_even":
@@ -131,98 +189,68 @@ class _Resolver:
 
     def _share(self, node: GraphNode) -> None:
         """Put inputs and outputs on one grid; a fixed grid among several gets requantized."""
-        owners = [self._input_owner(ref) for ref in node.inputs]
+        found = [self._input_owner(node, index) for index in range(len(node.inputs))]
+        owners = [owner for owner in found if owner is not None]
+        if len(owners) < len(found):
+            return  # the target left an input float, so there is no grid to move on
         free = [o for o in owners if self.specs[o].fixed_range is None]
         if len(set(owners)) == 1:
             group = owners[0]
         elif free:
+            self._check_joint(node, free)
             group = min((self._root(o) for o in free), key=list(self.specs).index)
             for owner in free:
                 self.parent[self._root(owner)] = group
         else:
             group = node.outputs[0]
-            self.specs[group] = self.profile.activation
+            self.specs[group] = self._activation(node, "")
             self.parent[group] = group
         for index, owner in enumerate(owners):
             if self._root(owner) != self._root(group):
                 self.quantized_on[node.call.input_ref(index)] = group
         self.lies_on.update(dict.fromkeys(node.outputs, group))
 
+    def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
+        """Raise where tensors that must share a grid were given different ones."""
+        one = owners[0]
+        for other in owners[1:]:
+            if self.specs[other] != self.specs[one]:
+                ops = [op_type(self.graph.producer(ref).layer) for ref in (one, other)]
+                raise ProfileError(
+                    f"Layer {node.layer.name!r} needs one grid for its inputs, but profile "
+                    f"{self.profile.name!r} gives them different ones: its rule for {ops[0]} "
+                    f"({one}) conflicts with that for {ops[1]} ({other})."
+                )
+
     def _add_params(self, node: GraphNode, op: str) -> None:
-        trait = weight_trait(node.layer)
-        if trait is None:
+        trait, rule = weight_trait(node.layer), self.profile.ops.get(op)
+        precision = self.chosen[id(node)]
+        if trait is None or precision.weight is None or (rule is not None and not rule.weights):
             return
-        name = node.layer.name
-        axes = kept_channels(node.layer) if op in self.profile.per_channel else ()
-        kernel = replace(self.profile.weight, axes=axes)
+        name, half = node.layer.name, precision.weight.is_half
+        axes = kept_channels(node.layer) if op in self.profile.per_channel and not half else ()
+        changes = {} if rule is None or half else rule.weight
+        kernel = replace(precision.weight, axes=axes, **changes)
         self.params[TensorRef(name, "param", param=trait.kernel)] = kernel
-        bias = trait.bias
-        if bias and getattr(node.layer, bias, None) is not None and self.profile.bias == "int32":
-            self.params[TensorRef(name, "param", param=bias)] = BIAS_SPEC
+        bias, spec = trait.bias, precision.bias_spec
+        if bias and getattr(node.layer, bias, None) is not None and spec is not None:
+            self.params[TensorRef(name, "param", param=bias)] = spec
 
-    def _fused(self, node: GraphNode) -> list[TensorRef]:
-        """Return the tensors inside the longest fused chain that starts at `node`."""
-        best: list[TensorRef] = []
-        for chain in self.profile.fused:
-            inner = self._match(node, chain)
-            if len(inner) > len(best):
-                best = inner
-        return best
+    def _chain(self, head: GraphNode) -> list[GraphNode]:
+        """Return the layers behind `head` in the longest fused chain that starts there."""
+        chains = [self._match(head, ops) for ops in self.profile.fused]
+        return max(chains, key=len, default=[])
 
-    def _match(self, node: GraphNode, chain: tuple[str, ...]) -> list[TensorRef]:
-        inner = []
-        for position, op in enumerate(chain):
-            if op_type(node.layer) != op or not self._integer(node):
+    def _match(self, node: GraphNode, ops: tuple[str, ...]) -> list[GraphNode]:
+        behind: list[GraphNode] = []
+        for position, op in enumerate(ops):
+            if op_type(node.layer) != op or self.unsupported[id(node)] is not None:
                 return []
-            if position + 1 < len(chain):
-                inner.append(node.outputs[0])
+            if position:
+                behind.append(node)
+            if position + 1 < len(ops):
                 reader = self.graph.only_consumer(node.outputs[0])
                 if reader is None:
                     return []
                 node = reader
-        return inner
-
-
-def _why_float(node: GraphNode, profile: TargetProfile) -> str | None:
-    """Return why a call stays float, None where the target computes it in integers."""
-    op = op_type(node.layer)
-    if op == "Input":
-        return "model input"
-    if op == "Identity":
-        return "no computation"
-    if not node.is_float:
-        return "makes integers or booleans, not real numbers"
-    if op not in profile.quantized:
-        return f"{op} has no integer kernel in profile {profile.name!r}"
-    if getattr(node.layer, "data_format", "channels_last") == "channels_first":
-        return "data_format='channels_first'; integer kernels are channels_last"
-    if _operands(node.call.node, op) is None:
-        return f"{op} with a constant operand that is not a scalar"
-    if op == "Pad" and not _pads_zero(node.call.node):
-        return "pads with something else than zeros"
-    return None
-
-
-def _operands(keras_node: Any, op: str) -> int | None:
-    """Return how many tensors an elementwise call reads; None with a constant it cannot take."""
-    if op not in ("Add", "Sub", "Mul", "Maximum", "Minimum", "MatMul", "Concat"):
-        return 1
-    flat = keras_compat.operands(keras_node)
-    symbols = [v for v in flat if keras_compat.is_keras_tensor(v)]
-    scalars_taken = op in ("Add", "Sub", "Mul")
-    for value in flat[: 2 if op != "Concat" else None]:
-        if keras_compat.is_keras_tensor(value) or (op == "Concat" and np.ndim(value) == 0):
-            continue
-        if not scalars_taken or np.size(value) != 1:
-            return None
-    return len(symbols)
-
-
-def _pads_zero(keras_node: Any) -> bool:
-    if keras_compat.op_symbol(keras_node.layer) is None:
-        return True
-    # tf.pad is recorded as compat.v1.pad(tensor, paddings, mode, name, constant_values).
-    names = ("tensor", "paddings", "mode", "name", "constant_values")
-    options = dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
-    value = np.asarray(options.get("constant_values", 0))
-    return options.get("mode", "CONSTANT") == "CONSTANT" and bool(np.all(value == 0))
+        return behind

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ READ_ERRORS = (
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStats:
-    """Histograms of the float activations, by the name of the tensor that owns the grid.
+    """Histograms of the float activations, by the name of the tensor.
 
     Args:
         histograms: tensor name -> histogram over all calibration samples.
@@ -46,25 +45,12 @@ class CalibrationStats:
                 np.savez_compressed(
                     file,
                     head=np.frombuffer(head.encode(), np.uint8),
-                    counts=np.stack([h.counts for h in hists]),
-                    exponent=np.array([h.exponent for h in hists]),
+                    counts=np.array([h.counts for h in hists], np.int64),
+                    exponent=np.array([h.exponent for h in hists], np.int64),
                     range=np.array([[h.low, h.high] for h in hists], np.float64),
                 )
 
         write_whole(Path(path), write)
-
-    def check(self, quantizers: Mapping[str, Any], path: str | Path) -> None:
-        """Raise unless these are the statistics of a sim with such quantizers.
-
-        Raises:
-            CalibrationDataError: names what is missing.
-        """
-        observed = {name for name, q in quantizers.items() if q.spec.fixed_range is None}
-        if observed != set(self.histograms):
-            differ = sorted(observed ^ set(self.histograms))
-            raise CalibrationDataError(
-                f"{path} holds the statistics of another sim: {differ[:5]} do not match."
-            )
 
     @classmethod
     def load(cls, path: str | Path) -> CalibrationStats:

@@ -10,6 +10,7 @@ import tf_keras
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
 from keras_edgeq.prepare.model_file import refuse_code
+from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
 
@@ -85,7 +86,7 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     _check_sim(sim, str(path))
     if stats_path(path).exists():
         sim.stats = CalibrationStats.load(stats_path(path))
-        sim.stats.check(sim.quantizers(), stats_path(path))
+        check_statistics(sim, sim.stats, str(stats_path(path)))
     return sim
 
 

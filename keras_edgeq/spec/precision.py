@@ -62,7 +62,9 @@ class Precision:
             for key in ("activation", "weight")
             if key in data
         }
-        ranges = {"fixed_ranges": read_ranges(data["fixed_ranges"])} if "fixed_ranges" in data else {}
+        ranges = (
+            {"fixed_ranges": read_ranges(data["fixed_ranges"])} if "fixed_ranges" in data else {}
+        )
         changes: dict[str, Any] = {**grids, **ranges, "bias": data.get("bias", own.bias)}
         return replace(own, name=name, **changes)
 

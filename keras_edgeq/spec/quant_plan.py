@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 SCHEMA = 1
+KINDS = ("activations", "weights")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,30 @@ class QuantPlan:
             raise ProfileError(f"The plan has no grid of their own for {unknown}.")
         return replace(self, specs={**self.specs, **specs})
 
+    def with_rules(self, rules: Mapping[str, str | Mapping[str, Any]]) -> QuantPlan:
+        """Return a plan with other range rules; later entries of `rules` win.
+
+        Args:
+            rules: `"activations"`, `"weights"` or a glob over tensor names (`"conv1/kernel"`) ->
+                name of a rule, or fields of `QuantSpec` such as
+                `{"rule": "percentile", "percentile": 99.9}`.
+
+        Raises:
+            ProfileError: a glob matches no grid that a rule could choose, or no such rule.
+        """
+        specs = dict(self.specs)
+        for key, rule in rules.items():
+            fields = {"rule": rule} if isinstance(rule, str) else dict(rule)
+            if not set(fields) <= {"rule", "percentile"}:
+                raise ProfileError(f"A range rule has fields rule and percentile, not {fields}.")
+            refs = [ref for ref, spec in specs.items() if _has_rule(spec) and _is_meant(key, ref)]
+            if not refs and key not in KINDS:
+                raise ProfileError(
+                    f"Range rules name {key!r}, but no calibrated grid is called so."
+                )
+            specs.update({ref: replace(specs[ref], **fields) for ref in refs})
+        return replace(self, specs=specs)
+
     def to_json(self) -> dict:
         """Return the plan as JSON values, tensors by their printed names."""
         return {
@@ -81,6 +108,16 @@ class QuantPlan:
             {TensorRef.parse(text, "output"): kind for text, kind in data["rounding"].items()},
             data["floats"],
         )
+
+
+def _has_rule(spec: QuantSpec) -> bool:
+    return spec.rule != "derived" and not spec.is_half and spec.fixed_range is None
+
+
+def _is_meant(key: str, ref: TensorRef) -> bool:
+    if key in KINDS:
+        return (ref.kind == "param") == (key == "weights")
+    return fnmatchcase(str(ref), key)
 
 
 def _pair(ref: TensorRef, owner: TensorRef) -> list[str]:

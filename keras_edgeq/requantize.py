@@ -1,0 +1,95 @@
+"""Another grid, rule, precision or target for a calibrated sim, without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.layers import FakeQuant
+from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
+from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.strip import strip
+from keras_edgeq.spec.target_profile import TargetProfile, load_profile
+
+
+def requantize(
+    sim: QuantSim,
+    profile: str | Path | TargetProfile | None = None,
+    *,
+    precision: Mapping[str, str] | None = None,
+    rules: Mapping[str, Any] | None = None,
+) -> QuantSim:
+    """Return a sim of the same model with other grids, from the statistics of its calibration.
+
+    Weights are those the sim has now. Grids whose settings stay the same are kept as they are,
+    learned or loaded ones too; the others are derived anew. The given sim is not changed.
+
+    Args:
+        sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
+        profile: another target; None keeps the sim's.
+        precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
+        rules: as for `quantize`; likewise.
+
+    Raises:
+        CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
+            quantized; all are named.
+        ProfileError: no such profile or precision, or a name matches nothing.
+
+    Example:
+        >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
+    """
+    if sim.stats is None:
+        raise CalibrationDataError(
+            f"Sim {sim.name!r} has no calibration statistics; load it with keras_edgeq.load_sim, "
+            "beside its .stats.npz file, or quantize the model anew."
+        )
+    record = sim.record
+    target = record.profile if profile is None else load_profile(profile)
+    asked = record.precision if precision is None else precision
+    chosen = record.rules if rules is None else rules
+    prepared = strip(sim)
+    plan = resolve(prepared, target, asked).with_rules(chosen)
+    result = insert(prepared, plan, target, record.output_names)
+    result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
+    assign_weights(result)
+    assign_activations(result, sim.stats)
+    _keep_grids(sim, result)
+    result.stats = sim.stats
+    floored = {name: n for name, n in record.floored.items() if name in result.quantized_layers()}
+    result.keep(floored={**floored, **floor_weight_scales(result)})
+    return result
+
+
+def _keep_grids(old: QuantSim, new: QuantSim) -> None:
+    """Give unchanged quantizers the grids they had."""
+    before, after = _covered(old), _covered(new)
+    for owner, quantizer in new.quantizers().items():
+        known = old.quantizers().get(owner)
+        if known is not None and before[owner] == after[owner]:
+            _keep_grid(known, quantizer)
+    for name, layer in new.quantized_layers().items():
+        known_layer = old.quantized_layers().get(name)
+        for param, quantizer in layer.quantizers.items():
+            if known_layer is not None and param in known_layer.quantizers:
+                _keep_grid(known_layer.quantizers[param], quantizer)
+
+
+def _keep_grid(known: FakeQuant, quantizer: FakeQuant) -> None:
+    encoding = known.encoding
+    if known.spec == quantizer.spec and encoding is not None and not encoding.spec.is_half:
+        quantizer.assign(encoding)
+
+
+def _covered(sim: QuantSim) -> dict[str, list[str]]:
+    """Return, for each grid, the tensors that are quantized on it."""
+    covered: dict[str, list[str]] = {}
+    for node in LayerGraph(sim).nodes:
+        if isinstance(node.layer, FakeQuant):
+            name = node.call.node.call_kwargs["tensor"]
+            covered.setdefault(node.layer.tensor, []).append(name)
+    return covered

@@ -1,0 +1,103 @@
+"""Which precision each call of a prepared model computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from keras_edgeq.errors import ProfileError
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.spec.precision import Precision
+from keras_edgeq.spec.target_profile import TargetProfile
+
+TRANSPARENT = ("Input", "Identity")
+
+# Calls by the `id` of their node.
+Choice = dict[int, Precision]
+Chains = Mapping[int, Sequence[GraphNode]]
+
+
+def choose_precisions(
+    graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str], chains: Chains
+) -> Choice:
+    """Return the precision of every call.
+
+    A layer gets the precision of the last glob in `asked` that matches its name or that of what it
+    is a part of (`conv` for `conv/relu`, a nested model for the layers inside), otherwise the first
+    one the profile allows its operation. A fused chain computes in the precision of its first
+    layer. An operation that only moves or regrids integers follows what it reads, or behind a
+    model input what reads it.
+
+    Args:
+        graph: the prepared model.
+        profile: the target.
+        asked: glob over layer names -> name of a precision.
+        chains: the other layers of each fused chain, by the `id` of the first.
+
+    Raises:
+        ProfileError: a glob matches no layer, the profile has no such precision, or none for the
+            operation; what is possible is listed.
+    """
+    for name in asked.values():
+        profile.precision(name)
+    chosen = _by_name(graph, profile, asked)
+    for node in graph.nodes:
+        for part in chains.get(id(node), ()):
+            chosen[id(part)] = chosen[id(node)]
+    _follow_neighbours(graph, profile, chosen)
+    return chosen
+
+
+def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]) -> Choice:
+    unused, chosen = set(asked), {}
+    for node in graph.nodes:
+        op, layer = op_type(node.layer), node.layer.name
+        globs = [glob for glob in asked if op not in TRANSPARENT and _matches(layer, glob)]
+        unused.difference_update(globs)
+        name = asked[globs[-1]] if globs else profile.allowed(op)[0]
+        if name not in profile.allowed(op) and not _follows(profile, node):
+            raise ProfileError(
+                f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "
+                f"kernel for {op}; it has {', '.join(profile.allowed(op))}."
+            )
+        chosen[id(node)] = profile.precision(name)
+    if unused:
+        raise ProfileError(
+            f"No layer matches {', '.join(map(repr, sorted(unused)))}; `keras-edgeq inspect` "
+            "lists the names."
+        )
+    return chosen
+
+
+def _follow_neighbours(graph: LayerGraph, profile: TargetProfile, chosen: Choice) -> None:
+    """Give operations without arithmetic of their own the precision of their neighbours."""
+    open_ends = []
+    for node in graph.nodes:
+        if not node.inputs:
+            open_ends.append(node)
+        elif _follows(profile, node):
+            makers = [graph.producer(ref) for ref in node.inputs]
+            if any(maker in open_ends for maker in makers):
+                open_ends.append(node)
+            elif len({chosen[id(maker)].name for maker in makers}) == 1:
+                chosen[id(node)] = chosen[id(makers[0])]
+    for node in reversed(open_ends):
+        readers = [chosen[id(r)] for ref in node.outputs for r in graph.consumers(ref)]
+        wanted = [p for p in readers if p.activation is not None]
+        if wanted:
+            chosen[id(node)] = max(wanted, key=_width)
+
+
+def _width(precision: Precision) -> int:
+    return 0 if precision.activation is None else precision.activation.bits
+
+
+def _follows(profile: TargetProfile, node: GraphNode) -> bool:
+    op = op_type(node.layer)
+    return op == "Identity" or op in profile.same_grid or op in profile.regrid
+
+
+def _matches(layer: str, glob: str) -> bool:
+    parts = layer.split("/")
+    return any(fnmatchcase("/".join(parts[: i + 1]), glob) for i in range(len(parts)))
