@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 MODEL_HELP = "a .keras file, an .h5 file or a SavedModel folder that tf_keras wrote"
 LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
+PRECISION_HELP = "layers by name in another precision: 'conv_pw_*=W4A8'; may be repeated"
 PROFILE_HELP = "name of a target profile or path of its .json file (default: %(default)s)"
 
 
@@ -54,6 +55,7 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     add("--calibration", required=True, metavar="FILE", help=".npz or .npy of typical inputs")
     add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
     add("--profile", default="litert_int8", help=PROFILE_HELP)
+    _add_precision(command)
     formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
     add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
     verify = ".npz or .npy of inputs to verify on (default: the samples the sim keeps)"
@@ -66,6 +68,24 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     add("--keep-samples", type=_at_least(0), default=4, metavar="N", help=keep)
     add("--integer-io", action="store_true", help="int8 inputs and outputs in the TFLite file")
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _add_precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--precision",
+        type=_name_and_precision,
+        action="append",
+        default=[],
+        metavar="NAME=PRECISION",
+        help=PRECISION_HELP,
+    )
+
+
+def _name_and_precision(text: str) -> tuple[str, str]:
+    glob, equals, precision = text.rpartition("=")
+    if not equals or not glob or not precision:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PRECISION, such as 'conv*=W4A8'")
+    return glob, precision
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -89,6 +109,7 @@ def _profiles(command: argparse.ArgumentParser) -> None:
 def _inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     command.add_argument("--profile", default="litert_int8", help=PROFILE_HELP)
+    _add_precision(command)
     command.add_argument("--allow-lambda", action="store_true", help=LAMBDA_HELP)
 
 

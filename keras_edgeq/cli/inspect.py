@@ -9,5 +9,6 @@ import keras_edgeq as eq
 
 def run(args: Namespace) -> int:
     """Print the description of a saved model."""
-    print(eq.describe(eq.load_model(args.model, args.allow_lambda), args.profile))
+    model = eq.load_model(args.model, args.allow_lambda)
+    print(eq.describe(model, args.profile, dict(args.precision)))
     return 0

@@ -20,6 +20,7 @@ def run(args: Namespace) -> int:
         eq.load_model(args.model, args.allow_lambda),
         args.calibration,
         profile,
+        precision=dict(args.precision),
         batch_size=args.batch_size,
         steps=args.steps,
         keep_samples=args.keep_samples,

@@ -133,8 +133,8 @@ OP_SYMBOLS: dict[str, str] = {
 
 # Operations whose results lie between the least and the greatest of their inputs and zero.
 STAYS_IN_RANGE = frozenset(
-    {"AveragePool", "Concat", "Identity", "Maximum", "MaxPool", "Mean", "Minimum", "Pad", "ReduceMax",
-     "Relu", "Relu6", "Repeat", "Reshape", "Resize", "Slice", "Split", "Tile", "Transpose"}
+    {"AveragePool", "Concat", "Identity", "Maximum", "MaxPool", "Mean", "Minimum", "Pad", "Relu",
+     "ReduceMax", "Relu6", "Repeat", "Reshape", "Resize", "Slice", "Split", "Tile", "Transpose"}
 )  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import tf_keras
@@ -68,7 +70,9 @@ class ModelDescription:
 
 
 def describe(
-    model: tf_keras.Model, profile: str | Path | TargetProfile = "litert_int8"
+    model: tf_keras.Model,
+    profile: str | Path | TargetProfile = "litert_int8",
+    precision: Mapping[str, str] | None = None,
 ) -> ModelDescription:
     """Return what a target computes in integers of `model`, and what stays float and why.
 
@@ -78,10 +82,11 @@ def describe(
     Args:
         model: as for `quantize`.
         profile: as for `quantize`.
+        precision: as for `quantize`.
 
     Raises:
         UnsupportedModelError: as `quantize`; also where the profile quantizes nothing.
-        ProfileError: no such profile.
+        ProfileError: no such profile or precision, or a name matches nothing.
 
     Example:
         >>> import tf_keras, keras_edgeq as eq
@@ -92,7 +97,7 @@ def describe(
     """
     target = load_profile(profile)
     prepared = prepare(model)
-    plan = resolve(prepared, target)
+    plan = resolve(prepared, target, precision)
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph(prepared)
     for node in graph.nodes:
@@ -110,7 +115,7 @@ def _computes(
     if name in plan.floats:
         return "float", plan.floats[name]
     owner = plan.owner(node.outputs[0])
-    if any(plan.owner(ref) is None and graph.producer(ref).is_float for ref in node.inputs):
+    if node.inputs and _is_inside(graph, node, plan, profile):
         return "fused", f"into {node.inputs[0].layer}"
     if op in profile.same_grid:
         return "moves integers", f"on the grid of {owner}"
@@ -120,6 +125,14 @@ def _computes(
     if fixed is not None:
         return "integer", f"fixed range {fixed[0]:g} to {fixed[1]:g}"
     return "integer", _weights(name, plan)
+
+
+def _is_inside(graph: LayerGraph, node: GraphNode, plan: QuantPlan, profile: TargetProfile) -> bool:
+    """Tell whether a call is fused into the one before: there is no quantizer in between."""
+    maker = graph.producer(node.inputs[0])
+    pair = (op_type(maker.layer), op_type(node.layer))
+    follows = any(pair in pairwise(chain) for chain in profile.fused)
+    return follows and plan.owner(node.inputs[0]) is None and maker.is_float
 
 
 def _weights(name: str, plan: QuantPlan) -> str:

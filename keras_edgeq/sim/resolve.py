@@ -80,7 +80,7 @@ class _Resolver:
             return
         if unsupported is None and not precision.is_integer:
             self._add_params(node, op)
-            self.floats[node.layer.name] = f"asked to compute in {precision.name}"
+            self.floats[node.layer.name] = f"computes in {precision.name}"
         elif unsupported is not None and op not in TRANSPARENT:
             self.floats[node.layer.name] = unsupported
         if not self._on_grid(node):
