@@ -1,14 +1,15 @@
 """Streaming histograms that come out the same, bit for bit, for every order of the batches.
 
 All bin edges are multiples of a power of two, and a histogram grows by adding neighbour bins, so
-merging is exact integer arithmetic, associative and commutative.
+merging is exact integer arithmetic, associative and commutative. Only the moving averages of the
+extremes weigh later batches more.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,9 @@ BINS = 2 * HALF
 # Both powers 2**k and 2**-k are normal float32 numbers, and 2**117 * HALF covers all of float32.
 MIN_EXPONENT = -100
 MAX_EXPONENT = 117
+# What a moving average keeps at each batch. Calibration sees tens to hundreds of batches, of which
+# 0.999, usual in training, would hardly forget any.
+MOMENTUM = 0.99
 _MANTISSA_BITS = 23
 _EXPONENT_MASK = 0xFF
 _FREXP_BIAS = 126
@@ -35,12 +39,18 @@ class Histogram:
         exponent: binary logarithm of the bin width, MIN_EXPONENT to MAX_EXPONENT.
         low: exact smallest value; infinity while empty.
         high: exact largest value; minus infinity while empty.
+        average_low: moving average of the smallest values of the batches; NaN if not known.
+        average_high: likewise of the largest values.
+        batches: number of batches in the averages; 0 if they are not known.
     """
 
     counts: NDArray[np.int64]
     exponent: int
     low: float
     high: float
+    average_low: float = math.nan
+    average_high: float = math.nan
+    batches: int = 0
 
     @property
     def total(self) -> int:
@@ -69,11 +79,16 @@ class Histogram:
             "exponent": np.array(self.exponent, np.int32),
             "low": np.array(self.low),
             "high": np.array(self.high),
+            "average_low": np.array(self.average_low),
+            "average_high": np.array(self.average_high),
+            "batches": np.array(self.batches),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping) -> Histogram:
         """Read `to_arrays` output, or the results of `observe` under the same names.
+
+        Without the averages, which older files do not have, they are not known.
 
         Raises:
             ValueError: the counts are not `[BINS]` non-negative integers, or the exponent is out
@@ -84,7 +99,19 @@ class Histogram:
         if counts.shape != (BINS,) or counts.dtype.kind not in "iu" or counts.min() < 0:
             raise ValueError(f"Histogram counts must be {BINS} non-negative integers.")
         _check_exponent(exponent)
-        return cls(counts.astype(np.int64), exponent, float(arrays["low"]), float(arrays["high"]))
+        averages = (
+            float(arrays.get("average_low", math.nan)),
+            float(arrays.get("average_high", math.nan)),
+            int(arrays.get("batches", 0)),
+        )
+        low, high = float(arrays["low"]), float(arrays["high"])
+        return cls(counts.astype(np.int64), exponent, low, high, *averages)
+
+
+def of_batch(counts: NDArray, exponent: int, low: float, high: float) -> Histogram:
+    """Return the histogram of one batch, whose moving averages are its own extremes."""
+    low, high = float(low), float(high)
+    return Histogram(counts.astype(np.int64), int(exponent), low, high, low, high, 1)
 
 
 def empty() -> Histogram:
@@ -107,14 +134,37 @@ def coarsen(histogram: Histogram, exponent: int) -> Histogram:
     target = (np.arange(-HALF, HALF) >> min(shift, HALF_BITS + 1)) + HALF
     counts = np.zeros(BINS, np.int64)
     np.add.at(counts, target, histogram.counts)
-    return Histogram(counts, exponent, histogram.low, histogram.high)
+    return replace(histogram, counts=counts, exponent=exponent)
 
 
 def merge(a: Histogram, b: Histogram) -> Histogram:
-    """Return the histogram of the values of both, at the coarser of the two exponents."""
+    """Return the histogram of the values of both, at the coarser of the two exponents.
+
+    In the moving averages the batches of `b` come after those of `a`.
+    """
     exponent = max(a.exponent, b.exponent)
     counts = coarsen(a, exponent).counts + coarsen(b, exponent).counts
-    return Histogram(counts, exponent, min(a.low, b.low), max(a.high, b.high))
+    ends = min(a.low, b.low), max(a.high, b.high)
+    return Histogram(counts, exponent, *ends, *_averages(a, b))
+
+
+def _averages(a: Histogram, b: Histogram) -> tuple[float, float, int]:
+    """Join moving averages, each of which is a mean whose weights fall by MOMENTUM per batch.
+
+    So the first batch alone is its own average, and few batches are averaged almost evenly.
+    """
+    if not (a.total and b.total):
+        known = a if a.total else b
+        return known.average_low, known.average_high, known.batches
+    if not (a.batches and b.batches):
+        return math.nan, math.nan, 0
+    batches = a.batches + b.batches
+    share = (1.0 - MOMENTUM**b.batches) / (1.0 - MOMENTUM**batches)
+    return (
+        a.average_low + share * (b.average_low - a.average_low),
+        a.average_high + share * (b.average_high - a.average_high),
+        batches,
+    )
 
 
 def exponent_for(low: float, high: float) -> int:

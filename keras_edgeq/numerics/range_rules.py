@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.numerics.bins import Bins, histogram_bins, row_bins
 from keras_edgeq.numerics.clip_search import GridKind, histogram_error, rows_error, search_clip
+from keras_edgeq.numerics.entropy import entropy_range
 from keras_edgeq.numerics.histogram import Histogram
+from keras_edgeq.numerics.octav import octav_range, octav_rows
+from keras_edgeq.numerics.sqnr import sqnr_range
 
 HistogramRule = Callable[[Histogram, GridKind, float], tuple[float, float]]
 RowsRule = Callable[[NDArray, GridKind, float], tuple[NDArray, NDArray]]
+BinsRule = Callable[[Bins, GridKind], tuple[NDArray, NDArray]]
 
 
 def histogram_range(
@@ -34,8 +39,10 @@ def histogram_range(
         histogram: at least one value.
         rule: `"minmax"`, the exact extremes; `"percentile"`, the tightest bin edges that keep
             `percentile` of the values inside; `"mse"`, least expected squared error
-            (`clip_search`).
-        bits: grid, for `"mse"`; see `affine.grid_from_range`.
+            (`clip_search`); `"octav"`, nearly the same without a search (`octav`); `"sqnr"`,
+            AIMET's `tf_enhanced` (`sqnr`); `"entropy"`, least lost information (`entropy`);
+            `"moving_average"`, averages of the batches' extremes (`histogram.merge`).
+        bits: grid, which some rules look at; see `affine.grid_from_range`.
         symmetric: likewise.
         signed: likewise.
         narrow_range: likewise.
@@ -46,7 +53,9 @@ def histogram_range(
         `(low, high)`.
 
     Raises:
-        ValueError: an unknown rule, a percentile outside (50, 100], or an empty histogram.
+        ValueError: an unknown rule, a percentile outside (50, 100].
+        CalibrationDataError: the histogram is empty, or `"moving_average"` is asked and it has no
+            averages.
     """
     _check(rule, _HISTOGRAM_RULES, percentile)
     if not histogram.total:
@@ -71,8 +80,9 @@ def weight_range(
     Args:
         weight: finite real array.
         axes: axes that keep a range per index; `()` gives one range per tensor.
-        rule: as in `histogram_range`, on the exact values.
-        bits: grid, for `"mse"`; see `affine.grid_from_range`.
+        rule: as in `histogram_range`, on the exact values; `"sqnr"` and `"entropy"` on a
+            histogram of 512 bins per channel, and `"moving_average"` is `"minmax"`.
+        bits: grid, which some rules look at; see `affine.grid_from_range`.
         symmetric: likewise.
         signed: likewise.
         narrow_range: likewise.
@@ -131,6 +141,29 @@ def _histogram_mse(histogram: Histogram, grid: GridKind, percentile: float):
     return float(low[0]), float(high[0])
 
 
+def _histogram_moving_average(histogram: Histogram, grid: GridKind, percentile: float):
+    del grid, percentile
+    if not histogram.batches:
+        raise CalibrationDataError(
+            "These statistics do not hold the extremes of each batch, which the rule "
+            '"moving_average" averages; calibrate again, or use another rule.'
+        )
+    # Averaging may be off by a rounding error where all batches have one extreme.
+    return (
+        max(histogram.average_low, histogram.low),
+        min(histogram.average_high, histogram.high),
+    )
+
+
+def _histogram_bins_rule(choose: BinsRule) -> HistogramRule:
+    def rule(histogram: Histogram, grid: GridKind, percentile: float):
+        del percentile
+        low, high = choose(histogram_bins(histogram), grid)
+        return float(low[0]), float(high[0])
+
+    return rule
+
+
 def _rows_minmax(rows: NDArray, grid: GridKind, percentile: float):
     del grid, percentile
     return rows.min(axis=1), rows.max(axis=1)
@@ -154,15 +187,36 @@ def _rows_mse(rows: NDArray, grid: GridKind, percentile: float):
     return search_clip(*ends, rows_error(rows, grid), grid.symmetric)
 
 
+def _rows_octav(rows: NDArray, grid: GridKind, percentile: float):
+    del percentile
+    return octav_rows(rows, grid)
+
+
+def _rows_bins_rule(choose: BinsRule) -> RowsRule:
+    def rule(rows: NDArray, grid: GridKind, percentile: float):
+        del percentile
+        return choose(row_bins(rows), grid)
+
+    return rule
+
+
 _HISTOGRAM_RULES: dict[str, HistogramRule] = {
     "minmax": _histogram_minmax,
     "percentile": _histogram_percentile,
     "mse": _histogram_mse,
+    "sqnr": _histogram_bins_rule(sqnr_range),
+    "entropy": _histogram_bins_rule(entropy_range),
+    "octav": _histogram_bins_rule(octav_range),
+    "moving_average": _histogram_moving_average,
 }
 _WEIGHT_RULES: dict[str, RowsRule] = {
     "minmax": _rows_minmax,
     "percentile": _rows_percentile,
     "mse": _rows_mse,
+    "sqnr": _rows_bins_rule(sqnr_range),
+    "entropy": _rows_bins_rule(entropy_range),
+    "octav": _rows_octav,
+    "moving_average": _rows_minmax,
 }
 
 

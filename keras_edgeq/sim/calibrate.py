@@ -17,7 +17,14 @@ from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.layer_traits import STAYS_IN_RANGE, op_type
 from keras_edgeq.numerics.affine import grid_from_range
-from keras_edgeq.numerics.histogram import Histogram, empty, exponent_for, merge, observe
+from keras_edgeq.numerics.histogram import (
+    Histogram,
+    empty,
+    exponent_for,
+    merge,
+    observe,
+    of_batch,
+)
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
 from keras_edgeq.sim.data import Batch
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
@@ -48,7 +55,7 @@ def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> Ca
     """Run the sim over the data once and return histograms of its activations.
 
     Weights are quantized meanwhile, activations are not. Memory does not depend on the number of
-    batches, and the result not on their order.
+    batches, and the result not on their order but for moving averages.
     """
     tensors, observe_batch = _observer(sim)
     merged: dict[str, Histogram] = dict.fromkeys(tensors, empty())
@@ -65,9 +72,7 @@ def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> Ca
                 + (f" (and {len(bad) - 1} more)." if len(bad) > 1 else ".")
             )
         for i, tensor in enumerate(tensors):
-            seen = Histogram(
-                counts[i].astype(np.int64), int(exponents[i]), float(lows[i]), float(highs[i])
-            )
+            seen = of_batch(counts[i], exponents[i], lows[i], highs[i])
             merged[tensor] = merge(merged[tensor], seen)
     return CalibrationStats(merged, samples)
 

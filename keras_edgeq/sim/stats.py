@@ -48,6 +48,8 @@ class CalibrationStats:
                     counts=np.array([h.counts for h in hists], np.int64),
                     exponent=np.array([h.exponent for h in hists], np.int64),
                     range=np.array([[h.low, h.high] for h in hists], np.float64),
+                    average=np.array([[h.average_low, h.average_high] for h in hists]),
+                    batches=np.array([h.batches for h in hists]),
                 )
 
         write_whole(Path(path), write)
@@ -63,10 +65,14 @@ class CalibrationStats:
             # Opened here, because np.load leaves a damaged archive open.
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 head = json.loads(data["head"].tobytes())
-                rows = zip(data["counts"], data["exponent"], data["range"], strict=True)
+                columns = {"counts": data["counts"], "exponent": data["exponent"]}
+                columns["low"], columns["high"] = data["range"].T
+                if "average" in data:
+                    columns["average_low"], columns["average_high"] = data["average"].T
+                    columns["batches"] = data["batches"]
                 hists = [
-                    Histogram.from_arrays({"counts": c, "exponent": e, "low": lo, "high": hi})
-                    for c, e, (lo, hi) in rows
+                    Histogram.from_arrays(dict(zip(columns, row, strict=True)))
+                    for row in zip(*columns.values(), strict=True)
                 ]
                 names = dict(zip(head["tensors"], hists, strict=True))
                 return cls(names, int(head["samples"]))
