@@ -132,3 +132,75 @@ def squared_error(values, low, high, bits, symmetric, signed, narrow_range):
     return sum(
         (float(a) - float(b)) ** 2 for a, b in zip(np.ravel(y), np.ravel(values), strict=True)
     )
+
+
+def aimet_histogram(values, bins=512):
+    """Start, bin width and counts of AIMET's histogram of one tensor: three times its range."""
+    low, high = float(np.min(values)), float(np.max(values))
+    center = (low + high) / 2
+    start = center - 3 * (center - low)
+    width = (center + 3 * (high - center) - start) / bins
+    counts = np.zeros(bins)
+    for value in np.ravel(values):
+        counts[round_half_away(float(value) / width - start / width)] += 1
+    return start, width, counts
+
+
+def sqnr_cost(start, width, counts, step, offset, steps):
+    """AIMET's cost of a grid of `steps` steps: squared errors, those of clipped bins threefold."""
+
+    def center(i):
+        return start + (i + 0.5) * width
+
+    def index(value):
+        return min(max(math.floor((value - start) / width), 0), len(counts) - 1)
+
+    first, stop = index(step * offset), index(step * (offset + steps))
+    cost = 0.0
+    for i, count in enumerate(counts):
+        if i < first:
+            cost += 3.0 * count * (center(i) - center(first)) ** 2
+        elif i >= stop:
+            cost += 3.0 * count * (center(i) - center(stop)) ** 2
+        else:
+            cost += count * (center(i) - step * round_half_away(center(i) / step)) ** 2
+    return cost / sum(counts)
+
+
+def kl_divergence(counts, levels, bottom, top, unseen=0.25):
+    """Divergence of rounded from clipped counts, where `levels` holds each bin's integer."""
+    total = sum(counts)
+    inside = [i for i, level in enumerate(levels) if bottom <= level <= top]
+    if not inside:
+        return math.inf
+    kept = sum(counts[i] for i in inside)
+    clipped = {i: counts[i] for i in inside}
+    clipped[inside[0]] += sum(counts[: inside[0]])
+    clipped[inside[-1]] += sum(counts[inside[-1] + 1 :])
+    divergence = 0.0
+    for i in inside:
+        if clipped[i] == 0:
+            continue
+        level = [j for j in inside if levels[j] == levels[i]]
+        mean = sum(counts[j] for j in level) / sum(clipped[j] > 0 for j in level)
+        p, q = clipped[i] / total, max(mean / max(kept, 1.0), unseen / total)
+        divergence += p * math.log(p / q)
+    return divergence
+
+
+def octav_clip(values, steps, iterations=64):
+    """OCTAV's recursion for `|values|` from 0, with `steps` steps from zero to the clip."""
+    sizes = [abs(float(value)) for value in np.ravel(values)]
+    noise, clip = 1 / (12 * steps**2), 0.0
+    for _ in range(iterations):
+        beyond = [size for size in sizes if size > clip]
+        inside = sum(0.0 < size <= clip for size in sizes)
+        if beyond:
+            clip = sum(beyond) / (noise * inside + len(beyond))
+    return clip
+
+
+def moving_average(values, momentum):
+    """Mean of the values with weights that fall by `momentum` from the last one backwards."""
+    weights = [momentum ** (len(values) - 1 - i) for i in range(len(values))]
+    return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)

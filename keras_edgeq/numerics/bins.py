@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_edgeq.numerics.histogram import Histogram
+from keras_edgeq.numerics.histogram import HALF, Histogram
 
 ROW_BINS = 512
 # Values per work block, so that the temporaries stay in the cache.
@@ -70,9 +70,9 @@ class Bins:
 
 
 def histogram_bins(histogram: Histogram) -> Bins:
-    """Return the used stretch of a histogram as the bins of one channel."""
+    """Return the stretch of a histogram that holds all values and zero as bins of one channel."""
     used = np.flatnonzero(histogram.counts)
-    first, stop = used[0], used[-1] + 1
+    first, stop = min(used[0], HALF), max(used[-1] + 1, HALF)
     fields = (histogram.bin_edges[first], histogram.bin_width, histogram.low, histogram.high)
     counts = histogram.counts[None, first:stop].astype(np.float64)
     return Bins(counts, *(np.array([field], np.float64) for field in fields))

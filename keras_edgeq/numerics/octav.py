@@ -118,19 +118,21 @@ def _two_ends(above: Tail, below: Tail, nonzero: NDArray, grid: GridKind) -> Ran
 
 
 def _iterate(update: Callable, state: NDArray) -> NDArray:
-    """Iterate from 0, the step to the mean of the values, and return the state of least cost.
+    """Iterate from 0, from where the first step goes to the mean of the values.
 
-    On a handful of values the iteration may circle among several optima.
+    On a handful of values the iteration may circle; the state of least cost is taken then.
     """
     best, least = state, np.full(state.shape[-1], np.inf)
     for _ in range(ITERATIONS):
         cost, following = update(state)
         best = np.where(cost < least, state, best)
         least = np.minimum(cost, least)
-        if np.all(np.abs(following - state) <= _TOLERANCE * np.abs(state)):
-            break
+        moved = np.abs(following - state) > _TOLERANCE * np.abs(state)
+        settled = ~np.any(moved.reshape(-1, moved.shape[-1]), axis=0)
         state = following
-    return best
+        if np.all(settled):
+            break
+    return np.where(settled, state, best)
 
 
 def _rows_tail(rows: NDArray) -> Tail:

@@ -11,6 +11,7 @@ from keras_edgeq.numerics.histogram import (
     HALF,
     MAX_EXPONENT,
     MIN_EXPONENT,
+    MOMENTUM,
     Histogram,
     bin_counts,
     coarsen,
@@ -19,6 +20,7 @@ from keras_edgeq.numerics.histogram import (
     graph_exponent,
     merge,
     observe,
+    of_batch,
     range_of,
 )
 from tests import reference
@@ -202,12 +204,47 @@ def test_one_trace_serves_every_batch_size_and_exponent():
     assert len(traces) == 1
 
 
+def batch_of(x):
+    h = histogram_of(x)
+    return of_batch(h.counts, h.exponent, h.low, h.high)
+
+
+def averages(h):
+    return h.average_low, h.average_high, h.batches
+
+
+def test_moving_averages_do_not_depend_on_how_the_batches_are_grouped():
+    parts = [batch_of(p) for p in batches()[1:]]
+    whole = functools.reduce(merge, parts, empty())
+    halves = merge(functools.reduce(merge, parts[:4]), functools.reduce(merge, parts[4:]))
+    assert averages(halves) == pytest.approx(averages(whole), rel=1e-12)
+    lows = [p.low for p in parts]
+    assert whole.average_low == pytest.approx(reference.moving_average(lows, MOMENTUM))
+    assert whole.batches == len(parts)
+
+
+def test_moving_averages_weigh_later_batches_more():
+    a, b = batch_of(np.float32([-1.0, 2.0])), batch_of(np.float32([-3.0, 8.0]))
+    assert averages(a) == (-1.0, 2.0, 1)
+    assert averages(merge(a, empty())) == averages(merge(empty(), a)) == averages(a)
+    assert merge(a, b).average_high > 5.0 > merge(b, a).average_high
+    assert merge(a, b).average_low < -2.0 < merge(b, a).average_low
+    assert averages(coarsen(merge(a, b), 3)) == averages(merge(a, b))
+
+
+def test_averages_that_are_not_known_stay_so():
+    known, unknown = batch_of(np.float32([1.0])), histogram_of(np.float32([2.0]))
+    assert merge(known, unknown).batches == merge(unknown, known).batches == 0
+
+
 def test_files_keep_every_bit():
-    h = functools.reduce(merge, [histogram_of(p) for p in batches()])
+    h = functools.reduce(merge, [batch_of(p) for p in batches()])
     file = io.BytesIO()
     np.savez(file, **h.to_arrays())
     file.seek(0)
-    assert_same(Histogram.from_arrays(np.load(file, allow_pickle=False)), h)
+    loaded = Histogram.from_arrays(np.load(file, allow_pickle=False))
+    assert_same(loaded, h)
+    assert averages(loaded) == averages(h)
 
 
 @pytest.mark.parametrize("change", [

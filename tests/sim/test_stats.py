@@ -3,6 +3,7 @@ import pytest
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.numerics.histogram import BINS, Histogram
+from keras_edgeq.numerics.range_rules import histogram_range
 from keras_edgeq.sim import CalibrationStats
 
 
@@ -10,7 +11,7 @@ from keras_edgeq.sim import CalibrationStats
 def stats():
     counts = np.random.default_rng(0).integers(0, 2**40, (2, BINS))
     histograms = {
-        "conv": Histogram(counts[0], -3, -1.25, 7.0 / 3),
+        "conv": Histogram(counts[0], -3, -1.25, 7.0 / 3, -1.0, 2.0 / 3, 17),
         "encoder/dense@1": Histogram(counts[1], 5, 0.0, 1e-30),
     }
     return CalibrationStats(histograms, 500)
@@ -32,6 +33,19 @@ def test_statistics_survive_the_disk_bit_for_bit(stats, path):
         assert (histogram.exponent, histogram.low, histogram.high) == (
             other.exponent, other.low, other.high,
         )  # fmt: skip
+        np.testing.assert_array_equal(
+            [histogram.average_low, histogram.average_high, histogram.batches],
+            [other.average_low, other.average_high, other.batches],
+        )
+
+
+def test_a_file_without_the_averages_serves_every_rule_but_theirs(path):
+    rewritten(path, average=None, batches=None)
+    histogram = CalibrationStats.load(path).histograms["conv"]
+    grid = {"bits": 8, "symmetric": False, "signed": True}
+    assert histogram_range(histogram, "minmax", **grid) == (-1.25, 7.0 / 3)
+    with pytest.raises(CalibrationDataError, match=r"moving_average.*calibrate again"):
+        histogram_range(histogram, "moving_average", **grid)
 
 
 def rewritten(path, **changes):
@@ -71,6 +85,8 @@ DAMAGE = {
     "negative counts": lambda path: rewritten(path, counts=-np.ones((2, BINS), np.int64)),
     "too few rows": lambda path: rewritten(path, exponent=np.zeros(1, np.int32)),
     "exponent out of range": lambda path: rewritten(path, exponent=np.array([0, 10_000])),
+    "averages without batches": lambda path: rewritten(path, batches=None),
+    "too few averages": lambda path: rewritten(path, average=np.zeros((1, 2))),
     "pickled": lambda path: rewritten(path, counts=np.array([{}, {}], object)),
 }
 
