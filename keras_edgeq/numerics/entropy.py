@@ -44,16 +44,20 @@ def divergence(bins: Bins, grid: GridKind) -> Error:
     Values beyond the range count in the bin at its end, but only of the clipped distribution.
     """
     sums = _Sums(bins.counts - bins.zeros)
-    stride = max(1, BLOCK // 2**grid.bits)
-    channels = len(bins.counts)
+    channels, end = len(bins.counts), bins.start + bins.counts.shape[1] * bins.width
 
     def error(low: NDArray, high: NDArray) -> NDArray:
-        scale, bottom, top = (t.reshape(-1, 1) for t in grid.fit(low, high))
+        scale, bottom, top = grid.fit(low, high)
+        # Levels beyond the bins hold nothing.
+        bottom = np.maximum(bottom, np.floor(bins.start / scale)).reshape(-1, 1)
+        top = np.minimum(top, np.ceil(end / scale)).reshape(-1, 1)
+        scale, count = scale.reshape(-1, 1), int(np.max(top - bottom)) + 1
+        stride = max(1, BLOCK // count)
         errors = np.empty(low.size)
         for start in range(0, low.size, stride):
             part = slice(start, min(start + stride, low.size))
             rows = np.arange(part.start, part.stop) % channels
-            levels = bottom[part] + np.arange(2**grid.bits + 1)
+            levels = bottom[part] + np.arange(count + 1)
             levels = np.minimum(levels, top[part] + 1) - 0.5
             position = levels * np.float64(scale[part]) - bins.start[rows, None]
             first_bins = np.ceil(position / bins.width[rows, None] - 0.5)

@@ -148,6 +148,16 @@ def merge(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(counts, exponent, *ends, *_averages(a, b))
 
 
+def join(a: Histogram, b: Histogram) -> Histogram:
+    """Return the histogram of two tensors on one grid, which were seen in the same batches.
+
+    Their moving averages are those of the lower and of the higher tensor.
+    """
+    ends = min(a.average_low, b.average_low), max(a.average_high, b.average_high)
+    batches = min(a.batches, b.batches)
+    return replace(merge(a, b), average_low=ends[0], average_high=ends[1], batches=batches)
+
+
 def _averages(a: Histogram, b: Histogram) -> tuple[float, float, int]:
     """Join moving averages, each of which is a mean whose weights fall by MOMENTUM per batch.
 

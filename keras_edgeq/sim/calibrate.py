@@ -21,6 +21,7 @@ from keras_edgeq.numerics.histogram import (
     Histogram,
     empty,
     exponent_for,
+    join,
     merge,
     observe,
     of_batch,
@@ -91,7 +92,7 @@ def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
         if spec.fixed_range is not None:
             low, high = spec.fixed_range
         else:
-            histogram = reduce(merge, (stats.histograms[name] for name in sources[owner]))
+            histogram = reduce(join, (stats.histograms[name] for name in sources[owner]))
             spec = _signed(spec, histogram.low)
             low, high = histogram_range(histogram, spec.rule, **_grid_options(spec))
         quantizer.assign(_encoding(spec, low, high))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_edgeq.numerics.bins import BLOCK, row_bins
+from keras_edgeq.numerics.bins import row_bins
 from keras_edgeq.numerics.clip_search import FACTORS, GridKind
 from keras_edgeq.numerics.entropy import divergence, entropy_range
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
@@ -82,8 +82,9 @@ def test_the_range_is_the_factor_of_least_divergence():
     assert (low[0], high[0]) == (best * bins.low[0], best * bins.high[0])
 
 
-def test_many_channels_take_several_blocks():
-    rows = RNG.laplace(size=(BLOCK // 16, 30))
+def test_many_channels_take_several_blocks(monkeypatch):
+    monkeypatch.setattr("keras_edgeq.numerics.entropy.BLOCK", 1000)
+    rows = RNG.laplace(size=(100, 30))
     low, high = entropy_range(row_bins(rows), GridKind(4, *ASYMMETRIC))
     for c in (0, len(rows) - 1):
         alone = entropy_range(row_bins(rows[c : c + 1]), GridKind(4, *ASYMMETRIC))

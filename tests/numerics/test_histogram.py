@@ -18,6 +18,7 @@ from keras_edgeq.numerics.histogram import (
     empty,
     exponent_for,
     graph_exponent,
+    join,
     merge,
     observe,
     of_batch,
@@ -230,6 +231,15 @@ def test_moving_averages_weigh_later_batches_more():
     assert merge(a, b).average_high > 5.0 > merge(b, a).average_high
     assert merge(a, b).average_low < -2.0 < merge(b, a).average_low
     assert averages(coarsen(merge(a, b), 3)) == averages(merge(a, b))
+
+
+def test_two_tensors_on_one_grid_have_the_wider_averages_in_either_order():
+    batches = [[-1.0, 2.0], [-2.0, 3.0]], [[0.0, 5.0], [-1.0, 4.0]]
+    a, b = (merge(*(batch_of(np.float32(part)) for part in parts)) for parts in batches)
+    both = join(a, b)
+    assert averages(both) == averages(join(b, a)) == (a.average_low, b.average_high, 2)
+    assert_same(both, merge(a, b))
+    assert join(a, histogram_of(np.float32([1.0]))).batches == 0
 
 
 def test_averages_that_are_not_known_stay_so():

@@ -7,6 +7,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.numerics.histogram import MOMENTUM
 from keras_edgeq.sim.calibrate import assign_activations
 from keras_edgeq.spec import QuantSpec, load_profile
 from tests import reference
@@ -287,3 +288,19 @@ def test_dropout_is_off_while_calibrating():
     model = tf_keras.Model(x, L.ReLU(name="relu")(L.Dropout(0.5)(x)))
     data = np.full((4, 50), 2.0, np.float32)
     assert quantize(model, data).stats.histograms["relu"].high == 2.0
+
+
+def test_the_moving_average_follows_the_batches_of_the_calibration():
+    model = make("forward_dense")
+    x = inputs_for(model, 12)
+    sim = quantize(model, x, batch_size=4, rules={"activations": "moving_average"})
+    batches = np.split(x, 3)
+    expected = [
+        reference.moving_average([float(f(batch)) for batch in batches], MOMENTUM)
+        for f in (np.min, np.max)
+    ]
+    histogram = sim.stats.histograms[sim.input_names[0]]
+    assert (histogram.average_low, histogram.average_high) == pytest.approx(expected)
+    grid = {"bits": 8, "symmetric": False, "signed": True, "narrow_range": False}
+    scale, _ = reference.grid_from_range(*expected, **grid)
+    assert input_scale(sim) == pytest.approx(float(scale))
