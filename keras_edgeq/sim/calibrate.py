@@ -39,9 +39,11 @@ BIAS_BITS = {8: 24, 16: 30}
 
 
 def assign_weights(sim: QuantSim) -> None:
-    """Give every weight its grid from its present values."""
+    """Give every weight its grid from its present values, but for frozen ones."""
     for layer in sim.quantized_layers().values():
         for name, quantizer in layer.quantizers.items():
+            if f"{layer.name}/{name}" in sim.record.frozen:
+                continue
             values = getattr(layer.layer, name).numpy()
             if not np.isfinite(values).all():
                 raise UnsupportedModelError(f"Weight {layer.name}/{name} has NaN or infinity.")
@@ -79,13 +81,15 @@ def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> Ca
 
 
 def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
-    """Give every activation quantizer its grid from statistics; no data is needed.
+    """Give every activation its grid from statistics, but for frozen ones; no data is needed.
 
     Raises:
         CalibrationDataError: the statistics lack tensors; all are named.
     """
     sources = _sources(sim, stats)
     for owner, quantizer in sim.quantizers().items():
+        if owner in sim.record.frozen:
+            continue
         spec = quantizer.spec
         if spec.is_half:
             continue
@@ -130,7 +134,7 @@ def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
                 least = np.maximum(least, np.float64(output_grid.scale.numpy()))
             room = 2.0 ** BIAS_BITS[8 if input_grid.spec.bits <= 8 else 16]
             floor = np.maximum(floor, least / (float(input_grid.scale) * room))
-        if not floor.ndim:
+        if not floor.ndim or f"{name}/{layer.kernel_name}" in sim.record.frozen:
             continue
         quantizer = layer.quantizers[layer.kernel_name]
         floored_count = _raise_scales(quantizer, floor)

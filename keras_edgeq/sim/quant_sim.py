@@ -31,6 +31,7 @@ class SimRecord:
         rules: range rules that were asked for.
         floored: layer -> number of channels whose weight scale was raised so that the int32 bias
             does not saturate.
+        frozen: printed names of the tensors whose grids no calibration changes.
     """
 
     profile: TargetProfile
@@ -40,6 +41,7 @@ class SimRecord:
     floored: Mapping[str, int] = field(default_factory=dict)
     precision: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -53,6 +55,7 @@ class SimRecord:
             "floored": dict(self.floored),
             "precision": dict(self.precision),
             "rules": dict(self.rules),
+            "frozen": sorted(self.frozen),
         }
 
     @classmethod
@@ -64,7 +67,7 @@ class SimRecord:
                 samples = tuple(arrays[name] for name in arrays.files)
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
-        asked = (data["precision"], data["rules"])
+        asked = (data["precision"], data["rules"], frozenset(data.get("frozen", ())))
         return cls(profile, plan, names, samples, data["floored"], *asked)
 
 
