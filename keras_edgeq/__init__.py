@@ -6,7 +6,7 @@ Example:
     >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
 """
 
-from keras_edgeq.export.encodings_json import load_encodings
+from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
@@ -14,6 +14,7 @@ from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
 from keras_edgeq.sim.describe import describe
+from keras_edgeq.sim.freeze import freeze_encodings
 from keras_edgeq.sim.storage import load_sim, save_sim
 from keras_edgeq.sim.strip import strip
 from keras_edgeq.spec.target_profile import load_profile, profile_names
@@ -23,6 +24,7 @@ __all__ = [
     "describe",
     "export",
     "fold_batch_norms",
+    "freeze_encodings",
     "load_encodings",
     "load_model",
     "load_profile",

@@ -11,6 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 from keras_edgeq.errors import ExportError
+from keras_edgeq.export.encodings.write import (
+    check_version,
+    keras_encodings,
+    write_aimet_folder,
+)
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import write_whole
 from keras_edgeq.graph.rebuild import calls
@@ -29,6 +34,7 @@ def export(
     verify: Any = None,
     *,
     float_io: bool = True,
+    encodings_version: str = "1.0.0",
     name: str = "model",
     progress: bool = True,
 ) -> ExportReport:
@@ -44,6 +50,7 @@ def export(
         verify: data to verify on, in any form that `quantize` takes. Without it the samples that
             the sim keeps are used; False switches verification off.
         float_io: TFLite inputs and outputs in float32; False gives int8.
+        encodings_version: `"0.6.1"`, `"1.0.0"` or `"2.0.0"`, as AIMET numbers them.
         name: stem of the file names.
         progress: show a progress bar.
 
@@ -54,6 +61,7 @@ def export(
     Raises:
         ExportError: a format the profile does not have, a missing extra, or a place that cannot
             be written.
+        EncodingsError: an unknown version of encodings, or one that cannot hold a grid.
         CalibrationDataError: `verify` does not fit the model.
     """
     if not isinstance(sim, QuantSim):
@@ -61,9 +69,10 @@ def export(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
     wanted = checked_formats(formats, sim.record.profile)
+    check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
     read = None if verify is None or verify is False else list(batches(verify, sim))
-    job = _Job(sim, Path(folder), name, float_io)
+    job = _Job(sim, Path(folder), name, float_io, encodings_version)
     for kind in tqdm(wanted, desc="export", disable=not progress):
         _run(job, kind)
     runs: list[RunReport] = []
@@ -93,6 +102,7 @@ class _Job:
     folder: Path
     name: str
     float_io: bool
+    encodings_version: str
     files: dict[str, Path] = field(default_factory=dict)
     runnable: list[Path] = field(default_factory=list)
     float_ops: dict[str, str] = field(default_factory=dict)
@@ -124,12 +134,11 @@ def _write_onnx(job: _Job) -> None:
 
 
 def _write_encodings(job: _Job) -> None:
-    from keras_edgeq.export.encodings_json import keras_encodings, write_aimet_folder
-
-    text = json.dumps(keras_encodings(job.sim), indent=1)
+    version = job.encodings_version
+    text = json.dumps(keras_encodings(job.sim, version), indent=1)
     name = f"{job.name}.encodings.json"
     job.write("encodings", name, lambda path: path.write_text(text, encoding="utf-8"))
-    job.files["aimet"] = write_aimet_folder(job.sim, job.folder, job.name)
+    job.files["aimet"] = write_aimet_folder(job.sim, job.folder, job.name, version)
 
 
 def _write_saved_model(job: _Job) -> None:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 import keras_edgeq as eq
 from keras_edgeq.errors import EncodingsError
-from keras_edgeq.export.encodings_json import (
+from keras_edgeq.export.encodings import (
     keras_encodings,
     load_encodings,
     onnx_encodings,
@@ -116,8 +116,9 @@ def changed(**changes):
 
 
 DAMAGES = {
-    "no version": lambda d: d.pop("version"),
+    "version as a number": lambda d: d.update(version=1.0),
     "other version": lambda d: d.update(version="0.6.1"),
+    "later version": lambda d: d.update(version="3.0.0"),
     "no section": lambda d: d.pop("param_encodings"),
     "section is an object": lambda d: d.update(param_encodings={}),
     "entry is a number": lambda d: d["param_encodings"].append(3),
