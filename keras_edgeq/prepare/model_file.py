@@ -19,6 +19,7 @@ from tf_keras.protobuf import saved_metadata_pb2
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.prepare.load_guard import bounded_by_file
 
 KERAS_METADATA = "keras_metadata.pb"
 KERAS_MODULES = {"keras", "tf_keras", "builtins"}
@@ -26,6 +27,7 @@ PYTHON_CODE = {"Lambda", "__lambda__"}
 # What Keras and the readers below it raise on files that are damaged or something else.
 READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError,
+    ImportError, AssertionError, ArithmeticError, MemoryError,
     zipfile.BadZipFile, zlib.error, struct.error, DecodeError, tf.errors.OpError,
 )  # fmt: skip
 
@@ -69,9 +71,12 @@ def load_model(
         saved_config(path)
     options = {"safe_mode": not allow_lambda} if path.suffix == ".keras" else {}
     try:
-        model = tf_keras.models.load_model(
-            str(path), custom_objects=custom_objects, compile=False, **options
-        )
+        with bounded_by_file(path):
+            model = tf_keras.models.load_model(
+                str(path), custom_objects=custom_objects, compile=False, **options
+            )
+    except UnsupportedModelError:
+        raise
     except READ_ERRORS as error:
         # Keras answers an unknown class with "'str' object is not callable".
         raise UnsupportedModelError(

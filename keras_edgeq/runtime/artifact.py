@@ -174,7 +174,10 @@ def load_artifact(path: Path, sim: QuantSim) -> list[Runtime]:
 
 def _runtimes(path: Path, sim: QuantSim) -> list[Runtime]:
     if path.suffix == ".tflite":
+        from keras_edgeq.runtime.tflite_check import check_tflite
+
         content = path.read_bytes()
+        check_tflite(content)
         return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
     if path.suffix == ".onnx":
         return [OnnxRuntime(path.read_bytes(), sim)]

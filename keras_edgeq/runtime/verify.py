@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
@@ -117,9 +118,13 @@ def verify(sim: QuantSim, path: str | Path, data: Any = None) -> tuple[RunReport
     if data is None:
         data = list(sim.record.samples) if on_data else _random_inputs(sim)
     read = list(batches(data, sim))
-    return tuple(
-        _compare(sim, runtime, read, path.name, on_data) for runtime in load_artifact(path, sim)
-    )
+    try:
+        runtimes = load_artifact(path, sim)
+        return tuple(_compare(sim, runtime, read, path.name, on_data) for runtime in runtimes)
+    except EdgeqError:
+        raise
+    except Exception as error:  # runtimes raise what they like on a damaged file
+        raise EdgeqError(f"{path} cannot be run: {error}") from error
 
 
 def _compare(

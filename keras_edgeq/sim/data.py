@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import READ_ERRORS
 
 Batch = list[np.ndarray]
@@ -67,6 +68,7 @@ def fixed_batch(model: tf_keras.Model) -> int | None:
 def _read_file(path: Path, names: list[str]) -> Any:
     try:
         with path.open("rb") as file:  # np.load would leave a damaged archive open
+            check_arrays(file)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded

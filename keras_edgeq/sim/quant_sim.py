@@ -13,9 +13,12 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
+
+MAX_SAMPLE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,9 @@ class SimRecord:
         """Read `to_json` output."""
         samples: tuple[np.ndarray, ...] = ()
         if data["samples"]:
-            with np.load(io.BytesIO(base64.b64decode(data["samples"]))) as arrays:
+            packed = io.BytesIO(base64.b64decode(data["samples"]))
+            check_arrays(packed, MAX_SAMPLE_BYTES)
+            with np.load(packed) as arrays:
                 samples = tuple(arrays[name] for name in arrays.files)
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])

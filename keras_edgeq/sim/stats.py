@@ -14,11 +14,16 @@ import numpy as np
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.files import write_whole
 from keras_edgeq.numerics.histogram import Histogram
+from keras_edgeq.sim.npz import check_arrays
+
+# A tensor takes 32 KB: what 8,000 of them need.
+MAX_BYTES = 256_000_000
+MOST_COUNTED = 2**53
 
 # What reading a file as `.npz` raises when it is missing, damaged or something else.
 READ_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
-    zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RuntimeError,
+    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -63,18 +68,34 @@ class CalibrationStats:
         """
         try:
             # Opened here, because np.load leaves a damaged archive open.
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as data:
-                head = json.loads(data["head"].tobytes())
-                columns = {"counts": data["counts"], "exponent": data["exponent"]}
-                columns["low"], columns["high"] = data["range"].T
-                if "average" in data:
-                    columns["average_low"], columns["average_high"] = data["average"].T
-                    columns["batches"] = data["batches"]
-                hists = [
-                    Histogram.from_arrays(dict(zip(columns, row, strict=True)))
-                    for row in zip(*columns.values(), strict=True)
-                ]
-                names = dict(zip(head["tensors"], hists, strict=True))
-                return cls(names, int(head["samples"]))
+            with Path(path).open("rb") as file:
+                check_arrays(file, MAX_BYTES)
+                with np.load(file, allow_pickle=False) as data:
+                    return _read(data)
         except READ_ERRORS as error:
             raise CalibrationDataError(f"{path} holds no calibration statistics: {error}") from None
+
+
+def _read(data: Mapping[str, np.ndarray]) -> CalibrationStats:
+    head = json.loads(data["head"].tobytes())
+    names, samples = head["tensors"], head["samples"]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ValueError("The tensors have no names of their own.")
+    if type(samples) is not int or samples < 0:
+        raise ValueError("The number of samples is none.")
+    columns = {"counts": data["counts"], "exponent": data["exponent"]}
+    columns["low"], columns["high"] = data["range"].reshape(-1, 2).T
+    if "average" in data:
+        columns["average_low"], columns["average_high"] = data["average"].reshape(-1, 2).T
+        columns["batches"] = data["batches"]
+    hists = [
+        Histogram.from_arrays(dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    for name, hist in zip(names, hists, strict=True):
+        empty = not hist.counts.any()
+        if int(hist.counts.max()) > MOST_COUNTED // len(hist.counts):
+            raise ValueError(f"{name[:100]!r} counts more values than there are.")
+        if not empty and not -np.inf < hist.low <= hist.high < np.inf:
+            raise ValueError(f"{name[:100]!r} has no range.")
+    return CalibrationStats(dict(zip(names, hists, strict=True)), samples)

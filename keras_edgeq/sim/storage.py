@@ -9,7 +9,8 @@ import tf_keras
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
-from keras_edgeq.prepare.model_file import refuse_code
+from keras_edgeq.prepare.load_guard import bounded_by_file
+from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
@@ -74,10 +75,11 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
             )
         if path.suffix == ".keras":
             options["safe_mode"] = safe_mode
-        sim = tf_keras.models.load_model(str(path), **options)
+        with bounded_by_file(path):
+            sim = tf_keras.models.load_model(str(path), **options)
     except EdgeqError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except READ_ERRORS as error:
         # Keras answers an unknown class with "'str' object is not callable".
         hint = " Layers of your own go into custom_objects={name: class}."
         raise EdgeqError(

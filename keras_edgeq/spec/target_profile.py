@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.files import read_json
 from keras_edgeq.spec.precision import (
     FLOAT,
     FLOAT_PRECISION,
@@ -222,15 +223,7 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
             f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
             "or give the path of a profile's .json file."
         )
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ProfileError(f"{path} is larger than {MAX_FILE_BYTES} bytes; no profile is.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProfileError(f"Cannot read profile {path}: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ProfileError(f"{path} is not JSON: {error}") from None
-    return TargetProfile.from_json(data, str(path))
+    return TargetProfile.from_json(read_json(path, MAX_FILE_BYTES, ProfileError), str(path))
 
 
 def _packaged(name: str) -> Any:

@@ -1,0 +1,61 @@
+"""Look through a TFLite file for damage that its runtime answers by ending the process."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_edgeq.errors import EdgeqError
+from keras_edgeq.runtime.tflite_file import TfliteGraph
+
+MOST_ELEMENTS = 2**28
+# LiteRT adds on a common grid of 20 bits, and ends the process where the sum does not fit.
+MOST_ADD_RATIO = 2.0**19
+SUMS = ("ADD", "SUB")
+
+
+def check_tflite(content: bytes) -> None:
+    """Raise on sizes and scales that no exporter writes and no kernel checks.
+
+    What LiteRT checks itself (offsets, numbers of tensors, buffer sizes) is left to it.
+
+    Raises:
+        EdgeqError: names the tensor.
+    """
+    try:
+        graph = TfliteGraph(content)
+        scales = [_checked(graph, tensor) for tensor in range(len(graph.tensors))]
+        for op in graph.ops:
+            if op.name in SUMS:
+                _check_sum(graph, op, scales)
+    except EdgeqError:
+        raise
+    except Exception as error:  # the reader runs into whatever stands in place of a table
+        raise EdgeqError(f"the file is no TFLite model, or damaged: {error}") from None
+
+
+def _checked(graph: TfliteGraph, tensor: int) -> np.ndarray:
+    """Return the scales of a tensor, none for a float one."""
+    raw = graph.tensors[tensor]
+    shape = [] if raw.shape is None else [int(size) for size in raw.shape]
+    if min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
+        raise EdgeqError(f"tensor {graph.name(tensor)[:100]!r} has the shape {shape}.")
+    quant: Any = raw.quantization
+    if quant is None or quant.scale is None or not len(quant.scale):
+        return np.zeros(0, np.float32)
+    scale = np.asarray(quant.scale, np.float32)
+    if not np.all(np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)):
+        raise EdgeqError(
+            f"tensor {graph.name(tensor)[:100]!r} has a scale that is no positive number."
+        )
+    return scale
+
+
+def _check_sum(graph: TfliteGraph, op, scales: list[np.ndarray]) -> None:
+    found = [scales[i] for i in (*op.inputs, *op.outputs) if i >= 0]
+    values = np.concatenate([np.float64(scale) for scale in found])
+    if len(values) and values.max() > MOST_ADD_RATIO * values.min():
+        name = graph.name(op.outputs[0])[:100]
+        raise EdgeqError(f"the scales that meet in {name!r} lie too far apart.")
