@@ -10,6 +10,7 @@ from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
+from keras_edgeq.sim.freeze import keep_frozen
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
@@ -27,7 +28,8 @@ def requantize(
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
     Weights are those the sim has now. Grids whose settings stay the same are kept as they are,
-    learned or loaded ones too; the others are derived anew. The given sim is not changed.
+    learned or loaded ones too, and so are frozen ones; the others are derived anew. The given sim
+    is not changed.
 
     Args:
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
@@ -38,7 +40,8 @@ def requantize(
     Raises:
         CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
             quantized; all are named.
-        ProfileError: no such profile or precision, or a name matches nothing.
+        ProfileError: no such profile or precision, a name matches nothing, or a frozen grid
+            cannot stay what it is.
 
     Example:
         >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
@@ -59,6 +62,7 @@ def requantize(
     assign_weights(result)
     assign_activations(result, sim.stats)
     _keep_grids(sim, result)
+    keep_frozen(sim, result)
     result.stats = sim.stats
     floored = {name: n for name, n in record.floored.items() if name in result.quantized_layers()}
     result.keep(floored={**floored, **floor_weight_scales(result)})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from keras_edgeq.errors import EncodingsError
+from keras_edgeq.errors import EncodingsError, ProfileError
 from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.quant_spec import QuantSpec
 
 
 def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
@@ -33,6 +35,34 @@ def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
     copy = copy_sim(sim)
     copy.keep(frozen=sim.record.frozen | names)
     return copy
+
+
+def keep_frozen(old: QuantSim, new: QuantSim) -> None:
+    """Give a sim the frozen grids of another sim of the same model.
+
+    Raises:
+        ProfileError: a frozen tensor is quantized in another way there, or not at all.
+    """
+    known, own = all_quantizers(old), all_quantizers(new)
+    bits = {}
+    for name in sorted(old.record.frozen):
+        quantizer, encoding = own.get(name), known[name].encoding
+        if quantizer is None or encoding is None or not _alike(known[name].spec, quantizer.spec):
+            raise ProfileError(
+                f"{name!r} is frozen, and what is asked for gives it another grid or none. Leave "
+                "its layer out, or quantize the model anew."
+            )
+        quantizer.assign(encoding)
+        bits[name] = encoding.spec.bits
+    specs = {ref: spec for ref, spec in new.record.plan.specs.items() if str(ref) in bits}
+    changed = {ref: replace(spec, bits=bits[str(ref)]) for ref, spec in specs.items()}
+    new.keep(frozen=old.record.frozen, plan=new.record.plan.replace(changed))
+
+
+def _alike(one: QuantSpec, other: QuantSpec) -> bool:
+    """Tell whether two specs ask for the same kind of grid, however its range is chosen."""
+    rule = {"rule": one.rule, "percentile": one.percentile}
+    return replace(other, **rule) == one
 
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import EncodingsError
+from keras_edgeq.errors import EncodingsError, ProfileError
 from keras_edgeq.export.encodings import keras_encodings
 from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
 from keras_edgeq.sim.freeze import all_quantizers
@@ -114,3 +114,29 @@ def test_a_grid_that_is_not_there_cannot_be_frozen(calibrated):
     sim.quantizers()["skip"].scale.assign(0.0)
     with pytest.raises(EncodingsError, match=r"'skip'.*no grid"):
         eq.freeze_encodings(sim, "skip")
+
+
+def test_requantize_keeps_what_is_frozen(calibrated, tmp_path):
+    sim, _ = calibrated
+    document = keras_encodings(sim, "0.6.1")
+    for channel in document["param_encodings"]["conv_a/kernel"]:
+        channel.update(bitwidth=4, offset=-8, scale=17.0 * channel["scale"])
+    path = tmp_path / "grids.json"
+    path.write_text(json.dumps(document))
+    loaded = eq.load_encodings(sim, path, freeze="conv_a/kernel")
+    frozen = eq.freeze_encodings(loaded, "re_lu")
+    again = eq.requantize(frozen, rules={"activations": "percentile", "weights": "mse"})
+    assert again.record.frozen == {"conv_a/kernel", "re_lu"}
+    moved = changed(scales(frozen), scales(again))
+    assert moved
+    assert not moved & again.record.frozen
+    assert all_quantizers(again)["conv_a/kernel"].encoding.spec.bits == 4
+    plan = {str(ref): spec.bits for ref, spec in again.record.plan.specs.items()}
+    assert (plan["conv_a/kernel"], plan["conv_b/kernel"]) == (4, 8)
+
+
+def test_requantize_refuses_another_grid_for_a_frozen_tensor(calibrated):
+    frozen = eq.freeze_encodings(calibrated[0], "conv_a/kernel")
+    with pytest.raises(ProfileError, match=r"'conv_a/kernel' is frozen"):
+        eq.requantize(frozen, precision={"conv_a": "W4A8"})
+    assert eq.requantize(frozen, precision={"conv_b": "W4A8"}).record.frozen == {"conv_a/kernel"}
