@@ -50,7 +50,8 @@ class Param:
         ref: its name.
         values: the float values before rounding.
         encoding: its grid; None for a bias, whose grid follows from its use.
-        integers: int32 values on the grid, as the sim rounds them; None for a bias.
+        integers: int32 values on the grid, as the sim rounds them; None for a bias whose grid
+            follows from its use, and for half precision.
         first: position of its first element among all fingerprints.
     """
 
@@ -76,13 +77,20 @@ class Found:
     def scale(self) -> np.ndarray:
         """Scale of every element, in the constant's layout."""
         assert self.param.encoding is not None  # asked for weights only
-        full = np.broadcast_to(self.param.encoding.scale, self.param.values.shape)
-        return full.ravel()[self.index]
+        return self._spread(self.param.encoding.scale)
+
+    def zero_point(self) -> np.ndarray:
+        """Zero point of every element, in the constant's layout."""
+        assert self.param.encoding is not None  # asked for weights only
+        return self._spread(self.param.encoding.zero_point)
 
     def integers(self) -> np.ndarray:
         """Integers in the constant's layout, int32."""
         assert self.param.integers is not None  # asked for weights only
         return self.param.integers.ravel()[self.index]
+
+    def _spread(self, numbers: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(numbers, self.param.values.shape).ravel()[self.index]
 
 
 class MarkedModel:
@@ -212,11 +220,13 @@ class MarkedModel:
         self._starts = np.array([p.first for p in self._params], np.int64)
 
 
-def _on_grid(layer: QuantizedLayer, name: str) -> tuple[Encoding, np.ndarray]:
-    """Return the grid of a weight and its integers, as the sim rounds it."""
+def _on_grid(layer: QuantizedLayer, name: str) -> tuple[Encoding, np.ndarray | None]:
+    """Return the grid of a parameter and its integers, as the sim rounds it."""
     encoding = layer.quantizers[name].encoding
     if encoding is None:
         raise ExportError(f"Weight {layer.name}/{name} has no grid; calibrate the sim first.")
+    if encoding.spec.is_half:
+        return encoding, None
     steps = layer.quantizers[name](getattr(layer.layer, name))[1].numpy()
     return encoding, steps.astype(np.int32) + encoding.zero_point
 

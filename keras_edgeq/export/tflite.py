@@ -24,11 +24,13 @@ class TfliteArtifact:
         content: the file.
         integer_ops: number of ops with integer kernels.
         floats: op result -> op that stayed float and why.
+        constant_bytes: bytes of weights, biases and other constants by type, such as `"int4"`.
     """
 
     content: bytes
     integer_ops: int
     floats: dict[str, str]
+    constant_bytes: dict[str, int]
 
 
 def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
@@ -36,11 +38,11 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
 
     Args:
         sim: a calibrated sim; it is not changed.
-        float_io: inputs and outputs are float32 (quantized inside); False gives int8 ones, on the
-            grids of the sim.
+        float_io: inputs and outputs are float32 (quantized inside); False gives int8 and int16
+            ones, on the grids of the sim.
 
     Raises:
-        ExportError: a tensor has no grid yet, a grid is wider than 8 bits, or the converter lost
+        ExportError: a tensor has no grid yet, or one that no kernel has; or the converter lost
             a tensor, or a float layer needs ops that LiteRT does not have.
     """
     marked = MarkedModel(sim)
@@ -49,7 +51,8 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
     join_biases(graph, marked)
     writer = IntegerWriter(graph, marked)
     writer.write(float_io)
-    return TfliteArtifact(graph.write(), writer.integers, writer.floats)
+    content = graph.write()
+    return TfliteArtifact(content, writer.integers, writer.floats, graph.constant_bytes())
 
 
 def _convert(marked: MarkedModel) -> TfliteGraph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from keras_edgeq.export.marked import MarkedModel
+from keras_edgeq.export.marked import Found, MarkedModel
 from keras_edgeq.export.tflite_kernels import WEIGHTED
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
@@ -39,7 +39,7 @@ def _joined(graph, marked, makers, reads, op) -> bool:
         return False
     constant = graph.constant(op.inputs[1])
     bias = None if constant is None else marked.find(constant)
-    if constant is None or bias is None or bias.param.encoding is not None:
+    if constant is None or bias is None or not _is_bias(bias):
         return False
     maker, tensor = makers.get(op.inputs[0]), op.inputs[0]
     while maker is not None and maker.name in BETWEEN and reads[tensor] == 1:
@@ -62,3 +62,9 @@ def _joined(graph, marked, makers, reads, op) -> bool:
         if maker.name == "TRANSPOSE_CONV":
             maker.version = max(maker.version, TRANSPOSE_CONV_WITH_ACTIVATION)
     return True
+
+
+def _is_bias(found: Found) -> bool:
+    """Tell a bias, whose grid follows from its use or is half precision, from a weight."""
+    encoding = found.param.encoding
+    return encoding is None or (encoding.spec.is_half and found.param.ref.param == "bias")

@@ -8,14 +8,23 @@ import numpy as np
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel
-from keras_edgeq.export.tflite_kernels import UNIT
+from keras_edgeq.export.tflite_kernels import Weighted, grid
 from keras_edgeq.runtime.tflite_file import TfliteGraph, quantization
 from keras_edgeq.spec.encoding import Encoding
+
+INT4_BITS = 4
+LARGEST = {8: np.float32(127), 16: np.float32(32767)}
+TYPES = {8: np.int8, 16: np.int16}
+# Largest bias: that of its type, and the largest sum that int16 kernels rescale.
+WIDEST = {8: 2.0**31 - 1, 16: 2.0**47 - 1}
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Reads constants, fingerprints among them, and adds their true form to the graph."""
+    """Reads constants, fingerprints among them, and adds their true form to the graph.
+
+    Methods that take `bits` do it for a kernel whose activations are that wide.
+    """
 
     graph: TfliteGraph
     marked: MarkedModel
@@ -25,56 +34,96 @@ class Constants:
         constant = self.graph.constant(tensor) if tensor >= 0 else None
         return None if constant is None else self.marked.find(constant)
 
-    def grid(self, tensor: int) -> Encoding | None:
+    def grid(self, tensor: int, bits: int) -> Encoding | None:
         """Return the grid of a constant operand: a parameter's own, or exact for a scalar."""
         found = self.found(tensor)
         if found is not None:
             encoding = found.param.encoding
-            return None if encoding is None or encoding.scale.ndim else as_int8(encoding)
+            if encoding is None or encoding.spec.is_half or encoding.scale.ndim:
+                return None
+            return in_container(encoding, bits)
         constant = self.graph.constant(tensor)
         if constant is None or constant.size != 1:
             return None
-        scale = np.float32(np.abs(constant).max() / 127.0) or np.float32(1.0)
-        return Encoding(UNIT, np.array(scale), np.zeros((), np.int32))
+        return grid(bits, float(np.abs(constant).max() / LARGEST[bits]) or 1.0)
 
-    def as_integer(self, tensor: int) -> int:
-        """Add a constant operand on its grid, int8."""
-        found, grid = self.found(tensor), self.grid(tensor)
-        assert grid is not None  # the caller asked
+    def as_integer(self, tensor: int, bits: int) -> int:
+        """Add a constant operand on its grid."""
+        found, encoding = self.found(tensor), self.grid(tensor, bits)
+        assert encoding is not None  # the caller asked
         if found is not None and found.param.encoding is not None:
-            shift = grid.zero_point - found.param.encoding.zero_point
+            shift = encoding.zero_point - found.param.encoding.zero_point
             values, name = found.integers() + shift, str(found.param.ref)
         else:
-            values = np.rint(self.graph.constant(tensor) / grid.scale)
+            values = np.rint(self.graph.constant(tensor) / encoding.scale)
             name = self.graph.name(tensor)
-        quant = quantization(grid.scale, grid.zero_point)
-        return self.graph.add_constant(values.astype(np.int8), name, quant)
+        quant = quantization(encoding.scale, encoding.zero_point)
+        return self.graph.add_constant(values.astype(TYPES[bits]), name, quant)
+
+    def weight(self, found: Found, kernel: Weighted, bits: int) -> tuple[int, bool]:
+        """Add a weight of an integer kernel; also tell whether it was packed as int4.
+
+        Raises:
+            ExportError: it does not fit int8.
+        """
+        assert found.param.encoding is not None  # the caller asked
+        width = as_signed(found.param.encoding).spec.bits
+        packed = width <= INT4_BITS and bits == 8 and kernel.int4_version is not None
+        quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
+        integers, name = found.integers().astype(np.int8), str(found.param.ref)
+        return self.graph.add_constant(integers, name, quant, int4=packed), packed
 
     def as_float(self, tensor: int) -> int | None:
-        """Add a parameter as the sim rounds it, in float; None for other tensors."""
+        """Add a parameter as the sim rounds it, in float; None for other tensors.
+
+        It is float16 where that is its grid, float32 otherwise.
+        """
         found = self.found(tensor)
         if found is None:
             return None
-        if found.param.encoding is not None:
-            zero_point = found.param.encoding.zero_point.ravel()[0]
-            values = (found.integers() - zero_point) * found.scale()
-        else:
+        encoding = found.param.encoding
+        if encoding is None:
             values = self.marked.rounded_bias(found)
+        elif encoding.spec.is_half:
+            half = found.values.astype(np.float32).astype(np.float16)
+            return self.graph.add_constant(half, str(found.param.ref))
+        else:
+            values = (found.integers() - found.zero_point()) * found.scale()
         return self.graph.add_constant(values.astype(np.float32), str(found.param.ref))
 
-    def bias(self, tensor: int, grid: np.ndarray) -> int:
-        """Add a bias on the int32 grid input scale times weight scale, as the sim rounds it."""
+    def bias(self, tensor: int, scales: np.ndarray, bits: int) -> int:
+        """Add a bias on the grid input scale times weight scale, as the sim rounds it.
+
+        int32, and int64 with int16 activations: their kernels misread an int32 one.
+        """
         constant, found = self.graph.constant(tensor), self.found(tensor)
         assert constant is not None  # the caller asked
         values = np.zeros(constant.shape, np.float32) if found is None else found.values
-        steps = np.rint(values.astype(np.float32) / grid.astype(np.float32))
-        integers = np.clip(steps, -(2.0**31), 2.0**31 - 1).astype(np.int64).astype(np.int32)
+        steps = np.rint(values.astype(np.float32) / scales.astype(np.float32))
+        integers = np.clip(steps.astype(np.float64), -WIDEST[bits] - 1, WIDEST[bits])
         name = self.graph.name(tensor) if found is None else str(found.param.ref)
-        return self.graph.add_constant(integers, name, quantization(grid, np.zeros(1)))
+        kind = np.int32 if bits == 8 else np.int64
+        quant = quantization(scales, np.zeros(1))
+        return self.graph.add_constant(integers.astype(kind), name, quant)
 
 
-def as_int8(encoding: Encoding) -> Encoding:
-    """Return the same grid on int8, which TFLite's kernels take; a wider one is an error."""
+def in_container(encoding: Encoding, bits: int) -> Encoding | None:
+    """Return a parameter's grid on int8 or int16, as kernels of that width take it.
+
+    None where int16 would need a zero point other than 0, which its kernels do not have.
+    """
+    signed = as_signed(encoding)
+    if bits == 16 and np.any(signed.zero_point):
+        return None
+    return replace(signed, spec=replace(signed.spec, bits=bits))
+
+
+def as_signed(encoding: Encoding) -> Encoding:
+    """Return a parameter's grid on signed integers.
+
+    Raises:
+        ExportError: it has more than 8 bits.
+    """
     if encoding.spec.bits > 8:
         raise ExportError(
             f"TFLite export writes weights of up to 8 bits; one has {encoding.spec.bits}."
@@ -84,6 +133,12 @@ def as_int8(encoding: Encoding) -> Encoding:
     shift = 2 ** (encoding.spec.bits - 1)
     spec = replace(encoding.spec, signed=True)
     return Encoding(spec, encoding.scale, encoding.zero_point - np.int32(shift))
+
+
+def scales_along(found: Found, axis: int) -> np.ndarray:
+    """Return the scale of a weight, or its scales along the axis that has several."""
+    scale = found.scale()
+    return scale.ravel()[:1] if axis_of_scale(scale) is None else along(scale, axis)
 
 
 def axis_of_scale(scale: np.ndarray) -> int | None:

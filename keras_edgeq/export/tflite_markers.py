@@ -92,10 +92,15 @@ def _backward(graph, grids, op, reads) -> None:
 
 
 def _clamp_is_range(op, marker) -> bool:
-    """Tell whether the grid's own ends do what the activation does."""
+    """Tell whether the grid's own ends do what the activation does, or its op does it after.
+
+    With 16 bits zero lies in the middle; clamping there and rounding can change places.
+    """
     if op.name not in CLAMPS:
         return False
     encoding = marker.encoding
+    if encoding.spec.bits == 16 and not np.any(encoding.zero_point):
+        return True
     return float(encoding.min) == 0.0 and float(encoding.max) <= CLAMPS[op.name] * (1 + 1e-6)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel, Marker
-from keras_edgeq.export.tflite_constants import Constants, along, as_int8, axis_of_scale
+from keras_edgeq.export.tflite_constants import (
+    LARGEST,
+    TYPES,
+    Constants,
+    as_signed,
+    axis_of_scale,
+    scales_along,
+)
 from keras_edgeq.export.tflite_kernels import (
+    DEQUANTIZE,
+    DEQUANTIZE_HALF,
     FIXED,
+    QUANTIZE,
     REGRID,
     SAME_GRID,
     SHAPE_ONLY,
@@ -20,8 +29,17 @@ from keras_edgeq.export.tflite_kernels import (
     Weighted,
 )
 from keras_edgeq.export.tflite_markers import spread_grids, take_markers
-from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, multiplication, quantization
+from keras_edgeq.runtime.tflite_file import (
+    Op,
+    TfliteGraph,
+    multiplication,
+    quantization,
+    without_power_of_two_scales,
+)
 from keras_edgeq.spec.encoding import Encoding
+
+MOVES = (*SAME_GRID, *REGRID)
+MIXED = "reads and makes integers of different widths, which no kernel does"
 
 
 class IntegerWriter:
@@ -47,13 +65,13 @@ class IntegerWriter:
         self.as_float: dict[int, int] = {}
         self.floats: dict[str, str] = {}
         self.integers = 0
-        self._one: int | None = None
+        self._ones: dict[int, int] = {}
 
     def write(self, float_io: bool) -> None:
         """Rewrite the operations, then the inputs and outputs.
 
         Args:
-            float_io: keep inputs and outputs float; otherwise quantized ones are int8.
+            float_io: keep inputs and outputs float; otherwise quantized ones are integers.
         """
         inputs = {}
         for tensor in self.graph.inputs:
@@ -73,7 +91,8 @@ class IntegerWriter:
     def _write_op(self, op: Op) -> None:
         if op.name == "QUANTIZE":
             self.as_integer[op.outputs[0]] = self._new_integer(op.outputs[0])
-            self._requantize(self._integer(op.inputs[0]), self.as_integer[op.outputs[0]])
+            grids = [self.grids[t].encoding for t in (op.inputs[0], op.outputs[0])]
+            self._requantize(self._integer(op.inputs[0]), self.as_integer[op.outputs[0]], *grids)
             return
         if op.name in SHAPE_ONLY:
             made = op.inputs[0] in self.as_integer
@@ -102,14 +121,25 @@ class IntegerWriter:
             return "its result is not quantized in the sim"
         if op.name in WEIGHTED:
             return self._why_weighted_float(op, WEIGHTED[op.name])
+        bits = self._width(op)
+        if bits not in VERSIONS[op.name]:
+            return f"LiteRT has no int{bits} kernel of it"
         for tensor in op.inputs:
-            if (
-                graph.is_float(tensor)
-                and tensor not in self.grids
-                and self.constants.grid(tensor) is None
-            ):
-                return "reads a tensor that is not quantized in the sim"
+            if not graph.is_float(tensor):
+                continue
+            if tensor not in self.grids:
+                if self.constants.grid(tensor, bits) is None:
+                    return "reads a tensor that is not quantized in the sim"
+            elif op.name not in MOVES and self.grids[tensor].encoding.spec.bits != bits:
+                return MIXED
         return None
+
+    def _width(self, op: Op) -> int:
+        """Return the width of the integers an op computes in: its result's, or what it moves."""
+        sources = [i for i in op.inputs if self.graph.is_float(i)]
+        if op.name not in MOVES or len(sources) != 1:
+            return self.grids[op.outputs[0]].encoding.spec.bits
+        return self.grids[sources[0]].encoding.spec.bits if sources[0] in self.grids else 8
 
     def _why_weighted_float(self, op: Op, kernel: Weighted) -> str | None:
         if op.inputs[kernel.data] not in self.grids:
@@ -117,64 +147,77 @@ class IntegerWriter:
         weight = self.constants.found(op.inputs[kernel.weight])
         if weight is None or weight.param.encoding is None:
             return "its weight is not quantized in the sim"
+        if weight.param.encoding.spec.is_half:
+            return "its weight is float16"
+        if np.any(as_signed(weight.param.encoding).zero_point):
+            return "its weight has a zero point other than 0"
+        data, result = (self.grids[t].encoding for t in (op.inputs[kernel.data], op.outputs[0]))
+        if data.spec.bits != result.spec.bits:
+            return MIXED
         if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
             constant = self.graph.constant(op.inputs[kernel.bias])
             if constant is None or (np.any(constant) and self.marked.find(constant) is None):
-                return "its bias is no constant on an int32 grid"
+                return "its bias is no constant on an integer grid"
         return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
 
     def _write_integer(self, op: Op) -> None:
         if op.name in WEIGHTED:
             self._write_weighted(op, WEIGHTED[op.name])
-        elif op.name in FIXED:
-            version, fixed = FIXED[op.name]
-            inputs = [self._operand(i) for i in op.inputs]
-            self._emit_onto(op, inputs, lambda _: fixed, version)
-        elif op.name in SAME_GRID or op.name in REGRID:
-            self._write_same_grid(op)
+            return
+        bits = self._width(op)
+        if op.name in MOVES:
+            self._write_same_grid(op, bits)
+            return
+        inputs = [self._operand(i, bits) for i in op.inputs]
+        if op.name in FIXED:
+            fixed = FIXED[op.name][1][bits]
+            self._emit_onto(op, inputs, fixed, VERSIONS[op.name][bits])
         else:
-            inputs = [self._operand(i) for i in op.inputs]
-            self._emit(op, inputs, self._new_outputs(op), VERSIONS[op.name])
+            without_power_of_two_scales(op)
+            self._emit(op, inputs, self._new_outputs(op), VERSIONS[op.name][bits])
 
-    def _write_same_grid(self, op: Op) -> None:
+    def _write_same_grid(self, op: Op, bits: int) -> None:
         """Emit an op with one grid on all sides; what differs is requantized in or out."""
         sources = [i for i in op.inputs if self.graph.is_float(i)]
-        grid = self._grid(sources[0])
+        grid = self._grid(sources[0], bits)
         if len(sources) > 1:
             grid = self.grids[op.outputs[0]].encoding
         inputs = []
         for tensor in op.inputs:
-            operand = self._operand(tensor)
-            if self.graph.is_float(tensor) and not self._grid(tensor).same_grid(grid):
-                target = self.graph.add_like(tensor, f"{self.graph.name(tensor)}/requantized", grid)
-                self._requantize(operand, target)
-                operand = target
+            operand = self._operand(tensor, bits)
+            if self.graph.is_float(tensor):
+                own = self._grid(tensor, bits)
+                if not own.same_grid(grid):
+                    name = f"{self.graph.name(tensor)}/requantized"
+                    target = self.graph.add_like(tensor, name, grid)
+                    self._requantize(operand, target, own, grid)
+                    operand = target
             inputs.append(operand)
-        self._emit_onto(op, inputs, lambda _: grid, VERSIONS[op.name])
+        self._emit_onto(op, inputs, grid, VERSIONS[op.name][bits])
 
     def _write_weighted(self, op: Op, kernel: Weighted) -> None:
-        weight = self.constants.found(op.inputs[kernel.weight])
-        data = op.inputs[kernel.data]
-        assert weight is not None  # _why_weighted_float asked
-        scale, axis = weight.scale(), axis_of_scale(weight.scale())
-        scales = scale.ravel()[:1] if axis is None else along(scale, axis)
-        name = str(weight.param.ref)
-        inputs = list(op.inputs)
-        inputs[kernel.data] = self._operand(data)
-        inputs[kernel.weight] = self.graph.add_constant(
-            weight.integers().astype(np.int8), name, quantization(scales, 0, kernel.axis)
-        )
+        found = self.constants.found(op.inputs[kernel.weight])
+        data = self.grids[op.inputs[kernel.data]].encoding
+        assert found is not None  # _why_weighted_float asked
+        bits, inputs = data.spec.bits, list(op.inputs)
+        scales = scales_along(found, kernel.axis)
+        inputs[kernel.data] = self._operand(op.inputs[kernel.data], bits)
+        inputs[kernel.weight], packed = self.constants.weight(found, kernel, bits)
         if kernel.bias < len(inputs) and inputs[kernel.bias] >= 0:
-            grid = np.float32(self.grids[data].encoding.scale) * scales
-            inputs[kernel.bias] = self.constants.bias(inputs[kernel.bias], grid)
-        version = kernel.version if axis is None else kernel.per_channel_version
+            product = np.float32(data.scale) * scales
+            inputs[kernel.bias] = self.constants.bias(inputs[kernel.bias], product, bits)
+        version = max(
+            kernel.versions[bits],
+            kernel.per_channel_version if scales.size > 1 else 1,
+            (kernel.int4_version or 1) if packed else 1,
+        )
         self._emit(op, inputs, self._new_outputs(op), version)
 
-    def _emit_onto(self, op: Op, inputs: list[int], grid_of: Callable, version: int) -> None:
+    def _emit_onto(self, op: Op, inputs: list[int], grid: Encoding, version: int) -> None:
         """Emit an op whose output grid is given, and requantize where the sim has another."""
         outputs, after = [], []
         for out in op.outputs:
-            grid, wanted = grid_of(out), self.grids[out]
+            wanted = self.grids[out]
             if wanted.encoding.same_grid(grid):
                 outputs.append(self._new_integer(out))
                 self.as_integer[out] = outputs[-1]
@@ -185,7 +228,7 @@ class IntegerWriter:
         self._emit(op, inputs, outputs, version)
         for between, out in after:
             self.as_integer[out] = self._new_integer(out)
-            self._requantize(between, self.as_integer[out])
+            self._requantize(between, self.as_integer[out], grid, self.grids[out].encoding)
 
     def _emit(self, op: Op, inputs: list[int], outputs: list[int], version: int) -> None:
         self.ops.append(
@@ -201,22 +244,30 @@ class IntegerWriter:
         name = str(marker.ref) if tensor in self.marked_tensors else self.graph.name(tensor)
         return self.graph.add_like(tensor, name, marker.encoding)
 
-    def _requantize(self, source: int, target: int) -> None:
-        """Bring integers onto another grid, by a multiplication by one.
+    def _requantize(self, source: int, target: int, old: Encoding, new: Encoding) -> None:
+        """Bring integers onto another grid: of the same width by a multiplication by one.
 
-        An int8 to int8 QUANTIZE would do, but XNNPACK computes it with an 8-bit factor, which is a
-        step off for one element in nine; its multiplication is exact.
+        A QUANTIZE would do, but XNNPACK computes int8 to int8 with an 8-bit factor, which is a
+        step off for one element in nine, and LiteRT's own int16 to int16 is for one in sixty. The
+        multiplication is exact there, and here off for one in two thousand.
         """
-        if self._one is None:
-            scale = np.float32(1.0 / 127.0)
-            self._one = self.graph.add_constant(np.int8(127), "one", quantization(scale, 0))
-        self.ops.append(multiplication([source, self._one], [target]))
+        bits = new.spec.bits
+        if old.spec.bits != bits:
+            self.ops.append(Op("QUANTIZE", [source], [target], QUANTIZE[bits]))
+            return
+        if bits not in self._ones:
+            one = LARGEST[bits]
+            quant = quantization(np.float32(1.0) / one, 0)
+            self._ones[bits] = self.graph.add_constant(one.astype(TYPES[bits]), "one", quant)
+        version = VERSIONS["MUL"][bits]
+        self.ops.append(multiplication([source, self._ones[bits]], [target], version))
 
     def _integer(self, tensor: int) -> int:
         """Return the integer form of a tensor, quantized here where it was made in float."""
         if tensor not in self.as_integer:
-            self.as_integer[tensor] = self._new_integer(tensor)
-            self.ops.append(Op("QUANTIZE", [self.as_float[tensor]], [self.as_integer[tensor]]))
+            version = QUANTIZE[self.grids[tensor].encoding.spec.bits]
+            made = self.as_integer[tensor] = self._new_integer(tensor)
+            self.ops.append(Op("QUANTIZE", [self.as_float[tensor]], [made], version))
         return self.as_integer[tensor]
 
     def _float(self, tensor: int) -> int:
@@ -225,22 +276,28 @@ class IntegerWriter:
             return tensor
         made_here = self.as_float.get(tensor)
         if made_here is None or made_here == tensor:
-            source = self._integer(tensor)
-            target = self.graph.add_float_like(tensor, f"{self.grids[tensor].ref}/float")
-            self.ops.append(Op("DEQUANTIZE", [source], [target], 2))
-            self.as_float[tensor] = target
+            source, name = self._integer(tensor), f"{self.grids[tensor].ref}/float"
+            version = DEQUANTIZE[self.grids[tensor].encoding.spec.bits]
+            self.as_float[tensor] = self._dequantize(source, name, version)
         return self.as_float[tensor]
 
-    def _operand(self, tensor: int) -> int:
+    def _dequantize(self, source: int, name: str, version: int) -> int:
+        target = self.graph.add_float_like(source, name)
+        self.ops.append(Op("DEQUANTIZE", [source], [target], version))
+        return target
+
+    def _operand(self, tensor: int, bits: int) -> int:
         """Return what an integer op reads: integer tensor, integer constant, or as it is."""
         if not self.graph.is_float(tensor):
             return tensor
         if tensor in self.grids:
             return self._integer(tensor)
-        return self.constants.as_integer(tensor)
+        return self.constants.as_integer(tensor, bits)
 
-    def _grid(self, tensor: int) -> Encoding:
-        grid = self.grids[tensor].encoding if tensor in self.grids else self.constants.grid(tensor)
+    def _grid(self, tensor: int, bits: int) -> Encoding:
+        if tensor in self.grids:
+            return self.grids[tensor].encoding
+        grid = self.constants.grid(tensor, bits)
         assert grid is not None  # _why_float asked
         return grid
 
@@ -250,15 +307,33 @@ class IntegerWriter:
 
     def _float_operand(self, tensor: int) -> int:
         constant = self.constants.as_float(tensor)
-        return self._float(tensor) if constant is None else constant
+        if constant is None:
+            return self._float(tensor)
+        if self.graph.is_float(constant):
+            return constant
+        name = f"{self.graph.name(constant)}/float"
+        return self._dequantize(constant, name, DEQUANTIZE_HALF)
 
 
 def _activation_grid(marker: Marker) -> Encoding:
-    """Return a tensor's grid on int8; kernels clip at the ends of int8 and nowhere else."""
-    bits = marker.encoding.spec.bits
-    if bits != 8:
+    """Return a tensor's grid on int8 or int16; kernels clip at the ends of these, nowhere else."""
+    spec = marker.encoding.spec
+    if spec.is_half:
         raise ExportError(
-            f"Tensor {marker.ref} has a grid of {bits} bits; TFLite export writes 8. "
+            f"Tensor {marker.ref} is float16; LiteRT computes float layers in float32. Give the "
+            "profile FP16 without an activation grid, or export to ONNX."
+        )
+    if spec.bits == 8:
+        return as_signed(marker.encoding)
+    if spec.bits != 16:
+        raise ExportError(
+            f"Tensor {marker.ref} has a grid of {spec.bits} bits; TFLite export writes 8 or 16. "
             "Give the profile 8-bit activations, or export to ONNX."
         )
-    return as_int8(marker.encoding)
+    if not spec.signed or np.any(marker.encoding.zero_point):
+        raise ExportError(
+            f"Tensor {marker.ref} has a 16-bit grid with zero point "
+            f"{int(marker.encoding.zero_point)}; LiteRT's int16 kernels take signed integers with "
+            "zero point 0. Make 16-bit activations signed and symmetric in the profile."
+        )
+    return marker.encoding

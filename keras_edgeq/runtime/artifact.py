@@ -71,7 +71,7 @@ class LiteRt:
             names = quantized_tensors(self.sim)
             self._probe = LiteRtModel(with_tensors(self.content, names), self.kernels)
         made = self._probe.tensors(inputs, self.sim.input_names)
-        return {name: value for name, value in made.items() if value.dtype == np.int8}
+        return {name: value for name, value in made.items() if value.dtype.kind == "i"}
 
 
 @dataclass

@@ -18,10 +18,15 @@ OP_CODES = {name: code for code, name in _OP_NAMES.items()}
 FLOAT32 = schema.TensorType.FLOAT32
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int16): schema.TensorType.INT16,
     np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int64): schema.TensorType.INT64,
 }
-_DTYPES = {v: k for k, v in _TYPES.items()} | {schema.TensorType.INT64: np.dtype(np.int64)}
+_DTYPES = {v: k for k, v in _TYPES.items()}
+INT4 = schema.TensorType.INT4
+_TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
 
 
 @dataclass(eq=False)
@@ -62,10 +67,13 @@ class TfliteGraph:
         """Return the value of a constant tensor, None for others."""
         raw = self.tensors[tensor]
         data = self.model.buffers[raw.buffer].data
-        if data is None or not len(data) or raw.type not in _DTYPES:
+        if data is None or not len(data):
             return None
-        shape = [] if raw.shape is None else list(raw.shape)
-        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), _DTYPES[raw.type]).reshape(shape)
+        shape = [] if raw.shape is None else [int(size) for size in raw.shape]
+        read = np.asarray(data, np.uint8)
+        if raw.type == INT4:
+            return unpack_int4(read, shape)
+        return read.view(_DTYPES[raw.type]).reshape(shape) if raw.type in _DTYPES else None
 
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
@@ -73,10 +81,12 @@ class TfliteGraph:
         return name.decode() if isinstance(name, bytes) else (name or "")
 
     def add_like(self, tensor: int, name: str, encoding: Encoding) -> int:
-        """Add an int8 tensor of the same shape on a grid."""
+        """Add a tensor of the same shape on a grid, int8 or where that is too small int16."""
         old, new = self.tensors[tensor], schema.TensorT()
         new.shape, new.shapeSignature, new.hasRank = old.shape, old.shapeSignature, old.hasRank
-        new.type, new.name, new.buffer = schema.TensorType.INT8, name, 0
+        wide = encoding.spec.bits > 8
+        new.type = schema.TensorType.INT16 if wide else schema.TensorType.INT8
+        new.name, new.buffer = name, 0
         new.quantization = quantization(encoding.scale, encoding.zero_point)
         return self._append(new)
 
@@ -87,16 +97,36 @@ class TfliteGraph:
         new.type, new.name, new.buffer = FLOAT32, name, 0
         return self._append(new)
 
-    def add_constant(self, values: ArrayLike, name: str, quant: Any = None) -> int:
-        """Add a constant tensor, with quantization parameters where it has them."""
+    def add_constant(
+        self, values: ArrayLike, name: str, quant: Any = None, int4: bool = False
+    ) -> int:
+        """Add a constant tensor, with quantization parameters where it has them.
+
+        Args:
+            values: the constant; its type is the tensor's.
+            name: the tensor's name.
+            quant: what `quantization` returns.
+            int4: store two integers per byte; they lie in -8..7.
+        """
         buffer = schema.BufferT()
         values = np.asarray(values)
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        buffer.data = pack_int4(values) if int4 else np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
         new = schema.TensorT()
-        new.shape, new.type, new.name = list(values.shape), _TYPES[values.dtype], name
+        new.shape, new.name = list(values.shape), name
+        new.type = INT4 if int4 else _TYPES[values.dtype]
         new.buffer, new.quantization, new.hasRank = len(self.model.buffers) - 1, quant, True
         return self._append(new)
+
+    def constant_bytes(self) -> dict[str, int]:
+        """Return the bytes of all constants of a written graph by type, such as `"int8"`."""
+        found: dict[str, int] = {}
+        for raw in {t.buffer: t for g in self.model.subgraphs for t in g.tensors}.values():
+            data = self.model.buffers[raw.buffer].data
+            if raw.buffer and data is not None and len(data):
+                name = _TYPE_NAMES[raw.type]
+                found[name] = found.get(name, 0) + len(data)
+        return dict(sorted(found.items()))
 
     def write(self) -> bytes:
         """Return the file: operations in their order, without unused tensors and buffers."""
@@ -182,12 +212,32 @@ def quantization(scale: ArrayLike, zero_point: ArrayLike, axis: int = 0) -> Any:
     return quant
 
 
-def multiplication(inputs: list[int], outputs: list[int]) -> Op:
-    """Return a MUL of int8 tensors."""
-    op = Op("MUL", inputs, outputs, 2)
+def multiplication(inputs: list[int], outputs: list[int], version: int) -> Op:
+    """Return a MUL of integer tensors."""
+    op = Op("MUL", inputs, outputs, version)
     op.raw.builtinOptionsType = schema.BuiltinOptions.MulOptions
     op.raw.builtinOptions = schema.MulOptionsT()
     return op
+
+
+def without_power_of_two_scales(op: Op) -> None:
+    """Let an int16 addition take any scales: by default the schema says powers of two."""
+    if hasattr(op.raw.builtinOptions, "potScaleInt16"):
+        op.raw.builtinOptions.potScaleInt16 = False
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """Return integers of -8..7 as bytes, two in each, the first in the low half."""
+    halves = values.ravel().astype(np.uint8) & 0x0F
+    halves = np.append(halves, np.zeros(halves.size % 2, np.uint8))
+    return halves[0::2] | (halves[1::2] << 4)
+
+
+def unpack_int4(packed: np.ndarray, shape: list[int]) -> np.ndarray:
+    """Return what `pack_int4` packed, int8."""
+    halves = np.stack([packed & 0x0F, packed >> 4], axis=-1).ravel()[: np.prod(shape, dtype=int)]
+    signed = halves.astype(np.int8)
+    return np.where(signed > 7, signed - 16, signed).astype(np.int8).reshape(shape)
 
 
 def with_tensors(content: bytes, names: Iterable[str]) -> bytes:
