@@ -9,14 +9,13 @@ import numpy as np
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel
 from keras_edgeq.export.tflite_kernels import Weighted, grid
+from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.runtime.tflite_file import TfliteGraph, quantization
 from keras_edgeq.spec.encoding import Encoding
 
 INT4_BITS = 4
 LARGEST = {8: np.float32(127), 16: np.float32(32767)}
 TYPES = {8: np.int8, 16: np.int16}
-# Largest bias: that of its type, and the largest sum that int16 kernels rescale.
-WIDEST = {8: 2.0**31 - 1, 16: 2.0**47 - 1}
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ class Constants:
         assert constant is not None  # the caller asked
         values = np.zeros(constant.shape, np.float32) if found is None else found.values
         steps = np.rint(values.astype(np.float32) / scales.astype(np.float32))
-        integers = np.clip(steps.astype(np.float64), -WIDEST[bits] - 1, WIDEST[bits])
+        most = BIAS_MAX[32 if bits == 8 else 64]
+        integers = np.clip(steps.astype(np.float64), -most - 1.0, most)
         name = self.graph.name(tensor) if found is None else str(found.param.ref)
         kind = np.int32 if bits == 8 else np.int64
         quant = quantization(scales, np.zeros(1))

@@ -1,0 +1,93 @@
+"""How close a sim and its TFLite file come in each precision, and how large the file is.
+
+    python benchmarks/precisions.py DATA_FOLDER [MODEL ...]
+
+Logits of models cut before the softmax, per-channel weights, profile litert_int8. Top-1 agreement
+in %, ties to the lowest index; "steps" is the mean difference in integer steps of the output, "off"
+the largest difference of any one op fed the file's own input. About ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from data import CASES, Case, load
+
+import keras_edgeq as eq
+from keras_edgeq.layers import layer_traits
+from keras_edgeq.numerics.metrics import agreement, sqnr_db, top1
+from keras_edgeq.runtime.artifact import LiteRt
+from keras_edgeq.runtime.walk import walk
+
+WALKED = 16
+PIECE = 50
+PRECISIONS = ("W8A8", "W8A16", "W4A8", "W4A16", "FP16")
+IN_TURN = ("W8A8", "W8A16", "W4A8", "FP16", "W4A16")
+HEAD = "| precision | top-1 | float | SQNR dB | XNNPACK | steps | off | builtin | steps | off | bytes |"
+NOTE = "agreement of the sim with the float model, then of each set of kernels with the sim"
+
+
+def precisions(case: Case) -> dict[str, dict[str, str]]:
+    """Return each column's `precision` argument; a mixture gives the weighted layers turns."""
+    weighted = [x.name for x in case.model.layers if layer_traits.weight_trait(x) is not None]
+    turns = {name: IN_TURN[i % len(IN_TURN)] for i, name in enumerate(weighted)}
+    return {name: {"*": name} for name in PRECISIONS} | {"mixture": turns}
+
+
+def measure(case: Case) -> None:
+    """Print a table for one model."""
+    print(f"\n## {case.name}: {len(case.calibration)} calibration, {len(case.test)} test samples\n")
+    print(HEAD)
+    print("|---" * (HEAD.count("|") - 1) + "|", flush=True)
+    floats = _flat(case.model.predict(case.test, verbose=0))
+    for name, precision in precisions(case).items():
+        asked = None if name == "W8A8" else precision
+        sim = eq.quantize(case.model, case.calibration, precision=asked, progress=False)
+        ours = _flat(sim.predict(case.test, verbose=0))
+        cells = [
+            name,
+            f"{100.0 * np.mean(top1(ours) == case.labels):.2f}",
+            f"{agreement(floats, ours):.2f}",
+            f"{sqnr_db(floats, ours):.1f}",
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            report = eq.export(sim, folder, ["tflite"], verify=False, progress=False)
+            content = Path(report.files["tflite"]).read_bytes()
+        for kernels in ("xnnpack", "builtin"):
+            cells += kernel_cells(case, sim, LiteRt(content, sim, kernels), ours)
+        print("| " + " | ".join([*cells, f"{len(content):,}"]) + " |", flush=True)
+
+
+def kernel_cells(case: Case, sim, runtime: LiteRt, ours: np.ndarray) -> list[str]:
+    """Return agreement with the sim, mean steps of the output and the largest step of one op."""
+    pieces = [case.test[i : i + PIECE] for i in range(0, len(case.test), PIECE)]
+    theirs = _flat(np.concatenate([runtime.outputs([piece])[0] for piece in pieces]))
+    images = case.test[:WALKED]
+    seen = walk(sim, [images], runtime.tensors([images]))
+    quantizer = list(sim.quantizers().values())[-1] if seen else None
+    scale = None if quantizer is None else float(quantizer.scale)
+    distance = np.mean(np.abs(ours - theirs))
+    steps = f"{distance / scale:.3f}" if scale else "float"
+    off = str(max((s.max_steps for s in seen), default=0)) if seen else "float"
+    return [f"{agreement(ours, theirs):.2f}", steps, off]
+
+
+def _flat(outputs: np.ndarray) -> np.ndarray:
+    return outputs.reshape(len(outputs), -1)
+
+
+def main(folder: str, *names: str) -> None:
+    """Measure every model, or those named."""
+    print(f"Columns: top-1 accuracy; {NOTE}.")
+    for name in names or CASES:
+        measure(load(Path(folder), name))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
