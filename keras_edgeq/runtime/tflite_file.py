@@ -1,4 +1,4 @@
-"""A TFLite file as objects: read, look up, add, write. Thin, over the schema classes of LiteRT."""
+"""A TFLite file as objects: read, look up, add, write; thin, over the format's own classes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import ArrayLike
 
 from keras_edgeq.spec.encoding import Encoding
 
+try:
+    from ai_edge_litert import schema_py_generated as schema
+except ImportError:  # the same classes, an edition older
+    from tensorflow.lite.python import schema_py_generated as schema
+
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
 OP_CODES = {name: code for code, name in _OP_NAMES.items()}
+TENSOR_TYPE = schema.TensorType
 FLOAT32 = schema.TensorType.FLOAT32
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
