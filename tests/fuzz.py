@@ -133,7 +133,7 @@ def inner_damaged(reader: Reader, seed: int) -> bytes:
 def archive(**members: bytes) -> bytes:
     """Return a zip of compressed members."""
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:
         for name, content in members.items():
             new.writestr(name.replace("__", "."), content)
     return made.getvalue()
@@ -149,16 +149,18 @@ def header(shape: tuple[int, ...], dtype: Any) -> bytes:
 
 def bombs() -> dict[str, tuple[str, bytes]]:
     """Return hostile archives by name: the suffix they go by, and the content."""
-    zeros = bytes(400_000_000)
+    zeros = bytes(260_000_000)
     return {
         "declared huge": (".npz", archive(head__npy=header((10**12,), np.uint8))),
         "declared beyond 64 bits": (".npz", archive(head__npy=header((2**62, 2**62), np.int64))),
         "negative shape": (".npz", archive(head__npy=header((-1, 10**9), np.uint8))),
-        "array bomb": (".npz", archive(head__npy=header((400_000_000,), np.uint8) + zeros)),
+        "array bomb": (".npz", archive(head__npy=header((260_000_000,), np.uint8) + zeros)),
         "objects": (".npz", archive(head__npy=header((2,), object) + b"\x80\x04N.")),
         "model bomb": (
             ".keras",
-            archive(config__json=b"{}", metadata__json=b"{}", model__weights__h5=zeros),
+            archive(
+                config__json=b"{}", metadata__json=b"{}", model__weights__h5=zeros[:40_000_000]
+            ),
         ),
     }
 

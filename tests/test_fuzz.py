@@ -10,10 +10,9 @@ NAMES = (
     "statistics", "profile", "sim", "keras model", "h5 model", "tflite", "onnx", "data",
     "encodings 0.6.1", "encodings 1.0.0", "encodings 2.0.0",
 )  # fmt: skip
-JSON = [name for name in NAMES if name.startswith(("encodings", "profile"))]
-# Loading a model takes a tenth of a second, reading JSON a thousandth.
-CASES = {"sim": 20, "keras model": 20, "h5 model": 30, "tflite": 40, "onnx": 40}
-MANY = 120
+# Building a model takes a tenth of a second, reading arrays a thousandth.
+CASES = {"statistics": 120, "data": 120, "sim": 15, "keras model": 20}
+MANY = 40
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +24,13 @@ def readers(tmp_path_factory):
 
 def outcome(reader, path):
     """Return "loads" or the message of the documented error; anything else is a failure."""
+    message = "loads"
     try:
         reader.read(path)
     except EdgeqError as error:
-        assert str(error).strip()
-        assert len(str(error)) < 5000
-        return str(error)
-    return "loads"
+        message = str(error)
+    assert 0 < len(message) < 5000, f"a message of {len(message)} characters"
+    return message
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +53,7 @@ def test_damaged_bytes_load_or_are_one_clear_error(name, readers, tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["sim", "keras model"])
 def test_damaged_configurations_load_or_are_one_clear_error(name, readers, tmp_path):
-    for seed in range(40):
+    for seed in range(20):
         content = fuzz.inner_damaged(readers[name], seed)
         outcome(readers[name], fuzz.as_file(tmp_path, ".keras", content))
 

@@ -27,7 +27,7 @@ PYTHON_CODE = {"Lambda", "__lambda__"}
 # What Keras and the readers below it raise on files that are damaged or something else.
 READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError,
-    ImportError, AssertionError, ArithmeticError, MemoryError,
+    ImportError, NameError, AssertionError, ArithmeticError, MemoryError,
     zipfile.BadZipFile, zlib.error, struct.error, DecodeError, tf.errors.OpError,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -45,7 +46,10 @@ def _check_array(stream: IO[bytes], size: int, name: str) -> None:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"{name[:100]} has format version {version}; 1.0 and 2.0 are known.")
-    shape, _, dtype = _HEADERS[version](stream)
+    try:
+        shape, _, dtype = _HEADERS[version](stream)
+    except (SyntaxError, TokenError) as error:
+        raise ValueError(f"{name[:100]} has a damaged header: {error}") from None
     if dtype.hasobject:
         raise ValueError(f"{name[:100]} holds Python objects.")
     held, declared = size - stream.tell(), math.prod(shape) * dtype.itemsize

@@ -172,7 +172,7 @@ class TargetProfile:
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "top level"
             raise ProfileError(
-                f"{where} is no valid profile: at {place}: {error.message}"
+                f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
         own = cls(
             name=data["name"],
