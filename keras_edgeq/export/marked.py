@@ -25,7 +25,7 @@ from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 # Fingerprints are consecutive float32 bit patterns from an odd number of about 1e18 up, where no
@@ -49,9 +49,9 @@ class Param:
     Args:
         ref: its name.
         values: the float values before rounding.
-        encoding: its grid; None for a bias, whose grid follows from its use.
-        integers: int32 values on the grid, as the sim rounds them; None for a bias whose grid
-            follows from its use, and for half precision.
+        encoding: its grid; None for a bias whose grid follows from its use.
+        integers: int32 values on the grid, as the sim rounds them; None for such a bias, and in
+            half precision.
         first: position of its first element among all fingerprints.
     """
 
@@ -60,6 +60,11 @@ class Param:
     encoding: Encoding | None
     integers: np.ndarray | None
     first: int
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this is a layer's bias, whatever its precision."""
+        return self.ref.param == "bias"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +93,10 @@ class Found:
         """Integers in the constant's layout, int32."""
         assert self.param.integers is not None  # asked for weights only
         return self.param.integers.ravel()[self.index]
+
+    def half(self) -> np.ndarray:
+        """Values in half precision in the constant's layout; the sim saturates at the largest."""
+        return np.clip(self.values, -HALF_MAX, HALF_MAX).astype(np.float16)
 
     def _spread(self, numbers: np.ndarray) -> np.ndarray:
         return np.broadcast_to(numbers, self.param.values.shape).ravel()[self.index]

@@ -36,18 +36,26 @@ MERGED = {("Pad", "Conv")}
 Grid = tuple[str, str]
 
 
-def pair_carriers(graph: OnnxGraph) -> None:
-    """Put a pair behind each operation whose result lies on its inputs' one grid."""
+def pair_carriers(graph: OnnxGraph, everywhere: bool = False) -> None:
+    """Put a pair behind each operation whose result lies on its inputs' one grid.
+
+    Args:
+        graph: changed in place.
+        everywhere: also behind operations that runtimes see through.
+    """
+    paired = {**PAIRED, **SEEN_THROUGH} if everywhere else PAIRED
     grids: dict[str, Grid] = {}
     written: list[NodeProto] = []
     readers = graph.readers()
     for node in list(graph.nodes):
+        if node.op_type == QUANTIZE and _merges(graph, grids.get(node.input[0]), node):
+            written.append(_clip_before(graph, node))
         written.append(node)
         grid = _grid_of(graph, node, grids)
         if grid is None:
             continue
         grids.update(dict.fromkeys(node.output, grid))
-        if node.op_type in PAIRED:
+        if node.op_type in paired:
             for place, result in enumerate(node.output):
                 ops = {reader.op_type for reader in readers.get(result, [node])}
                 if ops != {QUANTIZE} and (node.op_type, *ops) not in MERGED:
@@ -67,6 +75,38 @@ def _grid_of(graph: OnnxGraph, node: NodeProto, grids: dict[str, Grid]) -> Grid 
     if first is None or not all(grid and _same(graph, grid, first) for grid in found):
         return None
     return first
+
+
+def _merges(graph: OnnxGraph, before: Grid | None, node: NodeProto) -> bool:
+    """Tell whether ONNX Runtime would take the rounding onto the grid `before` out.
+
+    It merges two pairs in a row whose integers have one type.
+    """
+    own = (node.input[1], node.input[2])
+    if before is None or _same(graph, before, own):
+        return False
+    return graph.constants[before[1]].dtype == graph.constants[own[1]].dtype
+
+
+def _clip_before(graph: OnnxGraph, node: NodeProto) -> NodeProto:
+    """Put a Clip before a pair that changes no integer: a quarter step inside of the grid's ends.
+
+    One at the ends themselves would be optimized away.
+    """
+    scale, zero_point = (graph.constants[name] for name in node.input[1:])
+    limits = np.iinfo(zero_point.dtype)
+    ends = {
+        side: (np.float64(end) - zero_point) * scale
+        for side, end in (("min", limits.min + 0.25), ("max", limits.max - 0.25))
+    }
+    bounds = [
+        graph.add_constant(f"{node.output[0]}/{side}", np.float32(end))
+        for side, end in ends.items()
+    ]
+    clipped = graph.free_name(f"{node.output[0]}/clipped")
+    clip = graph.node("Clip", [node.input[0], *bounds], clipped)
+    node.input[0] = clipped
+    return clip
 
 
 def _same(graph: OnnxGraph, one: Grid, other: Grid) -> bool:

@@ -11,8 +11,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from keras_edgeq.errors import ExportError
 
+# What tf2onnx converts to at most. The operators it makes mean the same in opsets up to 21.
 OPSET = 18
-IR_VERSION = 8
 
 
 class OnnxGraph:
@@ -108,7 +108,7 @@ class OnnxGraph:
             number, name = number + 1, f"{wanted}#{number + 1}"
         return name
 
-    def finish(self, opset: int = OPSET, ir_version: int = IR_VERSION) -> ModelProto:
+    def finish(self, opset: int = OPSET) -> ModelProto:
         """Drop what nothing reads, and return the checked model.
 
         Raises:
@@ -129,11 +129,12 @@ class OnnxGraph:
             for name, value in self.constants.items()
             if name in used
         )
-        self.model.ir_version = ir_version
+        versions = [helper.make_opsetid("", opset)]
+        self.model.ir_version = helper.find_min_ir_version_for(versions)
         self.model.producer_name, self.model.producer_version = "keras_edgeq", ""
         self.model.doc_string = graph.doc_string = ""
         del self.model.opset_import[:], self.model.metadata_props[:]
-        self.model.opset_import.append(helper.make_opsetid("", opset))
+        self.model.opset_import.extend(versions)
         try:
             onnx.checker.check_model(self.model, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -69,7 +69,7 @@ def _exchange_order(graph: OnnxGraph, first: NodeProto, second: NodeProto) -> No
 
 def _is_bias(converted: MarkedGraph, name: str) -> bool:
     found = converted.params.get(name)
-    return found is not None and found.param.encoding is None
+    return found is not None and found.param.is_bias
 
 
 def _product_of(converted: MarkedGraph, add: NodeProto, bias: str) -> NodeProto | None:

@@ -12,15 +12,20 @@ def quantized_name(tensor: object) -> str:
     return f"{tensor}/quantized"
 
 
+def half_name(tensor: object) -> str:
+    """Return the name of the ONNX tensor that holds a tensor of the sim in half precision."""
+    return f"{tensor}/half"
+
+
 def with_tensors(content: bytes, names: Iterable[str]) -> bytes:
-    """Return an ONNX file that also puts out the integers of these tensors."""
+    """Return an ONNX file that also puts out what it stores of these tensors."""
     model = onnx.load_model_from_string(content)
-    wanted = {quantized_name(name) for name in names}
-    made = {out for node in model.graph.node for out in node.output}
-    types = {t.name: t for t in model.graph.initializer}
+    wanted = {call(name) for name in names for call in (quantized_name, half_name)}
+    types = {t.name: t.data_type for t in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type != "QuantizeLinear" or node.output[0] not in wanted & made:
+        if node.output[0] not in wanted or node.op_type not in ("QuantizeLinear", "Cast"):
             continue
-        kind = types[node.input[2]].data_type
+        is_cast = node.op_type == "Cast"
+        kind = onnx.TensorProto.FLOAT16 if is_cast else types[node.input[2]]
         model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
     return model.SerializeToString()

@@ -185,7 +185,7 @@ def _output_scales(sim: QuantSim) -> list[np.float32 | None]:
 def _scale(graph: LayerGraph, ref, sim: QuantSim) -> np.float32 | None:
     node = graph.producer(ref)
     if isinstance(node.layer, FakeQuant):
-        return np.float32(node.layer.scale)
+        return None if node.layer.spec.is_half else np.float32(node.layer.scale)
     moves = op_type(node.layer) in sim.record.profile.same_grid | {"Identity"}
     return _scale(graph, node.inputs[0], sim) if moves and node.inputs else None
 

@@ -51,9 +51,10 @@ def walk(
     Args:
         sim: the sim the artifact was exported from.
         inputs: what the artifact was fed, in the order of the sim's inputs.
-        tensors: the artifact's integers by printed tensor name. An unsigned artifact of a signed
-            sim (or the reverse) is shifted by half its range, channels are looked for on the second
-            axis too, and one of another rank (a 1-D convolution run as a 2-D one) is left out.
+        tensors: the artifact's integers (in half precision, its numbers) by printed tensor name. An
+            unsigned artifact of a signed sim (or the reverse) is shifted by half its range,
+            channels are looked for on the second axis too, and one of another rank (a 1-D
+            convolution run as a 2-D one) is left out.
 
     Returns:
         One `Step` per tensor that both have.
@@ -76,7 +77,7 @@ def walk(
             raise EdgeqError(f"Tensor {name!r} of the sim has no grid; calibrate the sim first.")
         ours = outputs[1].numpy() + encoding.zero_point
         theirs = _in_layout_of(ours, _on_grid(tensors[name], encoding), name)
-        seen = steps(ours, theirs)
+        seen = steps(*(np.rint(side / _unit(ours, encoding)) for side in (ours, theirs)))
         op = _made_by(graph, call)
         found.append(Step(name, op, seen.identical_share, seen.mean, int(seen.max), ours.size))
         in_steps = tf.constant((theirs - encoding.zero_point).astype(np.float32))
@@ -91,8 +92,20 @@ def first_difference(steps_seen: Sequence[Step], identical: float = 0.999) -> St
     return next((s for s in steps_seen if s.identical < identical or s.max_steps > 1), None)
 
 
+def _unit(ours: np.ndarray, encoding) -> np.float32:
+    """Return what counts as a step: in half precision, the step of its largest number.
+
+    The steps of small numbers are finer than float32 sums of large ones are exact.
+    """
+    if not encoding.spec.is_half:
+        return np.float32(1.0)
+    return np.float32(np.spacing(np.float16(np.abs(ours).max(initial=0.0))))
+
+
 def _on_grid(integers: np.ndarray, encoding) -> np.ndarray:
     """Return the artifact's integers on the sim's grid, which may differ in signedness."""
+    if encoding.spec.is_half:
+        return integers.astype(np.float32)
     shift = 0
     if integers.dtype.kind == "u" and encoding.spec.signed:
         shift = -(2 ** (encoding.spec.bits - 1))

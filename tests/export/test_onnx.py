@@ -193,33 +193,80 @@ def with_profile(**changes):
     return replace(base, **{**changes, **grids})
 
 
-VARIANTS = {
-    "int8 activations": with_profile(onnx_activation="int8"),
-    "16-bit activations": with_profile(activation={"bits": 16}),
-    "signed 16-bit activations": with_profile(activation={"bits": 16, "signed": True}),
-    "4-bit activations": with_profile(activation={"bits": 4}),
-    "4-bit weights": with_profile(weight={"bits": 4}),
-    "16-bit weights": with_profile(weight={"bits": 16}),
-    "asymmetric weights": with_profile(weight={"symmetric": False, "narrow_range": False}),
-    "weights per tensor": with_profile(per_channel=frozenset()),
-    "float bias": with_profile(bias="float"),
+# int8 with zero point 0 everywhere, and a float bias: what TensorRT reads.
+SYMMETRIC = {
+    "activation": {"signed": True, "symmetric": True},
+    "onnx_activation": "int8",
+    "onnx_weight": "int8",
+    "bias": "float",
 }
+# Grids, the opset they need, and the types of kernel and activations.
+VARIANTS = {
+    "int8 activations": (with_profile(onnx_activation="int8"), 18, "uint8", "int8"),
+    "symmetric int8": (with_profile(**SYMMETRIC), 18, "int8", "int8"),
+    "opset 20": (with_profile(**SYMMETRIC, onnx_opset=20), 20, "int8", "int8"),
+    "opset 21": (with_profile(**SYMMETRIC, onnx_opset=21), 21, "int8", "int8"),
+    "16-bit activations": (with_profile(activation={"bits": 16}), 21, "uint8", "uint16"),
+    "signed 16-bit activations": (
+        with_profile(activation={"bits": 16, "signed": True}, onnx_activation="int8"),
+        21, "uint8", "int16",
+    ),
+    "10-bit activations": (with_profile(activation={"bits": 10}), 21, "uint8", "uint16"),
+    "4-bit activations": (with_profile(activation={"bits": 4}), 18, "uint8", "uint8"),
+    "4-bit weights": (with_profile(weight={"bits": 4}), 21, "uint4", "uint8"),
+    "signed 4-bit weights": (
+        with_profile(weight={"bits": 4}, onnx_weight="int8"), 21, "int4", "uint8",
+    ),
+    "symmetric int8 with 4-bit weights": (
+        with_profile(**SYMMETRIC, weight={"bits": 4}), 21, "int4", "int8",
+    ),
+    "3-bit weights": (with_profile(weight={"bits": 3}), 21, "uint4", "uint8"),
+    "2-bit weights": (with_profile(weight={"bits": 2}), 21, "uint4", "uint8"),
+    "6-bit weights": (with_profile(weight={"bits": 6}), 18, "uint8", "uint8"),
+    "12-bit weights": (with_profile(weight={"bits": 12}), 21, "uint16", "uint8"),
+    "16-bit weights": (
+        with_profile(weight={"bits": 16}, onnx_weight="int8"), 21, "int16", "uint8",
+    ),
+    "asymmetric weights": (
+        with_profile(weight={"symmetric": False, "narrow_range": False}), 18, "uint8", "uint8",
+    ),
+    "asymmetric 4-bit weights": (
+        with_profile(weight={"bits": 4, "symmetric": False, "narrow_range": False}),
+        21, "uint4", "uint8",
+    ),
+    "weights per tensor": (with_profile(per_channel=frozenset()), 18, "uint8", "uint8"),
+    "float bias": (with_profile(bias="float"), 18, "uint8", "uint8"),
+}  # fmt: skip
 # Float kernels of a step of 1/65535 round differently; ONNX Runtime rounds a float bias itself.
-VARIANT_STEPS = {"16-bit activations": 1.5, "signed 16-bit activations": 1.5, "float bias": 1.5}
+VARIANT_STEPS = dict.fromkeys((name for name in VARIANTS if "16-bit act" in name), 1.5) | {
+    name: 1.5 for name, (profile, *_) in VARIANTS.items() if profile.bias == "float"
+}
+NAMES = ("uint4", "int4", "uint8", "int8", "uint16", "int16")
+TYPES = {name: onnx.TensorProto.DataType.Value(name.upper()) for name in NAMES}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_other_grids_export_exactly(variant):
+def test_other_grids_export_exactly_plain_and_fused(variant):
+    profile, opset, weights, activations = VARIANTS[variant]
     model = make("moves")
     x = inputs_for(model)
-    sim = quantized(model, x, VARIANTS[variant])
-    got = run(to_onnx_qdq(sim), fed(sim, x), session__x64quantprecision="1")
-    assert worst_step(sim, got, predicted(sim, x)) < VARIANT_STEPS.get(variant, 0.01)
+    sim = quantized(model, x, profile)
+    exported, wanted = to_onnx_qdq(sim), predicted(sim, x)
+    assert exported.opset_import[0].version == opset
+    types = {c.name: c.data_type for c in exported.graph.initializer}
+    assert types["conv/kernel/quantized"] == TYPES[weights]
+    assert types["conv/zero_point"] == TYPES[activations]
+    assert ("conv/bias/quantized" in types) == (profile.bias == "int32")
+    for level in (LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_ALL):
+        got = run(exported, fed(sim, x), level, session__x64quantprecision="1")
+        assert worst_step(sim, got, wanted) < VARIANT_STEPS.get(variant, 0.01)
 
 
 def test_int8_weights_are_exact_where_the_session_asks_for_precision():
-    sim, x = hazard_sim("residual")
-    exported = to_onnx_qdq(sim, weight_type="int8")
+    model = make("residual")
+    x = inputs_for(model)
+    sim = quantized(model, x, with_profile(onnx_weight="int8"))
+    exported = to_onnx_qdq(sim)
     got = run(exported, fed(sim, x), session__x64quantprecision="1")
     assert worst_step(sim, got, predicted(sim, x)) < 0.01
     kernels = [c for c in exported.graph.initializer if c.name.endswith("kernel/quantized")]

@@ -1,11 +1,14 @@
 """`verify` runs artifacts and says whether, and where, they differ from the sim."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError
 from keras_edgeq.runtime.tflite_file import TfliteGraph
+from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make
 
 
@@ -49,6 +52,16 @@ def test_every_artifact_agrees_with_the_sim_on_its_runtime(sim, x, files, kind, 
         assert str(run).startswith(f"{run.runtime} on {run.artifact}: 16 samples, agreement")
     exact = [run for run in runs if run.runtime != "LiteRT builtin"]
     assert all(run.identical == 1.0 and run.max_abs_difference < 1e-5 for run in exact)
+
+
+def test_int8_weights_are_verified_on_kernels_that_do_not_saturate(tmp_path):
+    model = make("moves")
+    x = inputs_for(model)
+    profile = replace(load_profile("onnxruntime_int8"), onnx_activation="int8", onnx_weight="int8")
+    sim = eq.quantize(model, x, profile, progress=False)
+    (run,) = eq.export(sim, tmp_path, ["onnx"], verify=x, progress=False).runs
+    assert run.identical == 1.0
+    assert run.first_difference is None
 
 
 def test_data_is_taken_as_a_dict_by_input_name_and_in_batches(sim, x, files):
