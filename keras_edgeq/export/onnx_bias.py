@@ -9,6 +9,8 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found
 from keras_edgeq.export.onnx_convert import MarkedGraph
 from keras_edgeq.export.onnx_graph import reads
+from keras_edgeq.graph.rebuild import calls
+from keras_edgeq.spec.quant_spec import QuantSpec
 
 
 class BiasScales:
@@ -16,15 +18,18 @@ class BiasScales:
 
     def __init__(self, converted: MarkedGraph):
         self.converted = converted
-        self.layers = converted.marked.sim.quantized_layers()
+        sim = converted.marked.sim
+        self.layers = sim.quantized_layers()
+        self.summing = {c.layer.name for c in calls(sim) if "input_scale" in c.node.call_kwargs}
 
     def input_scale(self, node: NodeProto, found: Found) -> float | None:
         """Return the scale of the data that meets a bias in `node`; None keeps the bias float.
 
-        A layer that is called on several grids has a bias for each.
+        A layer that is called on several grids has a bias for each; one that reads float data sums
+        no integers.
         """
         layer = self.layers[found.param.ref.layer]
-        if not layer.sums_integers:
+        if layer.name not in self.summing:
             return None
         marker = self.converted.marker
         ends = self.converted.graph.before(reads(node), stop=lambda n: marker(n) is not None)
@@ -43,3 +48,9 @@ class BiasScales:
         shape = found.param.values.shape if kernel_scale.ndim else ()
         scale = np.float32(input_scale) * kernel_scale.reshape(shape)
         return np.broadcast_to(scale, found.param.values.shape).ravel()[found.index]
+
+    def spec(self, found: Found) -> QuantSpec:
+        """Return the grid a bias asks for."""
+        spec = self.layers[found.param.ref.layer].bias_spec
+        assert spec is not None  # a bias without one is no parameter of the sim
+        return spec

@@ -13,7 +13,6 @@ from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE, MarkedGraph, c
 from keras_edgeq.export.onnx_graph import OPSET
 from keras_edgeq.export.onnx_order import move_activations, move_biases
 from keras_edgeq.export.onnx_storage import WIDE_OPSET, Dialect, Storage
-from keras_edgeq.numerics.affine import quantize
 from keras_edgeq.runtime.onnx_file import half_name, quantized_name
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
@@ -164,9 +163,17 @@ class _Writer:
                 node.input[:] = [own if i == name else i for i in node.input]
             if input_scale is None:
                 continue
-            scale = self.bias_scales.bias_scale(found, input_scale)
-            integers = quantize(found.values, scale, 0, *INT32)
-            self._dequantized(own, found, integers, scale, np.zeros_like(integers))
+            self._write_bias_on(own, found, self.bias_scales.bias_scale(found, input_scale))
+
+    def _write_bias_on(self, name: str, found: Found, scale: np.ndarray) -> None:
+        """Exchange a bias for its integers; beyond int32 it becomes their real values."""
+        whole = np.rint(found.values / scale).astype(np.float64)
+        spec = self.bias_scales.spec(found)
+        if spec.bits > 32 and np.any(np.clip(whole, *INT32) != whole):
+            self.graph.constants[name] = (whole * scale).astype(np.float32)
+            return
+        integers = np.clip(whole, *INT32).astype(np.int32)
+        self._dequantized(name, found, integers, scale, np.zeros_like(integers))
 
     def _dequantized(self, name: str, found: Found, integers, scale, zero_point) -> None:
         """Make constant `name` the DequantizeLinear of an integer constant."""
