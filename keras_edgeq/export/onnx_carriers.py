@@ -44,23 +44,27 @@ def pair_carriers(graph: OnnxGraph, everywhere: bool = False) -> None:
         everywhere: also behind operations that runtimes see through.
     """
     paired = {**PAIRED, **SEEN_THROUGH} if everywhere else PAIRED
-    grids: dict[str, Grid] = {}
     written: list[NodeProto] = []
-    readers = graph.readers()
+    readers, grids = graph.readers(), grids_of(graph)
     for node in list(graph.nodes):
-        if node.op_type == QUANTIZE and _merges(graph, grids.get(node.input[0]), node):
-            written.append(_clip_before(graph, node))
         written.append(node)
-        grid = _grid_of(graph, node, grids)
-        if grid is None:
+        if node.op_type not in paired or node.output[0] not in grids:
             continue
-        grids.update(dict.fromkeys(node.output, grid))
-        if node.op_type in paired:
-            for place, result in enumerate(node.output):
-                ops = {reader.op_type for reader in readers.get(result, [node])}
-                if ops != {QUANTIZE} and (node.op_type, *ops) not in MERGED:
-                    written.extend(_pair(graph, node, place, grid))
+        for place, result in enumerate(node.output):
+            ops = {reader.op_type for reader in readers.get(result, [node])}
+            if ops != {QUANTIZE} and (node.op_type, *ops) not in MERGED:
+                written.extend(_pair(graph, node, place, grids[result]))
     graph.nodes = written
+
+
+def grids_of(graph: OnnxGraph) -> dict[str, Grid]:
+    """Return the grid of each tensor that lies on one, as names of its scale and zero point."""
+    grids: dict[str, Grid] = {}
+    for node in graph.nodes:
+        grid = _grid_of(graph, node, grids)
+        if grid is not None:
+            grids.update(dict.fromkeys(node.output, grid))
+    return grids
 
 
 def _grid_of(graph: OnnxGraph, node: NodeProto, grids: dict[str, Grid]) -> Grid | None:
@@ -72,44 +76,13 @@ def _grid_of(graph: OnnxGraph, node: NodeProto, grids: dict[str, Grid]) -> Grid 
         return None
     found = [grids.get(name) for name in node.input[: table[node.op_type]]]
     first = found[0]
-    if first is None or not all(grid and _same(graph, grid, first) for grid in found):
+    if first is None or not all(grid and same_grid(graph, grid, first) for grid in found):
         return None
     return first
 
 
-def _merges(graph: OnnxGraph, before: Grid | None, node: NodeProto) -> bool:
-    """Tell whether ONNX Runtime would take the rounding onto the grid `before` out.
-
-    It merges two pairs in a row whose integers have one type.
-    """
-    own = (node.input[1], node.input[2])
-    if before is None or _same(graph, before, own):
-        return False
-    return graph.constants[before[1]].dtype == graph.constants[own[1]].dtype
-
-
-def _clip_before(graph: OnnxGraph, node: NodeProto) -> NodeProto:
-    """Put a Clip before a pair that changes no integer: a quarter step inside of the grid's ends.
-
-    One at the ends themselves would be optimized away.
-    """
-    scale, zero_point = (graph.constants[name] for name in node.input[1:])
-    limits = np.iinfo(zero_point.dtype)
-    ends = {
-        side: (np.float64(end) - zero_point) * scale
-        for side, end in (("min", limits.min + 0.25), ("max", limits.max - 0.25))
-    }
-    bounds = [
-        graph.add_constant(f"{node.output[0]}/{side}", np.float32(end))
-        for side, end in ends.items()
-    ]
-    clipped = graph.free_name(f"{node.output[0]}/clipped")
-    clip = graph.node("Clip", [node.input[0], *bounds], clipped)
-    node.input[0] = clipped
-    return clip
-
-
-def _same(graph: OnnxGraph, one: Grid, other: Grid) -> bool:
+def same_grid(graph: OnnxGraph, one: Grid, other: Grid) -> bool:
+    """Tell whether integers of one grid mean the same on the other, and have its type."""
     pairs = [(graph.constants[a], graph.constants[b]) for a, b in zip(one, other, strict=True)]
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 

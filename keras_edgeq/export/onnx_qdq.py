@@ -11,14 +11,16 @@ from keras_edgeq.export.onnx_bias import BiasScales
 from keras_edgeq.export.onnx_carriers import pair_carriers
 from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
 from keras_edgeq.export.onnx_graph import OPSET
+from keras_edgeq.export.onnx_guards import guard
 from keras_edgeq.export.onnx_order import move_activations, move_biases
 from keras_edgeq.export.onnx_storage import WIDE_OPSET, Dialect, Storage
+from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.runtime.onnx_file import half_name, quantized_name
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-INT32 = (-(2**31), 2**31 - 1)
+INT32 = np.iinfo(np.int32)
 
 
 def to_onnx_qdq(sim: QuantSim) -> ModelProto:
@@ -55,6 +57,7 @@ def to_onnx_qdq(sim: QuantSim) -> ModelProto:
     # from opset 21 on cannot load what it made (issue 25526).
     everywhere = dialect.signed_activations and writer.opset >= WIDE_OPSET
     pair_carriers(converted.graph, everywhere)
+    guard(converted.graph)
     return converted.graph.finish(writer.opset)
 
 
@@ -167,12 +170,12 @@ class _Writer:
 
     def _write_bias_on(self, name: str, found: Found, scale: np.ndarray) -> None:
         """Exchange a bias for its integers; beyond int32 it becomes their real values."""
-        whole = np.rint(found.values / scale).astype(np.float64)
-        spec = self.bias_scales.spec(found)
-        if spec.bits > 32 and np.any(np.clip(whole, *INT32) != whole):
+        most = BIAS_MAX[self.bias_scales.spec(found).bits]
+        whole = np.clip(np.rint(found.values / scale).astype(np.float64), -most - 1.0, most)
+        if np.any((whole < INT32.min) | (whole > INT32.max)):
             self.graph.constants[name] = (whole * scale).astype(np.float32)
             return
-        integers = np.clip(whole, *INT32).astype(np.int32)
+        integers = whole.astype(np.int32)
         self._dequantized(name, found, integers, scale, np.zeros_like(integers))
 
     def _dequantized(self, name: str, found: Found, integers, scale, zero_point) -> None:

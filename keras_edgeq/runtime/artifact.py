@@ -13,6 +13,9 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
+# Optimizations of ONNX Runtime that round what a file holds in float: biases between pairs.
+ROUNDS_FLOATS = ("WeightBiasQuantization",)
+
 Form = tuple[dict[str, tuple], dict[str, tuple]]
 
 
@@ -92,7 +95,7 @@ class OnnxRuntime:
         return {v.name: tuple(v.shape) for v in inputs}, {v.name: tuple(v.shape) for v in outputs}
 
     def outputs(self, inputs):
-        """Run the file as a user would, with every optimization."""
+        """Run the file with every optimization that keeps to it."""
         feed = dict(zip(self.sim.input_names, inputs, strict=True))
         return self._session.run(self.sim.output_names, feed)
 
@@ -229,7 +232,12 @@ def _session(content: bytes, optimize: bool) -> Any:
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(ROUNDS_FLOATS),
+        )
     except (*refusals, state.NotImplemented, state.RuntimeException) as error:
         raise EdgeqError(f"ONNX Runtime cannot load the file: {error}") from None
 

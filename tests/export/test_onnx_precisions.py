@@ -1,0 +1,198 @@
+"""Files of any precision, and of several at once, compute in ONNX Runtime what the sim does."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import tensorflow as tf
+import tf_keras
+
+import keras_edgeq as eq
+from keras_edgeq.export.onnx_qdq import to_onnx_qdq
+from keras_edgeq.runtime.artifact import OnnxRuntime
+from keras_edgeq.runtime.walk import walk
+from keras_edgeq.sim.quant_sim import quantized_tensors
+from keras_edgeq.spec import load_profile
+from tests.models import inputs_for, train_like
+
+L = tf_keras.layers
+LEVELS = ort.GraphOptimizationLevel
+T = onnx.TensorProto
+
+
+def symmetric():
+    """Return a profile of int8 and int16 with zero point 0 and float biases, as TensorRT's."""
+    base = load_profile("onnxruntime_int8")
+
+    def grid(spec):
+        return spec if spec.is_half else replace(spec, signed=True, symmetric=True)
+
+    return replace(
+        base,
+        activation=grid(base.activation),
+        bias="float",
+        fixed_ranges={},
+        precisions={
+            name: replace(
+                p,
+                activation=grid(p.activation),
+                bias="half" if p.activation.is_half else "float",
+                fixed_ranges={},
+            )
+            for name, p in base.precisions.items()
+        },
+        onnx_activation="int8",
+        onnx_weight="int8",
+    )
+
+
+PROFILES = {
+    "onnxruntime": load_profile("onnxruntime_int8"),
+    "qnn": replace(load_profile("qnn_w8a8"), onnx_weight="int8"),
+    "symmetric": symmetric(),
+}
+MIXTURE = {
+    "first": "W4A8",
+    "second": "W8A16",
+    "third": "FP32",
+    "fourth": "FP16",
+    "fifth": "W8A8",
+    "sixth": "W8A16",
+    "joined": "W8A8",
+    "scores": "FP16",
+}
+
+
+@cache
+def chain():
+    """Return a trained-like model, every precision of `MIXTURE` next to another, and its data."""
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    y = L.Conv2D(6, 3, padding="same", activation="relu", name="first")(inputs)
+    y = skip = L.Conv2D(6, 3, padding="same", activation="relu", name="second")(y)
+    y = L.Conv2D(6, 3, padding="same", name="third")(y)
+    y = L.Conv2D(6, 1, activation="relu", name="fourth")(y)
+    y = L.DepthwiseConv2D(3, padding="same", activation="relu", name="fifth")(y)
+    y = L.Add(name="joined")([L.Conv2D(6, 1, name="sixth")(y), skip])
+    y = L.Dense(4, name="scores")(L.GlobalAveragePooling2D(name="pool")(y))
+    model = train_like(tf_keras.Model(inputs, y))
+    return model, inputs_for(model)
+
+
+ASKED = {
+    "FP16": {"*": "FP16"},
+    "W4A8": {"*": "W4A8"},
+    "W8A16": {"*": "W8A16"},
+    "W4A16": {"*": "W4A16"},
+    "mixture": MIXTURE,
+}
+
+
+def run(content, sim, x, level):
+    options = ort.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = level, 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    # It would round the float biases of the symmetric profile.
+    kept = {"disabled_optimizers": ["WeightBiasQuantization"]} if is_symmetric(sim) else {}
+    session = ort.InferenceSession(content, options, ["CPUExecutionProvider"], **kept)
+    return session.run(sim.output_names, dict(zip(sim.input_names, x, strict=True)))
+
+
+def is_symmetric(sim):
+    return sim.record.profile.bias == "float"
+
+
+def relative(got, wanted):
+    gaps = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(got, wanted, strict=True)]
+    return float(max(gaps))
+
+
+def check(sim, x):
+    """Compare a sim's file with it, plain, optimized and tensor by tensor; return the file."""
+    exported = to_onnx_qdq(sim)
+    content = exported.SerializeToString()
+    wanted = [t.numpy() for t in tf.nest.flatten(sim(x, training=False))]
+    # A step of 16 bits; a lost step of 8 bits is fifty times that.
+    for level in (LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_ALL):
+        assert relative(run(content, sim, x, level), wanted) < 1e-4
+    steps = walk(sim, x, OnnxRuntime(content, sim).tensors(x))
+    assert {step.tensor for step in steps} == set(quantized_tensors(sim))
+    # Behind 16 bits neither side's float sums are exact, and a tie of theirs is one step.
+    assert min(step.identical for step in steps) > 0.99
+    assert max(step.max_steps for step in steps) <= 1
+    return exported
+
+
+def types_of(exported):
+    return {c.name: c.data_type for c in exported.graph.initializer}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_precision_and_their_mixture_agree_with_the_sim(profile, asked):
+    model, x = chain()
+    sim = eq.quantize(model, x, PROFILES[profile], precision=ASKED[asked], progress=False)
+    exported = check(sim, [x])
+    assert exported.opset_import[0].version == (18 if asked == "FP16" else 21)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_mixture_holds_the_types_of_every_precision(profile):
+    model, x = chain()
+    sim = eq.quantize(model, x, PROFILES[profile], precision=MIXTURE, progress=False)
+    types = types_of(to_onnx_qdq(sim))
+    signed = profile == "symmetric"
+    weight8, weight4 = (T.UINT8, T.UINT4) if profile == "onnxruntime" else (T.INT8, T.INT4)
+    act8, act16 = (T.INT8, T.INT16) if signed else (T.UINT8, T.UINT16)
+    assert types["first/kernel/quantized"] == weight4
+    assert types["fifth/depthwise_kernel/quantized"] == types["sixth/kernel/quantized"] == weight8
+    assert types["scores/kernel/half"] == types["scores/bias/half"] == T.FLOAT16
+    made_by_first = [name for name in quantized_tensors(sim) if name.startswith("first")]
+    assert {types[f"{name}/zero_point"] for name in ["image", *made_by_first]} == {act8}
+    assert len(made_by_first) == 1
+    assert types["second<0/zero_point"] == types["sixth<0/zero_point"] == act16
+    biases = {name for name in types if name.endswith("bias/quantized")}
+    assert (biases == set()) == signed
+    assert all(types[name] == T.INT32 for name in biases)
+
+
+def test_a_half_precision_layer_between_integer_ones_keeps_its_numbers():
+    inputs = tf_keras.Input((8, 8, 3), name="image")
+    y = L.Conv2D(6, 3, name="first")(inputs)
+    y = L.Conv2D(6, 3, activation="relu", name="half")(y)
+    model = tf_keras.Model(inputs, L.Conv2D(4, 3, name="last")(y))
+    x = inputs_for(model)
+    profile = load_profile("litert_int8")
+    asked = {"half*": "FP16"}
+    sim = eq.quantize(model, x, profile, precision=asked, progress=False)
+    exported = check(sim, [x])
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in exported.graph.initializer}
+    kernel = sim.quantized_layers()["half"].layer.kernel.numpy()
+    written = np.transpose(constants["half/kernel/half"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(written, kernel.astype(np.float16))
+
+
+def test_int64_biases_beyond_int32_are_written_as_the_numbers_they_stand_for():
+    inputs = tf_keras.Input((6,))
+    model = tf_keras.Model(inputs, L.Dense(3, name="head")(inputs))
+    model.get_layer("head").kernel.assign(np.full((6, 3), 1e-5, np.float32))
+    model.get_layer("head").bias.assign([2.0, -2.0, 0.1])
+    x = inputs_for(model)
+    sim = eq.quantize(model, x, "litert_int8", precision={"*": "W8A16"}, progress=False)
+    exported = check(sim, [x])
+    assert "head/bias/quantized" not in types_of(exported)
+
+
+def test_artifacts_get_smaller_with_their_weights():
+    inputs = tf_keras.Input((64,))
+    model = tf_keras.Model(inputs, L.Dense(256, name="head")(inputs))
+    x = inputs_for(model)
+    sim = eq.quantize(model, x, "onnxruntime_int8", progress=False)
+    sizes = [
+        to_onnx_qdq(eq.requantize(sim, precision={"*": name})).ByteSize()
+        for name in ("W4A8", "W8A8", "FP16", "FP32")
+    ]
+    weights = 64 * 256
+    assert np.all(np.diff(sizes) > [0.45 * weights, 0.9 * weights - 4000, 1.8 * weights])
