@@ -56,7 +56,7 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
         globs = [glob for glob in asked if op not in TRANSPARENT and _matches(layer, glob)]
         unused.difference_update(globs)
         name = asked[globs[-1]] if globs else profile.allowed(op)[0]
-        if name not in profile.allowed(op) and not _follows(profile, node):
+        if name not in profile.allowed(op):
             raise ProfileError(
                 f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "
                 f"kernel for {op}; it has {', '.join(profile.allowed(op))}."
@@ -81,12 +81,18 @@ def _follow_neighbours(graph: LayerGraph, profile: TargetProfile, chosen: Choice
             if any(maker in open_ends for maker in makers):
                 open_ends.append(node)
             elif len({chosen[id(maker)].name for maker in makers}) == 1:
-                chosen[id(node)] = chosen[id(makers[0])]
+                _follow(profile, chosen, node, chosen[id(makers[0])])
     for node in reversed(open_ends):
         readers = [chosen[id(r)] for ref in node.outputs for r in graph.consumers(ref)]
         wanted = [p for p in readers if p.activation is not None]
         if wanted:
-            chosen[id(node)] = max(wanted, key=_width)
+            _follow(profile, chosen, node, max(wanted, key=_width))
+
+
+def _follow(profile: TargetProfile, chosen: Choice, node: GraphNode, other: Precision) -> None:
+    """Let a call compute in the precision of a neighbour where it has such a kernel."""
+    if other.name in profile.allowed(op_type(node.layer)):
+        chosen[id(node)] = other
 
 
 def _width(precision: Precision) -> int:

@@ -121,11 +121,11 @@ class OpRule:
         )
 
 
-def own_name(activation: QuantSpec, weight: QuantSpec) -> str:
+def own_name(activation: QuantSpec | None, weight: QuantSpec) -> str:
     """Return the name of a profile's own precision."""
-    if activation.is_half and weight.is_half:
+    if weight.is_half and (activation is None or activation.is_half):
         return "FP16"
-    if activation.is_half or weight.is_half:
+    if activation is None or activation.is_half or weight.is_half:
         raise ProfileError("A precision is integer or half on both sides; name others FP16.")
     return f"W{weight.bits}A{activation.bits}"
 

@@ -37,7 +37,8 @@ class TargetProfile:
     Args:
         name: the name users type.
         description: one sentence: what it is for.
-        activation: grid of activation tensors.
+        activation: grid of activation tensors; None where weights are float16 and computation is
+            float32.
         weight: grid of weights; its channel axes come from the layer.
         per_channel: operations whose weights own a scale per channel.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"` or `"float"`.
@@ -59,7 +60,7 @@ class TargetProfile:
 
     name: str
     description: str
-    activation: QuantSpec
+    activation: QuantSpec | None
     weight: QuantSpec
     per_channel: frozenset[str]
     bias: str
@@ -146,7 +147,7 @@ class TargetProfile:
             "schema": 1,
             "name": self.name,
             "description": self.description,
-            "activation": self.activation.to_json(),
+            "activation": None if self.activation is None else self.activation.to_json(),
             "weight": self.weight.to_json(),
             "per_channel": sorted(self.per_channel),
             "bias": self.bias,
@@ -174,10 +175,11 @@ class TargetProfile:
             raise ProfileError(
                 f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
+        grid = data["activation"]
         own = cls(
             name=data["name"],
             description=data["description"],
-            activation=QuantSpec.from_json(data["activation"]),
+            activation=None if grid is None else QuantSpec.from_json(grid),
             weight=QuantSpec.from_json(data["weight"]),
             per_channel=frozenset(data["per_channel"]),
             bias=data["bias"],
