@@ -128,6 +128,8 @@ class _Resolver:
         """Return the grid of what a call makes."""
         precision, rule = self.chosen[id(node)], self.profile.ops.get(op)
         assert precision.activation is not None  # asked for calls on a grid only
+        if precision.activation.is_half:
+            return precision.activation
         fixed = precision.fixed_ranges.get(op)
         if rule is None:
             return replace(precision.activation, fixed_range=fixed)

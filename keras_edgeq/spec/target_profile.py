@@ -14,6 +14,7 @@ import jsonschema
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.files import read_json
+from keras_edgeq.spec.aimet_config import is_aimet_config, read_aimet_config
 from keras_edgeq.spec.precision import (
     FLOAT,
     FLOAT_PRECISION,
@@ -212,6 +213,8 @@ def profile_names() -> list[str]:
 def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     """Return a profile by its built-in name, from a JSON file, or as given.
 
+    The file holds a profile, or a configuration of AIMET (`default_config.json`, those of Hexagon).
+
     Raises:
         ProfileError: no such name or file, or the file is no valid profile.
     """
@@ -225,7 +228,10 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
             f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
             "or give the path of a profile's .json file."
         )
-    return TargetProfile.from_json(read_json(path, MAX_FILE_BYTES, ProfileError), str(path))
+    data = read_json(path, MAX_FILE_BYTES, ProfileError)
+    if is_aimet_config(data):
+        data = read_aimet_config(data, path.stem, str(path))
+    return TargetProfile.from_json(data, str(path))
 
 
 def _packaged(name: str) -> Any:

@@ -1,0 +1,76 @@
+"""The ONNX operation types of AIMET configurations in the vocabulary of the profiles."""
+
+from __future__ import annotations
+
+CONV = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D")
+CONV_TRANSPOSE = ("ConvTranspose1D", "ConvTranspose2D", "ConvTranspose3D")
+DENSE = ("Dense", "EinsumDense")
+
+# A type that is not listed names something no Keras layer becomes; its rules change nothing.
+OPS: dict[str, tuple[str, ...]] = {
+    "Conv": CONV,
+    "ConvTranspose": CONV_TRANSPOSE,
+    "Gemm": DENSE,
+    "MatMul": (*DENSE, "MatMul"),
+    "Gather": ("Embedding", "tf.gather", "tf.gather_nd"),
+    "PRelu": ("PRelu",),
+    "Relu": ("Relu",),
+    "Clip": ("Relu6", "CappedRelu"),
+    "LeakyRelu": ("LeakyRelu",),
+    "Sigmoid": ("Sigmoid",),
+    "Tanh": ("Tanh",),
+    "Softmax": ("Softmax", "SoftmaxOverAxis"),
+    "Elu": ("ELU", "elu", "tf.nn.elu"),
+    "Selu": ("selu", "tf.nn.selu"),
+    "Gelu": ("gelu", "tf.nn.gelu"),
+    "Softplus": ("softplus", "tf.math.softplus"),
+    "Softsign": ("softsign", "tf.nn.softsign"),
+    "HardSigmoid": ("hard_sigmoid",),
+    "Add": ("Add",),
+    "Sub": ("Sub",),
+    "Mul": ("Mul",),
+    "Div": ("Div",),
+    "Max": ("Maximum",),
+    "Min": ("Minimum",),
+    "Mean": ("Average",),
+    "Concat": ("Concat",),
+    "MaxPool": ("MaxPool",),
+    "GlobalMaxPool": ("ReduceMax",),
+    "ReduceMax": ("ReduceMax",),
+    "AveragePool": ("AveragePool",),
+    "GlobalAveragePool": ("Mean",),
+    "ReduceMean": ("Mean",),
+    "Upsample": ("Repeat", "Resize"),
+    "Resize": ("Repeat", "Resize"),
+    "LayerNormalization": ("LayerNormalization",),
+    "GroupNormalization": ("GroupNormalization",),
+    "BatchNormalization": ("BatchNorm",),
+    "LSTM": ("LSTM",),
+    "GRU": ("GRU",),
+    "Reshape": ("Reshape",),
+    "Flatten": ("Reshape",),
+    "Squeeze": ("Reshape",),
+    "Unsqueeze": ("Reshape",),
+    "Transpose": ("Transpose",),
+    "Tile": ("Tile",),
+    "Expand": ("tf.broadcast_to",),
+    "Pad": ("Pad",),
+    "Slice": ("Slice",),
+    "StridedSlice": ("Slice",),
+    "Split": ("Split",),
+    "Cast": ("tf.cast",),
+    "Exp": ("tf.math.exp",),
+    "Sin": ("tf.math.sin",),
+    "Cos": ("tf.math.cos",),
+}
+
+WEIGHTED = (*CONV, *CONV_TRANSPOSE, *DENSE, "Embedding", "PRelu")
+WITH_CHANNELS = (*CONV, *CONV_TRANSPOSE, *DENSE)
+
+# A quantizer behind these finds the very numbers, and so the grid, of the one in front.
+REORDERS = ("Reshape", "Transpose", "Tile", "Repeat")
+# What these make lies on the grid of what they read, unless they get one of their own.
+PICKS = ("MaxPool", "ReduceMax", "Slice", "Split", "Pad")
+
+# Outputs that are never negative: a lower end of 0 is what any rule finds.
+NOT_NEGATIVE = ("Relu", "Relu6", "CappedRelu", "Sigmoid", "Softmax", "SoftmaxOverAxis")
