@@ -19,9 +19,11 @@ from keras_edgeq.export.encodings.write import (
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import write_whole
 from keras_edgeq.graph.rebuild import calls
+from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.runtime.verify import RunReport
 from keras_edgeq.runtime.verify import verify as verify_artifact
+from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -192,11 +194,12 @@ def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Se
 
 def _integer_layers(sim: QuantSim) -> tuple[str, ...]:
     """Return the layers that compute in integers, in graph order."""
-    floats, quantized = sim.record.plan.floats, sim.record.profile.quantized
+    floats, profile = sim.record.plan.floats, sim.record.profile
     names = []
     for call in calls(sim):
-        layer = getattr(call.layer, "layer", call.layer)
-        if op_type(layer) in quantized and call.layer.name not in floats:
+        op = op_type(getattr(call.layer, "layer", call.layer))
+        adds_nothing = op in TRANSPARENT or isinstance(call.layer, FakeQuant)
+        if profile.computes(op) and not adds_nothing and call.layer.name not in floats:
             names.append(call.layer.name)
     return tuple(dict.fromkeys(names))
 

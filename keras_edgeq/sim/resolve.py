@@ -143,6 +143,9 @@ class _Resolver:
 
     def _own_if_read(self, node: GraphNode) -> None:
         """Put what a float operation makes on the widest grid among its readers'."""
+        rule = self.profile.ops.get(op_type(node.layer))
+        if rule is not None and not rule.output:
+            return
         for ref in node.outputs:
             wanted = self._read_on(ref) if node.is_float else []
             if wanted:

@@ -90,6 +90,8 @@ class _Reader:
         chip = self.defaults.get("hw_version")
         ops = sorted({*self.said, *WEIGHTED})
         rules = {op: rule for op in ops if (rule := self._rule(op))}
+        if "is_input_quantized" not in self.data["model_input"]:
+            rules["Input"] = {"output": False}
         return {
             "schema": 1,
             "name": re.sub("[^a-z0-9]+", "_", name.lower()).strip("_") or "aimet",

@@ -56,7 +56,7 @@ def by_operation(section: dict[str, Any]) -> dict[str, Said]:
 
 def _settings(entry: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of an operation type without nesting."""
-    flat = {k: flag(v) for k, v in entry.items() if not isinstance(v, dict | list)}
+    flat: dict[str, Any] = {k: flag(v) for k, v in entry.items() if not isinstance(v, dict | list)}
     for param, fields in entry.get("params", {}).items():
         flat.update({f"params/{param}/{key}": flag(value) for key, value in fields.items()})
     if "supported_kernels" in entry:
