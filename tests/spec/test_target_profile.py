@@ -32,7 +32,11 @@ def write(tmp_path):
 
 
 def test_the_built_in_profiles_are_listed():
-    assert {"litert_int8", "onnxruntime_int8", "qnn_w8a8"} <= set(profile_names())
+    assert profile_names() == [
+        "aimet_default", "aimet_per_channel", "litert_fp16", "litert_int16x8", "litert_int8",
+        "litert_int8_per_tensor", "litert_w4a8", "onnxruntime_int8", "qnn_fp16", "qnn_w4a8",
+        "qnn_w8a16", "qnn_w8a8", "snpe_w8a8", "tensorrt_int8", "tflite_micro_int8",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -46,9 +50,26 @@ def test_a_built_in_profile_is_valid_and_survives_json(name):
 def test_a_built_in_profile_names_only_operations_that_exist(name):
     profile = load_profile(name)
     in_chains = {op for chain in profile.fused for op in chain}
-    assert profile.quantized <= OPERATIONS
+    assert profile.quantized - {"*"} <= OPERATIONS
     named = profile.per_channel | profile.same_grid | set(profile.regrid) | in_chains
-    assert named | set(profile.fixed_ranges) <= profile.quantized
+    assert all(profile.computes(op) for op in named | set(profile.fixed_ranges))
+    assert named <= OPERATIONS | {"CappedRelu"}
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_precision_of_a_built_in_profile_can_be_had(name):
+    profile = load_profile(name)
+    for precision in profile.precision_names:
+        assert profile.precision(precision).name == precision
+    for op in profile.ops:
+        assert set(profile.allowed(op)) <= set(profile.precision_names)
+
+
+def test_a_profiles_activations_may_be_float_beside_half_weights():
+    profile = load_profile("litert_fp16")
+    assert profile.activation is None
+    assert profile.own.name == "FP16"
+    assert profile.weight.is_half
 
 
 def test_a_profile_is_taken_as_given():

@@ -118,8 +118,8 @@ def _document(
         "version": version,
         "producer": {"package": "keras_edgeq"},
         "quantizer_args": {
-            "activation_bitwidth": profile.activation.bits,
-            "dtype": "int",
+            "activation_bitwidth": 32 if profile.activation is None else profile.activation.bits,
+            "dtype": "float" if profile.weight.is_half else "int",
             "is_symmetric": profile.weight.symmetric,
             "param_bitwidth": profile.weight.bits,
             "per_channel_quantization": bool(profile.per_channel),
