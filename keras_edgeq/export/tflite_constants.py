@@ -11,7 +11,7 @@ from keras_edgeq.export.marked import Found, MarkedModel
 from keras_edgeq.export.tflite_kernels import Weighted, grid
 from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.runtime.tflite_file import TfliteGraph, quantization
-from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 
 INT4_BITS = 4
 LARGEST = {8: np.float32(127), 16: np.float32(32767)}
@@ -84,7 +84,7 @@ class Constants:
         if encoding is None:
             values = self.marked.rounded_bias(found)
         elif encoding.spec.is_half:
-            half = found.values.astype(np.float32).astype(np.float16)
+            half = np.clip(found.values, -HALF_MAX, HALF_MAX).astype(np.float16)
             return self.graph.add_constant(half, str(found.param.ref))
         else:
             values = (found.integers() - found.zero_point()) * found.scale()

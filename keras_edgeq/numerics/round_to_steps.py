@@ -30,7 +30,8 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
         high: largest result, likewise.
         zero_point: where integer 0 lies; `"half_away"` needs it.
         rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
-            integer 0 of the stored `ratio + zero_point`. Fixed when traced.
+            integer 0 of the stored `ratio + zero_point`; `"twice"`, behind `scale_sums`, is half
+            up. Fixed when traced.
 
     Returns:
         float32 tensor of whole numbers in the shape of `ratio`.
@@ -41,6 +42,32 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
     """
     grid = [tf.convert_to_tensor(t, tf.float32) for t in (low, high, zero_point)]
     return _OPS[rounding](ratio, *grid)
+
+
+@tf.custom_gradient
+def scale_sums(sums, factor):
+    """Return `sums * factor` as LiteRT's fixed-point kernels round it before they round again.
+
+    They multiply by the fraction of the factor, in [0.5, 1), to a whole number, and round once more
+    where they shift by its power of two. Where the shift is small, as behind 4-bit weights, that is
+    another integer for some percent of the sums. The gradient is that of the product.
+
+    Args:
+        sums: float32 tensor of whole numbers.
+        factor: positive float32 tensor, broadcastable to `sums`.
+
+    Example:
+        >>> float(scale_sums(tf.constant(5.0), tf.constant(0.28)))
+        1.5
+    """
+
+    def grad(upstream):
+        return _sum_like(upstream * factor, sums), _sum_like(upstream * sums, factor)
+
+    # The float32 with the factor's exponent plus one: the power of two above the factor.
+    exponent = tf.bitwise.bitwise_and(tf.bitcast(factor, tf.int32), 0x7F800000) + 0x00800000
+    power = tf.bitcast(exponent, tf.float32)
+    return tf.floor(sums * (factor / power) + 0.5) * power, grad
 
 
 def _straight_through(rounded):
@@ -69,6 +96,7 @@ _OPS = {
     "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
     "half_away": _straight_through(_half_away),
 }
+_OPS["twice"] = _OPS["half_up"]
 
 
 def _clip(ratio, low, high):

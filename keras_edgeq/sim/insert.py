@@ -105,6 +105,8 @@ class _Insertion:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
             _, tensor, options["input_scale"] = self.sums[id(tensor)]
+        elif options.get("rounding") == "twice":
+            del options["rounding"]  # no sums of integers, so no kernel that rounds them
         elif ref.kind == "input" and id(tensor) in self.steps:
             source = self.plan.owner(self.nodes[ref.layer, ref.call].inputs[ref.index])
             assert source is not None  # what has steps lies on a grid

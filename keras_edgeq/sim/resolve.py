@@ -48,6 +48,8 @@ def resolve(
         )
     return plan
 
+INT4_CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
+
 
 class _Resolver:
     """One walk over the graph; grids that must be equal are joined by union-find."""
@@ -55,7 +57,7 @@ class _Resolver:
     def __init__(self, graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]):
         self.graph, self.profile = graph, profile
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
-        chains = {id(node): self._chain(node) for node in graph.nodes}
+        chains = self.chains = {id(node): self._chain(node) for node in graph.nodes}
         self.chosen = choose_precisions(graph, profile, asked, chains)
         self.specs: dict[TensorRef, QuantSpec] = {}
         self.parent: dict[TensorRef, TensorRef] = {}
@@ -94,6 +96,7 @@ class _Resolver:
         else:
             if precision.is_integer:
                 self._add_params(node, op)
+                self._round_twice(node, op)
             rule = self.profile.ops.get(op)
             if rule is None or rule.output:
                 self._own(node, self._activation(node, op))
@@ -240,6 +243,19 @@ class _Resolver:
         bias, spec = trait.bias, precision.bias_spec
         if bias and getattr(node.layer, bias, None) is not None and spec is not None:
             self.params[TensorRef(name, "param", param=bias)] = spec
+
+    def _round_twice(self, node: GraphNode, op: str) -> None:
+        """Let the sums of an int4 convolution be rounded as LiteRT does: XNNPACK leaves it those.
+
+        In a file of int8 weights XNNPACK takes the convolution and rounds once.
+        """
+        precision, profile = self.chosen[id(node)], self.profile
+        assert precision.activation is not None  # integer
+        bits = 16 if precision.weight is None else precision.weight.bits
+        here = "tflite" in profile.formats and profile.arithmetic == "xnnpack_float"
+        if here and op in INT4_CONVOLUTIONS and bits <= 4 and precision.activation.bits <= 8:
+            last = [node, *self.chains[id(node)]][-1]
+            self.rounding[last.outputs[0]] = "twice"
 
     def _chain(self, head: GraphNode) -> list[GraphNode]:
         """Return the layers behind `head` in the longest fused chain that starts there."""
