@@ -51,7 +51,7 @@ def export(
             the profile allows.
         verify: data to verify on, in any form that `quantize` takes. Without it the samples that
             the sim keeps are used; False switches verification off.
-        float_io: TFLite inputs and outputs in float32; False gives int8.
+        float_io: TFLite inputs and outputs in float32; False gives int8 and int16.
         encodings_version: `"0.6.1"`, `"1.0.0"` or `"2.0.0"`, as AIMET numbers them.
         name: stem of the file names.
         progress: show a progress bar.
@@ -88,6 +88,7 @@ def export(
         integer_layers=_integer_layers(sim),
         float_layers=dict(sim.record.plan.floats),
         float_ops=job.float_ops,
+        constant_bytes=job.constant_bytes,
         floored=dict(sim.record.floored),
         runs=tuple(runs),
     )
@@ -108,6 +109,7 @@ class _Job:
     files: dict[str, Path] = field(default_factory=dict)
     runnable: list[Path] = field(default_factory=list)
     float_ops: dict[str, str] = field(default_factory=dict)
+    constant_bytes: dict[str, int] = field(default_factory=dict)
 
     def write(
         self, kind: str, name: str, write: Callable[[Path], object], runs: bool = False
@@ -124,7 +126,7 @@ def _write_tflite(job: _Job) -> None:
     from keras_edgeq.export.tflite import to_tflite
 
     artifact = to_tflite(job.sim, job.float_io)
-    job.float_ops = artifact.floats
+    job.float_ops, job.constant_bytes = artifact.floats, artifact.constant_bytes
     job.write("tflite", f"{job.name}.tflite", lambda p: p.write_bytes(artifact.content), runs=True)
 
 

@@ -21,6 +21,8 @@ class ExportReport:
         integer_layers: layers that compute in integers.
         float_layers: layer -> why it stays float.
         float_ops: result in the TFLite file -> op that stayed float there, and why.
+        constant_bytes: bytes of weights, biases and other constants in the TFLite file, by the type
+            that holds them.
         floored: layer -> channels whose weight scale was raised for the int32 bias.
         runs: the verification, one entry per artifact and runtime.
     """
@@ -31,6 +33,7 @@ class ExportReport:
     integer_layers: tuple[str, ...]
     float_layers: Mapping[str, str]
     float_ops: Mapping[str, str] = field(default_factory=dict)
+    constant_bytes: Mapping[str, int] = field(default_factory=dict)
     floored: Mapping[str, int] = field(default_factory=dict)
     runs: tuple[RunReport, ...] = ()
 
@@ -44,6 +47,7 @@ class ExportReport:
             "integer_layers": list(self.integer_layers),
             "float_layers": dict(self.float_layers),
             "float_ops": dict(self.float_ops),
+            "constant_bytes": dict(self.constant_bytes),
             "floored": dict(self.floored),
             "runs": [run.to_json() for run in self.runs],
         }
@@ -58,6 +62,9 @@ class ExportReport:
         lines.append(f"{len(self.integer_layers)} of {total} layers compute in integers.")
         lines += [f"  float: {name}: {why}" for name, why in self.float_layers.items()]
         lines += [f"  float in TFLite: {name}: {why}" for name, why in self.float_ops.items()]
+        if self.constant_bytes:
+            parts = [f"{kind} {size:,}" for kind, size in self.constant_bytes.items()]
+            lines.append(f"  bytes of constants in TFLite: {', '.join(parts)}")
         if self.floored:
             channels = sum(self.floored.values())
             lines.append(

@@ -6,23 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.tflite_constants import (
     LARGEST,
     TYPES,
     Constants,
-    as_signed,
-    axis_of_scale,
     scales_along,
 )
+from keras_edgeq.export.tflite_integers import MOVES, Reasons, activation_grid
 from keras_edgeq.export.tflite_kernels import (
     DEQUANTIZE,
     DEQUANTIZE_HALF,
     FIXED,
     QUANTIZE,
-    REGRID,
-    SAME_GRID,
     SHAPE_ONLY,
     VERSIONS,
     WEIGHTED,
@@ -37,9 +33,6 @@ from keras_edgeq.runtime.tflite_file import (
     without_power_of_two_scales,
 )
 from keras_edgeq.spec.encoding import Encoding
-
-MOVES = (*SAME_GRID, *REGRID)
-MIXED = "reads and makes integers of different widths, which no kernel does"
 
 
 class IntegerWriter:
@@ -59,7 +52,8 @@ class IntegerWriter:
         self.constants = Constants(graph, marked)
         self.marked_tensors = set(grids)
         spread_grids(graph, grids)
-        self.grids = {t: Marker(m.ref, _activation_grid(m)) for t, m in grids.items()}
+        self.grids = {t: Marker(m.ref, activation_grid(m)) for t, m in grids.items()}
+        self.reasons = Reasons(graph, self.grids, self.constants)
         self.ops: list[Op] = []
         self.as_integer: dict[int, int] = {}
         self.as_float: dict[int, int] = {}
@@ -99,7 +93,7 @@ class IntegerWriter:
             source = self._integer(op.inputs[0]) if made else self._float(op.inputs[0])
             self.ops.append(replace(op, inputs=[source]))
             return
-        why = self._why_float(op)
+        why = self.reasons.why_float(op)
         if why is None:
             self._write_integer(op)
             self.integers += 1
@@ -109,62 +103,11 @@ class IntegerWriter:
         self.ops.append(replace(op, inputs=self._float_inputs(op)))
         self.as_float.update({out: out for out in op.outputs})
 
-    def _why_float(self, op: Op) -> str | None:
-        graph = self.graph
-        makes_float = all(graph.is_float(out) for out in op.outputs)
-        if op.name not in VERSIONS and op.name not in WEIGHTED:
-            return "no integer kernel is known" if makes_float else "computes no real numbers"
-        if not makes_float:
-            return "computes no real numbers"
-        bare = [out for out in op.outputs if out not in self.grids]
-        if bare:
-            return "its result is not quantized in the sim"
-        if op.name in WEIGHTED:
-            return self._why_weighted_float(op, WEIGHTED[op.name])
-        bits = self._width(op)
-        if bits not in VERSIONS[op.name]:
-            return f"LiteRT has no int{bits} kernel of it"
-        for tensor in op.inputs:
-            if not graph.is_float(tensor):
-                continue
-            if tensor not in self.grids:
-                if self.constants.grid(tensor, bits) is None:
-                    return "reads a tensor that is not quantized in the sim"
-            elif op.name not in MOVES and self.grids[tensor].encoding.spec.bits != bits:
-                return MIXED
-        return None
-
-    def _width(self, op: Op) -> int:
-        """Return the width of the integers an op computes in: its result's, or what it moves."""
-        sources = [i for i in op.inputs if self.graph.is_float(i)]
-        if op.name not in MOVES or len(sources) != 1:
-            return self.grids[op.outputs[0]].encoding.spec.bits
-        return self.grids[sources[0]].encoding.spec.bits if sources[0] in self.grids else 8
-
-    def _why_weighted_float(self, op: Op, kernel: Weighted) -> str | None:
-        if op.inputs[kernel.data] not in self.grids:
-            return "its input is not quantized in the sim"
-        weight = self.constants.found(op.inputs[kernel.weight])
-        if weight is None or weight.param.encoding is None:
-            return "its weight is not quantized in the sim"
-        if weight.param.encoding.spec.is_half:
-            return "its weight is float16"
-        if np.any(as_signed(weight.param.encoding).zero_point):
-            return "its weight has a zero point other than 0"
-        data, result = (self.grids[t].encoding for t in (op.inputs[kernel.data], op.outputs[0]))
-        if data.spec.bits != result.spec.bits:
-            return MIXED
-        if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
-            constant = self.graph.constant(op.inputs[kernel.bias])
-            if constant is None or (np.any(constant) and self.marked.find(constant) is None):
-                return "its bias is no constant on an integer grid"
-        return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
-
     def _write_integer(self, op: Op) -> None:
         if op.name in WEIGHTED:
             self._write_weighted(op, WEIGHTED[op.name])
             return
-        bits = self._width(op)
+        bits = self.reasons.width(op)
         if op.name in MOVES:
             self._write_same_grid(op, bits)
             return
@@ -198,7 +141,7 @@ class IntegerWriter:
     def _write_weighted(self, op: Op, kernel: Weighted) -> None:
         found = self.constants.found(op.inputs[kernel.weight])
         data = self.grids[op.inputs[kernel.data]].encoding
-        assert found is not None  # _why_weighted_float asked
+        assert found is not None  # Reasons asked
         bits, inputs = data.spec.bits, list(op.inputs)
         scales = scales_along(found, kernel.axis)
         inputs[kernel.data] = self._operand(op.inputs[kernel.data], bits)
@@ -298,7 +241,7 @@ class IntegerWriter:
         if tensor in self.grids:
             return self.grids[tensor].encoding
         grid = self.constants.grid(tensor, bits)
-        assert grid is not None  # _why_float asked
+        assert grid is not None  # Reasons asked
         return grid
 
     def _float_inputs(self, op: Op) -> list[int]:
@@ -313,27 +256,3 @@ class IntegerWriter:
             return constant
         name = f"{self.graph.name(constant)}/float"
         return self._dequantize(constant, name, DEQUANTIZE_HALF)
-
-
-def _activation_grid(marker: Marker) -> Encoding:
-    """Return a tensor's grid on int8 or int16; kernels clip at the ends of these, nowhere else."""
-    spec = marker.encoding.spec
-    if spec.is_half:
-        raise ExportError(
-            f"Tensor {marker.ref} is float16; LiteRT computes float layers in float32. Give the "
-            "profile FP16 without an activation grid, or export to ONNX."
-        )
-    if spec.bits == 8:
-        return as_signed(marker.encoding)
-    if spec.bits != 16:
-        raise ExportError(
-            f"Tensor {marker.ref} has a grid of {spec.bits} bits; TFLite export writes 8 or 16. "
-            "Give the profile 8-bit activations, or export to ONNX."
-        )
-    if not spec.signed or np.any(marker.encoding.zero_point):
-        raise ExportError(
-            f"Tensor {marker.ref} has a 16-bit grid with zero point "
-            f"{int(marker.encoding.zero_point)}; LiteRT's int16 kernels take signed integers with "
-            "zero point 0. Make 16-bit activations signed and symmetric in the profile."
-        )
-    return marker.encoding

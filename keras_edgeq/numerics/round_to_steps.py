@@ -48,9 +48,9 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
 def scale_sums(sums, factor):
     """Return `sums * factor` as LiteRT's fixed-point kernels round it before they round again.
 
-    They multiply by the fraction of the factor, in [0.5, 1), to a whole number, and round once more
-    where they shift by its power of two. Where the shift is small, as behind 4-bit weights, that is
-    another integer for some percent of the sums. The gradient is that of the product.
+    They multiply by the fraction of a factor below 1, in [0.5, 1), to a whole number, and round
+    once more where they shift by its power of two. Where the shift is small, as behind 4-bit weights,
+    that is another integer for some percent of the sums. The gradient is that of the product.
 
     Args:
         sums: float32 tensor of whole numbers.
@@ -66,7 +66,7 @@ def scale_sums(sums, factor):
 
     # The float32 with the factor's exponent plus one: the power of two above the factor.
     exponent = tf.bitwise.bitwise_and(tf.bitcast(factor, tf.int32), 0x7F800000) + 0x00800000
-    power = tf.bitcast(exponent, tf.float32)
+    power = tf.minimum(tf.bitcast(exponent, tf.float32), 1.0)
     return tf.floor(sums * (factor / power) + 0.5) * power, grad
 
 

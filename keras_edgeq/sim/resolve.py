@@ -48,6 +48,7 @@ def resolve(
         )
     return plan
 
+
 INT4_CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
 
 

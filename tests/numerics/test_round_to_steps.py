@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.numerics.affine import dequantize, grid_from_range, integer_bounds, quantize
-from keras_edgeq.numerics.round_to_steps import round_to_steps
+from keras_edgeq.numerics.round_to_steps import round_to_steps, scale_sums
 from tests import reference
 
 SHAPES = {
@@ -222,3 +222,39 @@ def test_an_autocast_grid_is_an_error_instead_of_a_loss_of_precision():
 def test_nan_stays_nan_and_infinity_saturates():
     y, _ = run(np.float32([np.nan, np.inf, -np.inf]), np.float32([0.5, 0, -8, 7]))
     np.testing.assert_array_equal(y, np.float32([np.nan, 3.5, -4.0]))
+
+
+def fixed_point(sums, factor):
+    """Return sums times a factor in 32-bit fixed point: a rounded product, then a rounded shift."""
+    fraction, shift = np.frexp(np.float64(factor))
+    multiplier, shift = int(np.rint(fraction * 2**31)), int(shift)
+    left, right = max(shift, 0), max(-shift, 0)
+    products = [((int(x) << left) * multiplier + (1 << 30)) >> 31 for x in sums]
+    return np.array([(p + ((1 << right) >> 1)) >> right for p in products])
+
+
+@pytest.mark.parametrize("factor", [0.9137, 0.5123, 0.28, 0.0625, 0.0171, 3e-4, 1.0, 1.713])
+def test_sums_rounded_twice_are_those_of_a_fixed_point_kernel(factor):
+    sums = np.arange(-3000, 3000).astype(np.float32)
+    real = np.float32(factor)
+    ratio = scale_sums(tf.constant(sums), tf.constant(real))
+    got = round_to_steps(ratio, -1e6, 1e6, rounding="twice").numpy()
+    # A float32 product is a tie where the kernel's 62 bits lie a hair beside one.
+    assert np.abs(got - fixed_point(sums, real)).max() <= 1
+    assert np.mean(got == fixed_point(sums, real)) > 0.9995
+
+
+def test_rounding_twice_is_not_rounding_once():
+    sums = np.arange(-3000, 3000).astype(np.float32)
+    once = np.rint(sums * np.float32(0.0171))
+    twice = fixed_point(sums, np.float32(0.0171))
+    assert 0.001 < np.mean(once != twice) < 0.1
+
+
+def test_the_gradient_of_sums_rounded_twice_is_that_of_the_product():
+    sums, factor = tf.Variable([[3.0, -5.0], [7.0, 2.0]]), tf.Variable([0.3, 0.6])
+    with tf.GradientTape() as tape:
+        made = tf.reduce_sum(scale_sums(sums, factor) * tf.constant([[1.0, 2.0], [3.0, 4.0]]))
+    by_sums, by_factor = tape.gradient(made, [sums, factor])
+    np.testing.assert_allclose(by_sums, [[0.3, 1.2], [0.9, 2.4]], rtol=1e-6)
+    np.testing.assert_allclose(by_factor, [24.0, -2.0], rtol=1e-6)
