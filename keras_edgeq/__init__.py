@@ -6,6 +6,7 @@ Example:
     >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
 """
 
+from keras_edgeq import callbacks
 from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
@@ -21,6 +22,7 @@ from keras_edgeq.spec.target_profile import load_profile, profile_names
 
 __version__ = "0.1.0"
 __all__ = [
+    "callbacks",
     "describe",
     "export",
     "fold_batch_norms",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras
+from tf_keras.src import backend as _backend
 from tf_keras.src.engine import functional as _functional
 from tf_keras.src.engine import node as _node
 from tf_keras.src.layers.core import tf_op_layer as _tf_op_layer
@@ -121,3 +124,29 @@ def overrides_call(model: tf_keras.Model) -> bool:
 def flat_inputs(model: tf_keras.Model, inputs: Any) -> list[Any]:
     """Return what a nested model is called on, in the order of its `inputs`."""
     return model._flatten_to_reference_inputs(inputs)
+
+
+def compile_arguments(model: tf_keras.Model) -> dict[str, Any] | None:
+    """Return what the user gave to `compile`, as it was given; None before it."""
+    config = getattr(model, "_compile_config", None)
+    return None if config is None else dict(config.config)
+
+
+@contextmanager
+def kept_seeds():
+    """Let what is built inside draw no numbers from the streams that seed the user's layers."""
+    keras_stream = getattr(_backend._SEED_GENERATOR, "generator", None)
+    state, keras_state = random.getstate(), keras_stream and keras_stream.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if keras_stream is not None:
+            keras_stream.setstate(keras_state)
+
+
+def weight_penalty(model: tf_keras.Model) -> float:
+    """Return what the weight regularizers of a model add to its loss."""
+    layers = model._flatten_layers()
+    penalties = [penalty() for layer in layers for penalty in layer._callable_losses]
+    return float(sum(float(value) for value in penalties if value is not None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import reduce
 
@@ -36,6 +36,7 @@ from keras_edgeq.spec.quant_spec import QuantSpec
 # An int32 bias of at most 2^24 is exact in float32, so the sim adds what the kernel adds. Behind 16
 # bits the sums are not exact anyway, and the bias only has to stay inside int32.
 BIAS_BITS = {8: 24, 16: 30}
+Observer = tuple[list[str], Callable]
 
 
 def assign_weights(sim: QuantSim) -> None:
@@ -54,13 +55,19 @@ def assign_weights(sim: QuantSim) -> None:
             quantizer.assign(_encoding(spec, low, high))
 
 
-def collect(sim: QuantSim, source: Iterable[Batch], progress: bool = True) -> CalibrationStats:
+def collect(
+    sim: QuantSim,
+    source: Iterable[Batch],
+    progress: bool = True,
+    observer: Observer | None = None,
+) -> CalibrationStats:
     """Run the sim over the data once and return histograms of its activations.
 
     Weights are quantized meanwhile, activations are not. Memory does not depend on the number of
-    batches, and the result not on their order but for moving averages.
+    batches, and the result not on their order but for moving averages. An `observer` of the sim from
+    an earlier pass saves its tracing.
     """
-    tensors, observe_batch = _observer(sim)
+    tensors, observe_batch = observer or observer_of(sim)
     merged: dict[str, Histogram] = dict.fromkeys(tensors, empty())
     exponents = np.full(len(tensors), exponent_for(0.0, 0.0), np.int32)
     samples = 0
@@ -191,7 +198,7 @@ def _observed(graph: LayerGraph, node: GraphNode, stats: CalibrationStats) -> li
     return [name for names in found for name in names] if all(found) else []
 
 
-def _observer(sim: QuantSim):
+def observer_of(sim: QuantSim) -> Observer:
     """Return the names of all quantized tensors and a traced function over one batch."""
 
     def observe_batch(inputs, exponents):
