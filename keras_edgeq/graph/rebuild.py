@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import tensorflow as tf
@@ -79,7 +80,15 @@ def run(model: tf_keras.Model, inputs: Any) -> Any:
 
 def clone(layer: Any, **changes: Any) -> Any:
     """Return a fresh, unbuilt layer with the same configuration but for `changes`."""
-    return layer.__class__.from_config({**layer.get_config(), **changes})
+    with tf_keras.utils.custom_object_scope(_own_functions(layer)):
+        return layer.__class__.from_config({**layer.get_config(), **changes})
+
+
+def _own_functions(layer: Any) -> dict[str, Any]:
+    """Return the user's functions in a layer (activation, initializer); configs only name them."""
+    functions = [v for v in vars(layer).values() if isinstance(v, FunctionType)]
+    packages = ("tensorflow", "tf_keras", "keras")
+    return {f.__name__: f for f in functions if f.__module__.partition(".")[0] not in packages}
 
 
 def fresh_inputs(model: tf_keras.Model) -> list[Any]:

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph.rebuild import call_layer, calls, rebuild, replay, run
+from keras_edgeq.graph.rebuild import call_layer, calls, clone, rebuild, replay, run
 from keras_edgeq.spec import TensorRef
 from tests.harness import (
     assert_same_arrays,
@@ -166,3 +166,19 @@ def test_replay_offers_each_call_once_and_in_order():
 
     replay(model, [tf.constant(inputs_for(model))], on_call)
     assert order == [layer.name for layer in model.layers[1:]]
+
+
+def falling(shape, dtype=None):
+    return -tf.cast(tf.range(shape[0]), dtype or tf.float32)
+
+
+def bent(x):
+    return x * tf.sigmoid(x) + 1.0
+
+
+@pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize:UserWarning")
+def test_a_layer_with_functions_of_the_user_is_cloned():
+    layer = L.Dense(3, activation=bent, bias_initializer=falling)
+    copy = clone(layer)
+    assert copy.activation is bent
+    np.testing.assert_array_equal(copy(np.zeros((1, 2))), bent(np.float32([[0, -1, -2]])))
