@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from keras_edgeq.prepare import prepare
+from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
     assign_activations,
@@ -18,6 +19,7 @@ from keras_edgeq.sim.calibrate import (
     floor_weight_scales,
 )
 from keras_edgeq.sim.data import Batch, batches, fixed_batch
+from keras_edgeq.sim.data_free import RULES, data_free_stats
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -25,7 +27,7 @@ from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
 def quantize(
     model: tf_keras.Model,
-    calibration: Any,
+    calibration: Any = None,
     profile: str | Path | TargetProfile = "litert_int8",
     *,
     precision: Mapping[str, str] | None = None,
@@ -33,6 +35,7 @@ def quantize(
     batch_size: int = 32,
     steps: int | None = None,
     keep_samples: int = 4,
+    input_range: Any = None,
     progress: bool = True,
 ) -> QuantSim:
     """Return a calibrated simulation of `model` on a target.
@@ -46,7 +49,8 @@ def quantize(
             `keras-edgeq inspect` name them and say why.
         calibration: representative inputs, without labels or with: an array `(samples, ...)`, a
             dict by input name or list of arrays, an `.npy` or `.npz` path, a `tf.data.Dataset`, a
-            generator or a `Sequence`. 100 to 500 samples usually do.
+            generator or a `Sequence`. 100 to 500 samples usually do. None takes the ranges from
+            the model's batch norms instead, and rule `"minmax"` where `rules` says nothing.
         profile: a built-in name (`keras-edgeq profiles`), a profile's JSON path, or a
             `TargetProfile`.
         precision: glob over layer names -> precision, for layers that shall compute in another one
@@ -58,6 +62,8 @@ def quantize(
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
             other data is given; 0 stores none. A model with a fixed batch gets whole batches.
+        input_range: `(low, high)` of the model's inputs, or a dict by input name; only without
+            calibration data. Not needed where a batch norm, Normalization or Rescaling reads it.
         progress: show a progress bar.
 
     Returns:
@@ -65,7 +71,8 @@ def quantize(
 
     Raises:
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
-        CalibrationDataError: the data is empty, does not fit the model or holds NaN.
+        CalibrationDataError: the data is empty, does not fit the model or holds NaN; or there is
+            none, and nothing is known about some tensors, which are named.
         ProfileError: no such profile, precision or rule, or a name matches nothing.
 
     Example:
@@ -77,17 +84,23 @@ def quantize(
         (1, 2)
     """
     target = load_profile(profile)
-    prepared = prepare(model)
-    plan = resolve(prepared, target, precision).with_rules(rules or {})
+    data_free = calibration is None
+    if input_range is not None and not data_free:
+        raise CalibrationDataError("input_range is read only without calibration data; leave one.")
+    rules = {**(RULES if data_free else {}), **(rules or {})}
+    prepared, known = prepare_with_statistics(model)
+    plan = resolve(prepared, target, precision).with_rules(rules)
+    stats = data_free_stats(prepared, plan, known, input_range) if data_free else None
     sim = insert(prepared, plan, target, model.output_names)
-    sim.keep(precision=dict(precision or {}), rules=dict(rules or {}))
+    sim.keep(precision=dict(precision or {}), rules=rules)
     assign_weights(sim)
     kept: list[Batch] = []
     whole = fixed_batch(model)
     if whole and keep_samples:
         keep_samples = -(-keep_samples // whole) * whole
-    source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
-    stats = collect(sim, source, progress)
+    if stats is None:
+        source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
+        stats = collect(sim, source, progress)
     assign_activations(sim, stats)
     sim.stats = stats
     samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))

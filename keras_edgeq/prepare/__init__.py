@@ -9,20 +9,16 @@ from keras_edgeq.prepare.affine import constants_to_affine
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import to_float32
-from keras_edgeq.prepare.fold_batch_norms import batch_norms_to_affine, fold_batch_norms
+from keras_edgeq.prepare.fold_batch_norms import (
+    batch_norms_to_affine,
+    fold_and_name,
+    fold_batch_norms,
+)
 from keras_edgeq.prepare.global_pools import pools_to_means
+from keras_edgeq.prepare.known_statistics import KnownStatistics, known_statistics
 from keras_edgeq.prepare.separable import split_separable
 
-REWRITES = (
-    flatten_nested,
-    to_float32,
-    split_separable,
-    split_activations,
-    constants_to_affine,
-    fold_batch_norms,
-    batch_norms_to_affine,
-    pools_to_means,
-)
+SPLITS = (flatten_nested, to_float32, split_separable, split_activations)
 
 
 def prepare(model: tf_keras.Model) -> tf_keras.Model:
@@ -39,10 +35,17 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     Raises:
         UnsupportedModelError: a subclassed, unbuilt or Keras 3 model.
     """
+    return prepare_with_statistics(model)[0]
+
+
+def prepare_with_statistics(model: tf_keras.Model) -> tuple[tf_keras.Model, KnownStatistics]:
+    """Return what `prepare` does, and what the model's batch norms know of its activations."""
     check_model(model)
-    for rewrite in REWRITES:
+    for rewrite in SPLITS:
         model = rewrite(model)
-    return model
+    prepared, folded = fold_and_name(constants_to_affine(model))
+    known = known_statistics(model, folded)
+    return pools_to_means(batch_norms_to_affine(prepared)), known
 
 
-__all__ = ["fold_batch_norms", "prepare"]
+__all__ = ["fold_batch_norms", "prepare", "prepare_with_statistics"]

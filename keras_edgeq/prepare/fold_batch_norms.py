@@ -23,12 +23,13 @@ FORWARD = {"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """New weights of a layer that swallows a batch norm."""
+    """New weights of a layer that swallows a batch norm behind it, or in front of it."""
 
     batch_norm: tf_keras.layers.Layer
     layer: tf_keras.layers.Layer
     kernel: np.ndarray
     bias: np.ndarray
+    behind: bool
 
 
 def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
@@ -45,9 +46,16 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     Returns:
         The folded model; the same object when there was nothing to fold.
     """
+    return fold_and_name(model)[0]
+
+
+def fold_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, dict[str, str]]:
+    """Return what `fold_batch_norms` does, and the batch norm whose output a layer makes now."""
+    made: dict[str, str] = {}
     while folds := _find(LayerGraph(model)):
+        made.update({fold.layer.name: fold.batch_norm.name for fold in folds if fold.behind})
         model = _apply(model, folds)
-    return model
+    return model, made
 
 
 def batch_norms_to_affine(model: tf_keras.Model) -> tf_keras.Model:
@@ -113,7 +121,7 @@ def _backward(graph: LayerGraph, batch_norm) -> Fold | None:
     kernel, bias = _weights(layer, scale.size)
     axes = _trait(layer).axes
     shape = [kernel.shape[i] if i in axes else 1 for i in range(kernel.ndim)]
-    return Fold(batch_norm, layer, kernel * scale.reshape(shape), bias * scale + offset)
+    return Fold(batch_norm, layer, kernel * scale.reshape(shape), bias * scale + offset, True)
 
 
 def _forward(graph: LayerGraph, node) -> Fold | None:
@@ -139,7 +147,7 @@ def _forward(graph: LayerGraph, node) -> Fold | None:
     shift = kernel * offset.reshape(shape)
     sums = shift.reshape(-1, *shift.shape[-2:]).sum(0)
     bias = bias + (sums.ravel() if depthwise else sums.sum(0))
-    return Fold(node.layer, layer, kernel * scale.reshape(shape), bias)
+    return Fold(node.layer, layer, kernel * scale.reshape(shape), bias, False)
 
 
 def _takes_forward(layer) -> bool:
