@@ -21,7 +21,8 @@ class Quantiles:
     The points of a normal distribution lie evenly between its mean minus and plus `deviations`
     standard deviations; nothing is outside. What happens to the tensor happens to the points. The
     share between two neighbours stays the same and counts as spread evenly, so equal neighbours
-    are an atom: the zeros behind a ReLU.
+    are an atom: the zeros behind a ReLU. Between the ends, which are exact, a distribution is
+    right to about one share, at most 2 %.
 
     Args:
         deviations: where normal distributions end, in standard deviations.
@@ -63,7 +64,10 @@ class Quantiles:
         return mean, self.shares @ (a * a + a * b + b * b) / 3
 
     def mixture(self, points: NDArray) -> NDArray[np.float32]:
-        """Join channels `[INTERVALS + 1, joined, channels]`: same mean, variance and extremes."""
+        """Join channels `[INTERVALS + 1, joined, channels]` to a normal distribution.
+
+        Mean and variance are theirs but for the tails that their extremes cut off.
+        """
         mean, variance = self.moments(points.reshape(len(points), -1))
         mean, variance = (v.reshape(points.shape[1:]) for v in (mean, variance))
         low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))

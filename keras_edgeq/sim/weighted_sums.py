@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,29 +36,42 @@ def weighted_sums(layer: Any, points: NDArray, quantiles: Quantiles) -> NDArray 
         Points of as many columns as the layer has biases; None for a layer that is not known, or
         not channels last.
     """
-    sums = _SUMS.get(op_type(layer))
     trait = weight_trait(layer)
     last = getattr(layer, "data_format", "channels_last") == "channels_last"
-    if sums is None or trait is None or not last:
+    if op_type(layer) not in _SUMS or trait is None or not last:
         return None
     kernel = np.asarray(getattr(layer, trait.kernel), np.float64)
     bias = np.asarray(0.0 if layer.bias is None else layer.bias, np.float64).ravel()
     if _scales_channels(layer, kernel):
         return (points * kernel.ravel() + bias).astype(np.float32)
+    if "Transpose" not in op_type(layer):
+        return _normal_sums(layer, kernel, bias, points, quantiles)
+    # Where a transposed convolution lands between its strides decides which taps reach a pixel.
+    starts = itertools.product(*(range(stride) for stride in layer.strides))
+    taps = [
+        kernel[tuple(slice(i, None, n) for i, n in zip(start, layer.strides, strict=True))]
+        for start in starts
+    ]
+    phases = [_normal_sums(layer, part, bias, points, quantiles) for part in taps]
+    return quantiles.mixture(np.stack(phases, axis=1))
+
+
+def _normal_sums(
+    layer: Any, kernel: NDArray, bias: NDArray, points: NDArray, quantiles: Quantiles
+) -> NDArray:
     low, high = points.min(axis=0), points.max(axis=0)
     if getattr(layer, "padding", "valid") != "valid" or "Transpose" in op_type(layer):
         low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     up, down = np.maximum(kernel, 0.0), np.minimum(kernel, 0.0)
     mean, variance = quantiles.moments(points)
-    # A transposed convolution adds only every stride-th tap to a pixel.
-    share = 1.0 / np.prod(layer.strides) if "Transpose" in op_type(layer) else 1.0
 
     def total(vector, weights):
         return sums(layer, np.broadcast_to(vector, _inputs(layer, weights)), weights)
 
+    sums = _SUMS[op_type(layer)]
     return quantiles.within(
-        share * total(mean, kernel) + bias,
-        share * total(variance, kernel**2),
+        total(mean, kernel) + bias,
+        total(variance, kernel**2),
         total(low, up) + total(high, down) + bias,
         total(high, up) + total(low, down) + bias,
     )
