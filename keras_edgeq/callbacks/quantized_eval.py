@@ -98,7 +98,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
             source = batches(self.calibration, self.model, self.batch_size, self.steps)
             self.calibration = _read_once(source)
         with keras_compat.kept_seeds():
-            self.sim = quantize(
+            sim = quantize(
                 self.model,
                 self.calibration,
                 self.profile,
@@ -106,8 +106,9 @@ class QuantizedEval(tf_keras.callbacks.Callback):
                 steps=self.steps,
                 **self.options,
             )
-            self._observer = observer_of(self.sim)
-            compile_like(self.sim, self.model)
+            compile_like(sim, self.model)
+            self._observer = observer_of(sim)
+        self.sim = sim
         self._names: list[str] = []
 
     def on_epoch_end(self, epoch, logs=None):
@@ -116,6 +117,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
         if self._names and epoch % self.every and not last:
             logs.update(dict.fromkeys(self._names, float("nan")))
             return
+        assert self.sim is not None  # fit has begun
         with keras_compat.kept_seeds():
             source = batches(self.calibration, self.model, self.batch_size, self.steps)
             refresh(self.sim, self.model, source, self._observer)

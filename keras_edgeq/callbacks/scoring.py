@@ -79,7 +79,8 @@ def _copied(metrics: Any) -> Any:
     try:
         return type(metrics).from_config(metrics.get_config())
     except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[-1]
         raise UnsupportedModelError(
-            f"Metric {metrics.name!r} cannot be copied: {error}. Give {type(metrics).__name__} a "
+            f"Metric {metrics.name!r} cannot be copied: {reason} Give {type(metrics).__name__} a "
             "get_config() that returns the arguments of its constructor."
         ) from None
