@@ -120,13 +120,26 @@ def _swapped(content: bytes, chance: random.Random) -> bytes:
 
 def inner_damaged(reader: Reader, seed: int) -> bytes:
     """Return a `.keras` file with a value of its configuration swapped, checksums intact."""
-    chance, made = random.Random(seed), io.BytesIO()
-    with zipfile.ZipFile(reader.valid) as old, zipfile.ZipFile(made, "w") as new:
+    return _with_config(reader.valid, lambda content: _swapped(content, random.Random(seed)))
+
+
+def with_config(source: Path, target: Path, change: Callable[[Any], None]) -> None:
+    """Write a `.keras` file with a changed configuration."""
+
+    def changed(content: bytes) -> bytes:
+        config = json.loads(content)
+        change(config)
+        return json.dumps(config).encode()
+
+    target.write_bytes(_with_config(source, changed))
+
+
+def _with_config(source: Path, change: Callable[[bytes], bytes]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(made, "w") as new:
         for info in old.infolist():
             content = old.read(info)
-            if info.filename == "config.json":
-                content = _swapped(content, chance)
-            new.writestr(info, content)
+            new.writestr(info, change(content) if info.filename == "config.json" else content)
     return made.getvalue()
 
 

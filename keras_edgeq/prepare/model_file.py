@@ -19,6 +19,7 @@ from tf_keras.protobuf import saved_metadata_pb2
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.prepare.graph_check import check_graph
 from keras_edgeq.prepare.load_guard import bounded_by_file
 
 KERAS_METADATA = "keras_metadata.pb"
@@ -110,6 +111,12 @@ def saved_config(path: Path) -> Any:
     Raises:
         UnsupportedModelError: the file is missing, damaged, or no model of `tf_keras`.
     """
+    config = _read_config(path)
+    check_graph(path, config)
+    return config
+
+
+def _read_config(path: Path) -> Any:
     if not path.exists():
         raise UnsupportedModelError(f"No such model: {path}.")
     try:

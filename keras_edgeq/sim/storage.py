@@ -10,7 +10,7 @@ import tf_keras
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
 from keras_edgeq.prepare.load_guard import bounded_by_file
-from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code
+from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code, saved_config
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
@@ -73,6 +73,8 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
                 "Allow it with safe_mode=False or --allow-lambda",
                 options.get("custom_objects"),
             )
+        else:
+            saved_config(path)
         if path.suffix == ".keras":
             options["safe_mode"] = safe_mode
         with bounded_by_file(path):
