@@ -119,3 +119,8 @@ def test_a_model_whose_layers_wait_for_ever_is_refused(number, readers, tmp_path
     path = tmp_path / "waits.keras"
     fuzz.with_config(readers["keras model"].valid, path, change)
     assert "'head' reads call" in outcome(readers["keras model"], path)
+
+
+def test_a_data_file_that_unpacks_to_many_times_its_size_is_refused(bombs, readers, tmp_path):
+    path = fuzz.as_file(tmp_path, *bombs["array bomb"])
+    assert "unpacked" in outcome(readers["data"], path)

@@ -16,6 +16,9 @@ from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import READ_ERRORS
 
 Batch = list[np.ndarray]
+# Data that deflates to a hundredth is all but constant.
+MOST_BYTES = 64_000_000
+MOST_INFLATION = 100
 
 
 def batches(
@@ -68,7 +71,7 @@ def fixed_batch(model: tf_keras.Model) -> int | None:
 def _read_file(path: Path, names: list[str]) -> Any:
     try:
         with path.open("rb") as file:  # np.load would leave a damaged archive open
-            check_arrays(file)
+            check_arrays(file, MOST_BYTES + MOST_INFLATION * path.stat().st_size)
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return loaded
