@@ -5,6 +5,7 @@ import tf_keras
 
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.spec import Encoding, QuantSpec
+from keras_edgeq.spec.quant_spec import HALF
 from tests import reference
 
 CASES = {
@@ -179,3 +180,46 @@ def test_the_configuration_makes_the_same_layer():
     twin = FakeQuant.from_config(layer.get_config())
     assert (twin.spec, twin.tensor, twin.name) == (spec, "conv", "conv/quant")
     assert tf_keras.saving.get_registered_name(FakeQuant) == "keras_edgeq>FakeQuant"
+
+
+def half_layer(shape=(None, 4)):
+    layer = FakeQuant(HALF, "conv")
+    layer.build(shape)
+    return layer
+
+
+def test_a_half_precision_grid_casts_there_and_back():
+    x = np.random.default_rng(0).normal(0.0, 100.0, (50, 4)).astype(np.float32)
+    rounded, steps, scale = half_layer()(x)
+    np.testing.assert_array_equal(rounded, x.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(steps, rounded)
+    assert float(scale) == 1.0
+
+
+def test_a_half_precision_grid_saturates_at_its_largest_number():
+    got = half_layer()(tf.constant([[1e6, -1e6, 65519.0, 65504.0]]))[0]
+    np.testing.assert_array_equal(got, [[65504.0, -65504.0, 65504.0, 65504.0]])
+
+
+@pytest.mark.parametrize(("activation", "function"), [
+    ("relu", lambda x: np.maximum(x, 0)), ("relu6", lambda x: np.clip(x, 0, 6)),
+])  # fmt: skip
+def test_a_half_precision_grid_takes_sums_and_a_fused_activation(activation, function):
+    sums = np.random.default_rng(0).integers(-900, 900, (9, 4)).astype(np.float32)
+    factors = np.float32([0.011, 0.007, 0.02, 0.003])
+    got = half_layer()(sums, input_scale=tf.constant(factors), activation=activation)[0]
+    wanted = function(sums * factors).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_half_precision_grid_needs_no_calibration_and_does_not_train():
+    layer = half_layer()
+    assert layer.encoding is not None
+    assert layer.encoding.spec == HALF
+    assert (float(layer.encoding.scale), int(layer.encoding.zero_point)) == (1.0, 0)
+    assert layer.trainable_weights == []
+
+
+def test_a_half_precision_grid_comes_back_from_its_configuration():
+    twin = FakeQuant.from_config(half_layer().get_config())
+    assert twin.spec == HALF

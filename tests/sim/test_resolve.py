@@ -4,10 +4,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.prepare import prepare
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec import TensorRef, load_profile
+from keras_edgeq.spec.precision import OpRule
 from tests.models import Input, make
 
 L = tf_keras.layers
@@ -260,3 +261,140 @@ def test_a_model_in_which_nothing_runs_in_integers_is_refused():
 def test_resolving_does_not_depend_on_when_it_is_done():
     model = prepare(make("op_layers"))
     assert resolve(model, LITERT) == resolve(model, LITERT)
+
+
+def in_row():
+    """Two convolutions and a dense layer, each with a name."""
+    x = Input((6, 6, 2), name="image")
+    y = L.Conv2D(3, 3, activation="relu", name="conv1")(x)
+    y = L.Conv2D(3, 3, name="conv2")(y)
+    return tf_keras.Model(x, L.Dense(2, name="head")(L.Flatten(name="flat")(y)))
+
+
+def plan_with(asked, model=None, profile=LITERT):
+    return resolve(prepare(model or in_row()), profile, asked)
+
+
+def test_a_layer_of_another_width_quantizes_its_input_again():
+    plan = plan_with({"conv2": "W8A16"})
+    edge = TensorRef("conv2", "input")
+    assert plan.specs[edge].bits == 16
+    assert plan.specs[TensorRef("conv1/relu")].bits == 8
+    assert plan.specs[TensorRef("conv2")].bits == 16
+    # What moves behind it moves 16 bits; the next layer reads 8.
+    assert on(plan, "flat") == "conv2"
+    assert plan.specs[TensorRef("head", "input")].bits == 8
+    assert plan.floats == {}
+
+
+def test_layers_of_one_width_share_the_tensor_between_them():
+    plan = plan_with({"conv*": "W8A16", "head": "W4A16"})
+    assert not [ref for ref in plan.specs if ref.kind == "input"]
+    assert {spec.bits for ref, spec in plan.specs.items() if ref.kind == "output"} == {16}
+    assert plan.specs[TensorRef("head", "param", param="kernel")].bits == 4
+
+
+def test_only_weights_differ_where_the_width_of_activations_does_not():
+    plan = plan_with({"conv2": "W4A8"})
+    assert [str(r) for r, s in plan.specs.items() if s.bits == 4] == ["conv2/kernel"]
+    assert owners(plan) == owners(plan_with({}))
+
+
+def test_a_wide_layer_has_a_wide_bias_and_the_ranges_of_its_kernels():
+    x = Input((6,))
+    model = tf_keras.Model(x, L.Dense(3, activation="softmax", name="scores")(x))
+    plan = plan_with({"scores": "W8A16"}, model)
+    assert plan.specs[TensorRef("scores", "param", param="bias")].bits == 64
+    low, high = plan.specs[TensorRef("scores/softmax")].fixed_range or (0, 0)
+    assert (low, high) == (-32767 / 32768, 32767 / 32768)
+
+
+def test_a_half_layer_of_litert_has_half_weights_and_float_activations():
+    plan = plan_with({"conv2": "FP16"})
+    assert plan.specs[TensorRef("conv2", "param", param="kernel")].is_half
+    assert plan.specs[TensorRef("conv2", "param", param="bias")].is_half
+    assert plan.specs[TensorRef("conv2", "param", param="kernel")].axes == ()
+    assert "FP16" in plan.floats["conv2"]
+    # The next integer layer reads what was moved from there, so that lies on a grid.
+    assert plan.specs[TensorRef("flat")].bits == 8
+    assert "conv2" not in owners(plan)
+
+
+def test_a_half_layer_of_onnx_runtime_reads_and_makes_halves():
+    plan = plan_with({"conv2": "FP16"}, profile=load_profile("onnxruntime_int8"))
+    assert plan.specs[TensorRef("conv2", "input")].is_half
+    assert plan.specs[TensorRef("conv2")].is_half
+    assert not plan.specs[TensorRef("head", "input")].is_half
+
+
+def test_a_float_layer_keeps_its_weights():
+    plan = plan_with({"conv2": "FP32"})
+    assert "conv2/kernel" not in params(plan)
+    assert "FP32" in plan.floats["conv2"]
+    assert "conv2<0" not in owners(plan)
+
+
+def test_a_model_may_be_asked_to_stay_float_as_a_whole():
+    plan = plan_with({"*": "FP32"})
+    assert plan.specs == {}
+    assert {"conv1", "conv2", "head"} <= set(plan.floats)
+
+
+def with_rule(op, rule, **changes):
+    return replace(LITERT, ops={**LITERT.ops, op: rule}, **changes)
+
+
+def test_a_rule_may_leave_an_output_without_a_quantizer():
+    plan = plan_with({}, profile=with_rule("Conv2D", OpRule(output=False)))
+    assert "conv2" not in owners(plan)
+    assert "conv2/kernel" in params(plan)
+    assert plan.owner(TensorRef("flat")) is None
+
+
+def test_a_rule_may_leave_a_model_input_float():
+    plan = plan_with({}, profile=with_rule("Input", OpRule(output=False)))
+    assert "image" not in owners(plan)
+    assert "conv1/relu" in owners(plan)
+
+
+def test_a_rule_may_leave_weights_float():
+    plan = plan_with({}, profile=with_rule("Dense", OpRule(weights=False)))
+    assert not [name for name in params(plan) if name.startswith("head")]
+    assert "head" in owners(plan)
+
+
+def test_a_rule_changes_fields_of_the_grids_of_one_operation():
+    rule = OpRule(activation={"symmetric": True}, weight={"narrow_range": False})
+    plan = plan_with({}, profile=with_rule("Dense", rule))
+    assert plan.specs[TensorRef("head")].symmetric
+    assert not plan.specs[TensorRef("conv2")].symmetric
+    assert not plan.specs[TensorRef("head", "param", param="kernel")].narrow_range
+    assert plan.specs[TensorRef("conv2", "param", param="kernel")].narrow_range
+
+
+def test_a_rule_fixes_a_range_in_integers_and_not_in_halves():
+    profile = replace(
+        load_profile("onnxruntime_int8"), ops={"Dense": OpRule(fixed_range=(-4.0, 4.0))}
+    )
+    assert plan_with({}, profile=profile).specs[TensorRef("head")].fixed_range == (-4.0, 4.0)
+    half = plan_with({"head": "FP16"}, profile=profile).specs[TensorRef("head")]
+    assert half.is_half
+    assert half.fixed_range is None
+
+
+def test_tensors_that_must_share_a_grid_and_cannot_are_named_with_both_rules():
+    x = Input((6, 6, 2), name="x")
+    parts = [L.Conv2D(2, 1, name="a")(x), L.DepthwiseConv2D(1, name="b")(x)]
+    model = tf_keras.Model(x, L.Concatenate(name="both")(parts))
+    profile = with_rule("Conv2D", OpRule(activation={"symmetric": True}))
+    with pytest.raises(ProfileError, match=r"'both'.*Conv2D \(a\).*DepthwiseConv2D \(b\)"):
+        plan_with({}, model, profile)
+
+
+def test_a_profile_of_all_operations_quantizes_what_it_does_not_know():
+    x = Input((6,))
+    y = L.LayerNormalization(name="norm")(L.Dense(4, name="dense")(x))
+    model = tf_keras.Model(x, L.Activation("elu", name="elu")(y))
+    plan = plan_with({}, model, load_profile("aimet_default"))
+    assert {"dense", "norm", "elu"} <= owners(plan)
+    assert plan.floats == {}
