@@ -94,14 +94,15 @@ def run(content, sim, x, level):
     options = ort.SessionOptions()
     options.graph_optimization_level, options.log_severity_level = level, 3
     options.add_session_config_entry("session.x64quantprecision", "1")
-    # It would round the float biases of the symmetric profile.
-    kept = {"disabled_optimizers": ["WeightBiasQuantization"]} if is_symmetric(sim) else {}
+    # It would round float biases to int32, and overflow there.
+    kept = {"disabled_optimizers": ["WeightBiasQuantization"]} if has_float_bias(sim) else {}
     session = ort.InferenceSession(content, options, ["CPUExecutionProvider"], **kept)
     return session.run(sim.output_names, dict(zip(sim.input_names, x, strict=True)))
 
 
-def is_symmetric(sim):
-    return sim.record.profile.bias == "float"
+def has_float_bias(sim):
+    specs = [layer.bias_spec for layer in sim.quantized_layers().values()]
+    return sim.record.profile.bias == "float" or any(s and s.bits == 64 for s in specs)
 
 
 def relative(got, wanted):
