@@ -43,7 +43,9 @@ def build() -> tf_keras.Model:
     deep = L.UpSampling2D(2, interpolation="bilinear", name="up_deep")(deep)
     joint = conv(L.Concatenate(name="joint")([fine, deep]), 48, 3, "neck")
     scores = conv(joint, 32, 3, "class_conv")
-    scores = L.Conv2D(CLASSES, 1, name="class_logits", bias_initializer=_rare)(scores)
+    # Start from scores of 0.02: nearly all cells are background.
+    rare = tf_keras.initializers.Constant(-4.0)
+    scores = L.Conv2D(CLASSES, 1, name="class_logits", bias_initializer=rare)(scores)
     scores = L.Reshape((GRID * GRID, CLASSES))(scores)
     scores = L.Activation("sigmoid", name="scores")(scores)
     offsets = L.Conv2D(4, 1, name="box_offsets")(conv(joint, 32, 3, "box_conv"))
@@ -58,11 +60,6 @@ def conv(x, filters, kernel, name):
     """Convolution, batch norm, ReLU6."""
     x = L.Conv2D(filters, kernel, padding="same", use_bias=False, name=name)(x)
     return L.ReLU(6.0, name=f"{name}_relu")(L.BatchNormalization(name=f"{name}_bn")(x))
-
-
-def _rare(shape, dtype=None):
-    """Start from scores of 0.02: nearly all cells are background."""
-    return tf.fill(shape, tf.cast(-4.0, dtype or tf.float32))
 
 
 def targets(shapes: Shapes) -> dict[str, np.ndarray]:
