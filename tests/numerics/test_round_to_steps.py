@@ -233,7 +233,7 @@ def fixed_point(sums, factor):
     return np.array([(p + ((1 << right) >> 1)) >> right for p in products])
 
 
-@pytest.mark.parametrize("factor", [0.9137, 0.5123, 0.28, 0.0625, 0.0171, 3e-4, 1.0, 1.713])
+@pytest.mark.parametrize("factor", [0.9137, 0.5123, 0.28, 0.0625, 0.0171, 3e-4, 1.0, 1.7136543])
 def test_sums_rounded_twice_are_those_of_a_fixed_point_kernel(factor):
     sums = np.arange(-3000, 3000).astype(np.float32)
     real = np.float32(factor)
