@@ -49,8 +49,9 @@ def scale_sums(sums, factor):
     """Return `sums * factor` as LiteRT's fixed-point kernels round it before they round again.
 
     They multiply by the fraction of a factor below 1, in [0.5, 1), to a whole number, and round
-    once more where they shift by its power of two. Where the shift is small, as behind 4-bit weights,
-    that is another integer for some percent of the sums. The gradient is that of the product.
+    once more where they shift by its power of two. Where the shift is small, as behind 4-bit
+    weights, that is another integer for some percent of the sums. The gradient is that of the
+    product.
 
     Args:
         sums: float32 tensor of whole numbers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,13 +59,13 @@ class LiteRt:
 
     def form(self):
         """Read the signature."""
-        return _shapes(self._model.inputs), _shapes(self._model.outputs)
+        return shapes(self._model.inputs), shapes(self._model.outputs)
 
     def outputs(self, inputs):
         """Run the file; integer outputs are dequantized."""
         made = self._model.run(inputs, self.sim.input_names)
         details = self._model.outputs
-        return [_real(made[n], details[n]["quantization"]) for n in self.sim.output_names]
+        return [real_values(made[n], details[n]["quantization"]) for n in self.sim.output_names]
 
     def tensors(self, inputs):
         """Run a copy of the file that puts its inner tensors out."""
@@ -155,17 +156,25 @@ class SavedModel:
         return {}
 
 
-def load_artifact(path: Path, sim: QuantSim) -> list[Runtime]:
+def load_artifact(path: Path, sim: QuantSim, kernels: str | None = None) -> list[Runtime]:
     """Return every way to run a file: `.tflite`, `.onnx` or a SavedModel folder.
+
+    Args:
+        path: the file.
+        sim: the sim it was exported from.
+        kernels: for a `.tflite` file `"litert"` or `"integer"`, LiteRT's or the integer executor's
+            with both arithmetics; None takes LiteRT's where they are installed.
 
     Raises:
         EdgeqError: the file is missing, of another kind, damaged, exported from another sim, or
             its runtime is not installed.
     """
+    if kernels not in (None, "litert", "integer"):
+        raise EdgeqError(f"kernels is {kernels!r}; it is 'litert', 'integer' or None.")
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
     try:
-        runtimes = _runtimes(path, sim)
+        runtimes = _runtimes(path, sim, kernels)
     except ImportError as error:
         extra = "tflite" if path.suffix == ".tflite" else "onnx"
         raise EdgeqError(
@@ -176,12 +185,16 @@ def load_artifact(path: Path, sim: QuantSim) -> list[Runtime]:
     return runtimes
 
 
-def _runtimes(path: Path, sim: QuantSim) -> list[Runtime]:
+def _runtimes(path: Path, sim: QuantSim, kernels: str | None) -> list[Runtime]:
     if path.suffix == ".tflite":
         from keras_edgeq.runtime.tflite_check import check_tflite
 
         content = path.read_bytes()
         check_tflite(content)
+        if kernels == "integer" or (kernels is None and find_spec("ai_edge_litert") is None):
+            from keras_edgeq.runtime.integer.artifact import Integer
+
+            return [Integer(content, sim, a) for a in ("xnnpack_float", "fixed_point")]
         return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
     if path.suffix == ".onnx":
         return [OnnxRuntime(path.read_bytes(), sim)]
@@ -211,7 +224,7 @@ def _fits(one: tuple, other: tuple) -> bool:
     )
 
 
-def _shapes(details: dict[str, dict]) -> dict[str, tuple]:
+def shapes(details: dict[str, dict]) -> dict[str, tuple]:
     """Return TFLite's shapes with None for a free size."""
     return {
         name: tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
@@ -242,7 +255,8 @@ def _session(content: bytes, optimize: bool) -> Any:
         raise EdgeqError(f"ONNX Runtime cannot load the file: {error}") from None
 
 
-def _real(values: np.ndarray, quantization: tuple) -> np.ndarray:
+def real_values(values: np.ndarray, quantization: tuple) -> np.ndarray:
+    """Return the real numbers of an output that may be integer."""
     scale, zero_point = quantization
     if values.dtype.kind == "f" or not scale:
         return values

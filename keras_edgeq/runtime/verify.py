@@ -16,6 +16,7 @@ from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import agreement, steps
 from keras_edgeq.runtime.artifact import Runtime, load_artifact
+from keras_edgeq.runtime.explain import explain
 from keras_edgeq.runtime.walk import Step, first_difference, walk
 from keras_edgeq.sim.data import Batch, batches
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -25,6 +26,12 @@ RANDOM_SAMPLES = 4
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
 LEAST_AGREEMENT = 99.0
+CAUSES = {
+    None: "",
+    "kernel": ", the kernel's own rounding",
+    "file": ", the file says something else than the sim",
+    "runtime": ", LiteRT does something else than its kernels are known to",
+}
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,15 @@ class RunReport:
         if self.first_difference is not None:
             step = self.first_difference
             parts.append(
-                f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical)"
+                f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical"
+                f"{CAUSES[step.cause]})"
             )
         return ", ".join(parts)
 
 
-def verify(sim: QuantSim, path: str | Path, data: Any = None) -> tuple[RunReport, ...]:
+def verify(
+    sim: QuantSim, path: str | Path, data: Any = None, kernels: str | None = None
+) -> tuple[RunReport, ...]:
     """Run an artifact on its real runtimes and compare it with the sim.
 
     Args:
@@ -108,10 +118,12 @@ def verify(sim: QuantSim, path: str | Path, data: Any = None) -> tuple[RunReport
         path: a `.tflite` or `.onnx` file or a SavedModel folder.
         data: inputs in any form that `quantize` takes for calibration. Without it the samples that
             the sim keeps are used, and without those random input, which proves little.
+        kernels: what runs a `.tflite` file: `"litert"`, or `"integer"` for the integer executor,
+            which needs no LiteRT; None takes LiteRT where it is installed, else the executor.
 
     Returns:
-        One report per runtime: LiteRT with XNNPACK and with its own kernels, ONNX Runtime,
-        TensorFlow for a SavedModel.
+        One report per runtime: LiteRT with XNNPACK and with its own kernels (or the executor with
+        the arithmetic of each), ONNX Runtime, TensorFlow for a SavedModel.
 
     Raises:
         EdgeqError: the artifact cannot be run.
@@ -123,8 +135,10 @@ def verify(sim: QuantSim, path: str | Path, data: Any = None) -> tuple[RunReport
         data = list(sim.record.samples) if on_data else _random_inputs(sim)
     read = list(batches(data, sim))
     try:
-        runtimes = load_artifact(path, sim)
-        return tuple(_compare(sim, runtime, read, path.name, on_data) for runtime in runtimes)
+        return tuple(
+            _compare(sim, runtime, read, path.name, on_data)
+            for runtime in load_artifact(path, sim, kernels)
+        )
     except EdgeqError:
         raise
     except Exception as error:  # runtimes raise what they like on a damaged file
@@ -137,10 +151,13 @@ def _compare(
     ours = _joined([_flat(sim.predict_on_batch(_structured(sim, batch))) for batch in read])
     theirs = _joined([runtime.outputs(batch) for batch in read])
     inner = [part[:WALK_SAMPLES] for part in read[0]]
-    walked = walk(sim, inner, runtime.tensors(inner))
+    tensors = runtime.tensors(inner)
+    walked = walk(sim, inner, tensors)
     least = runtime.least_identical
     wrong = first_difference(walked, min(LEAST_IDENTICAL, least))
     differing = wrong or first_difference(walked, least)
+    if differing is not None:
+        differing = explain(differing, sim, runtime, inner, tensors)
     grids = _output_grids(sim)
     bits = [grid.spec.bits for grid in grids if grid is not None]
     seen = steps(_integers(ours, grids), _integers(theirs, grids)) if bits else None

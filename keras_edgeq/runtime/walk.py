@@ -38,6 +38,7 @@ class Step:
         max_steps: largest.
         elements: number of elements compared.
         bits: width of its grid.
+        cause: `"kernel"`, `"file"` or `"runtime"` where it is known (see `explain`).
     """
 
     tensor: str
@@ -47,6 +48,7 @@ class Step:
     max_steps: int
     elements: int
     bits: int = 8
+    cause: str | None = None
 
     def differs(self, identical: float) -> bool:
         """Tell whether another operation was computed, not the same one rounded otherwise.
@@ -60,7 +62,10 @@ class Step:
 
 
 def walk(
-    sim: QuantSim, inputs: Sequence[np.ndarray], tensors: Mapping[str, np.ndarray]
+    sim: QuantSim,
+    inputs: Sequence[np.ndarray],
+    tensors: Mapping[str, np.ndarray],
+    fed: Mapping[str, np.ndarray] | None = None,
 ) -> list[Step]:
     """Compare every quantized tensor of an artifact with the sim, in topological order.
 
@@ -71,6 +76,7 @@ def walk(
             unsigned artifact of a signed sim (or the reverse) is shifted by half its range,
             channels are looked for on the second axis too, and one of another rank (a 1-D
             convolution run as a 2-D one) is left out.
+        fed: the integers that the next operations are fed; without it, those of `tensors`.
 
     Returns:
         One `Step` per tensor that both have.
@@ -97,6 +103,8 @@ def walk(
         op = _made_by(graph, call)
         bits, far = encoding.spec.bits, int(seen.max)
         found.append(Step(name, op, seen.identical_share, seen.mean, far, ours.size, bits))
+        if fed is not None and name in fed:
+            theirs = _in_layout_of(theirs, _on_grid(fed[name], encoding), name)
         in_steps = tf.constant((theirs - encoding.zero_point).astype(np.float32))
         return in_steps * outputs[2], in_steps, outputs[2]
 

@@ -1,5 +1,7 @@
 """`verify` runs artifacts and says whether, and where, they differ from the sim."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.runtime.artifact import LiteRt
+from keras_edgeq.runtime.explain import explain
 from keras_edgeq.runtime.tflite_file import TfliteGraph
+from keras_edgeq.runtime.walk import first_difference, walk
 from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make
 
@@ -122,8 +127,76 @@ def test_one_wrong_weight_is_found_in_the_layer_that_has_it(sim, x, files, tmp_p
         assert run.first_difference.tensor.startswith(layer)
         assert run.first_difference.op == op
         assert run.first_difference.max_steps > 1
+        assert run.first_difference.cause == "file"
         assert f"first part at {run.first_difference.tensor} ({op}: " in str(run)
+        assert "the file says something else than the sim" in str(run)
         assert run.to_json()["first_difference"]["tensor"] == run.first_difference.tensor
+
+
+def test_the_integer_executor_runs_a_file_in_the_place_of_litert(sim, x, files):
+    runs = eq.verify(sim, files["tflite"], x, kernels="integer")
+    names = ["integer executor xnnpack_float", "integer executor fixed_point"]
+    assert [run.runtime for run in runs] == names
+    for run, real in zip(runs, eq.verify(sim, files["tflite"], x, kernels="litert"), strict=True):
+        assert replace(run, runtime=real.runtime) == real
+
+
+def test_the_integer_executor_finds_a_wrong_weight(sim, x, files, tmp_path):
+    path = tmp_path / "tampered.tflite"
+    path.write_bytes(tampered(files["tflite"].read_bytes(), "conv/kernel"))
+    for run in eq.verify(sim, path, x, kernels="integer"):
+        assert not run.agrees
+        assert run.first_difference.op == "Conv2D+relu"
+
+
+def test_unknown_kernels_are_an_error(sim, files):
+    with pytest.raises(EdgeqError, match="kernels is 'fast'"):
+        eq.verify(sim, files["tflite"], kernels="fast")
+
+
+WITHOUT_LITERT = """
+import sys
+sys.modules["ai_edge_litert"] = None
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "ai_edge_litert" else found(name, *a)
+import keras_edgeq as eq
+for run in eq.verify(eq.load_sim(sys.argv[1]), sys.argv[2]):
+    print(run.runtime, run.agrees)
+"""
+
+
+def test_without_litert_the_integer_executor_verifies(sim, files, tmp_path):
+    eq.save_sim(sim, tmp_path / "sim.keras")
+    command = [sys.executable, "-c", WITHOUT_LITERT, tmp_path / "sim.keras", files["tflite"]]
+    made = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    lines = ["integer executor xnnpack_float True", "integer executor fixed_point True"]
+    assert made.stdout.splitlines() == lines
+
+
+def first_step(sim, x, files, kernels):
+    """Return LiteRT, its tensors, and the first tensor that is not the sim's bit for bit."""
+    runtime = LiteRt(files["tflite"].read_bytes(), sim, kernels)
+    tensors = runtime.tensors([x])
+    return runtime, tensors, first_difference(walk(sim, [x], tensors), 1.0)
+
+
+def test_a_difference_that_the_kernels_arithmetic_makes_is_the_kernels(sim, x, files):
+    many = np.concatenate([x * factor for factor in np.linspace(0.5, 1.5, 20, dtype=np.float32)])
+    runtime, tensors, step = first_step(sim, many, files, "builtin")
+    assert step is not None
+    assert step.max_steps == 1
+    assert explain(step, sim, runtime, [many], tensors).cause == "kernel"
+
+
+def test_a_difference_that_no_arithmetic_makes_is_the_runtimes(sim, x, files):
+    runtime, tensors, _ = first_step(sim, x, files, "xnnpack")
+    name = next(name for name in tensors if name.startswith("conv"))
+    changed = {**tensors, name: tensors[name] ^ 1}
+    step = first_difference(walk(sim, [x], changed))
+    assert step is not None
+    assert step.tensor == name
+    assert explain(step, sim, runtime, [x], changed).cause == "runtime"
 
 
 def test_an_artifact_of_another_sim_is_an_error(files):

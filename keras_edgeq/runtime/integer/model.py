@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,16 @@ from keras_edgeq.runtime.integer.tensors import read_constant, read_grid
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
 ARITHMETICS = ("fixed_point", "xnnpack_float")
+# What reading or computing a damaged file can end in; flatbuffers lets struct.error through.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 PIECE = 1 << 21  # elements of the largest tensor that are computed at a time
 
 
@@ -46,7 +57,17 @@ file.
         if arithmetic not in ARITHMETICS:
             raise EdgeqError(f"arithmetic is {arithmetic!r}; it is one of {list(ARITHMETICS)}.")
         self.arithmetic, self.threads = arithmetic, threads
-        self._graph = _read(content)
+        try:
+            self._load(content)
+        except EdgeqError:
+            raise
+        except DAMAGE as error:
+            raise EdgeqError(f"The integer executor cannot load the file: {error!r}") from None
+
+    def _load(self, content: bytes) -> None:
+        if content[4:8] != b"TFL3":
+            raise EdgeqError("The integer executor cannot load the file: it is no TFLite file.")
+        self._graph = TfliteGraph(content)
         count = range(len(self._graph.tensors))
         self._grids = {i: read_grid(self._graph, i) for i in count}
         self._constants = {i: read_constant(self._graph, i) for i in count}
@@ -145,6 +166,8 @@ file.
             for number in {*op.inputs, *op.outputs}:
                 if self._last.get(number, -1) <= index:
                     values.pop(number, None)
+        for number in wanted - found.keys():
+            raise EdgeqError(f"Nothing makes {self._grids[number].name!r}; the file is damaged.")
         return found
 
     def _compute(self, op: Op, values: Mapping[int, np.ndarray]) -> list[np.ndarray]:
@@ -152,6 +175,11 @@ file.
             if number < 0:
                 return None
             known = self._constants[number]
+            if known is None and number not in values:
+                raise EdgeqError(
+                    f"The integer executor has no value for {self._grids[number].name!r}, which "
+                    f"{op.name} reads; the file is damaged or keeps it as a variable."
+                )
             return values[number] if known is None else known
 
         call = Call(
@@ -163,10 +191,26 @@ file.
             xnnpack=self.arithmetic == "xnnpack_float",
             threads=self.threads,
         )
-        made = KERNELS[op.name](call)
-        return made if isinstance(made, list) else [made]
+        try:
+            # An exponential may overflow, to a sigmoid of 0; nothing sound divides by zero.
+            with np.errstate(over="ignore", divide="raise", invalid="raise"):
+                made = KERNELS[op.name](call)
+        except EdgeqError:
+            raise
+        except DAMAGE as error:
+            shapes = [None if v is None else v.shape for v in call.values]
+            raise EdgeqError(
+                f"The integer executor cannot compute {op.name} ({call.out.name!r}) on inputs of "
+                f"shapes {shapes}: {error!r}. Check the inputs, or run the file on LiteRT instead."
+            ) from None
+        made = made if isinstance(made, list) else [made]
+        if len(made) != len(op.outputs):
+            raise call.unlike(f"with {len(op.outputs)} results instead of {len(made)}")
+        return made
 
     def _check(self, op: Op) -> None:
+        if not op.inputs or min(op.outputs, default=-1) < 0:
+            raise EdgeqError(f"{op.name} has no inputs or no outputs; the file is damaged.")
         grids = [self._grids[i] for i in (*op.inputs, *op.outputs) if i >= 0]
         floats = any(grid.dtype.kind == "f" for grid in grids)
         if op.name not in KERNELS or (floats and op.name in INTEGER):
@@ -196,17 +240,6 @@ file.
             "dtype": grid.dtype.type,
             "quantization": (float(grid.step), grid.zero_point) if one else (0.0, 0),
         }
-
-
-def _read(content: bytes) -> TfliteGraph:
-    if content[4:8] != b"TFL3":
-        raise EdgeqError("The integer executor cannot load the file: it is no TFLite file.")
-    try:
-        return TfliteGraph(content)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        raise EdgeqError(f"The integer executor cannot load the file: {error}") from None
-    except Exception as error:  # struct.error, which flatbuffers lets through
-        raise EdgeqError(f"The integer executor cannot load the file: {error}") from None
 
 
 def _text(name: Any) -> str:

@@ -7,9 +7,9 @@ LiteRT is not of one mind. A real factor becomes a 31-bit multiplier and a shift
 |---|---|---|
 | `multiply` | half away from zero | gemmlowp's, behind most: Add, Mul, PRelu, grouped Conv |
 | `multiply_up` | half up | ruy: Conv, FC, BatchMatMul |
-| `multiply_lanes` | half up in whole vectors, else so | Depthwise, TransposeConv, Mean, Requantize |
+| `multiply_lanes` | half up in whole vectors | Depthwise, TransposeConv, Mean, Requantize |
 | `multiply_once` | none, one rounding half up | FC of int16 with a bias |
-| `multiply_wide` | none, one rounding half up | 64-bit sums of the int16 kernels, 16-bit multiplier |
+| `multiply_wide` | none, one rounding half up | 64-bit sums of int16, 16-bit multiplier |
 | `multiply_float` | none, one rounding half to even | XNNPACK's fp32 requantization, in float32 |
 
 `multiply` and `multiply_up` round twice: once the 32x32 bit product, half up, and once the shift.

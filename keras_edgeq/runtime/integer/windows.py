@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 VALID = 1
+MOST_PADDING = 1 << 12  # more is a damaged file, and would fill the memory
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Slides:
         self.rows, self.columns = rows, columns
         self.height, top, bottom = rows.along(x.shape[1], padding)
         self.width, left, right = columns.along(x.shape[2], padding)
+        if max(top + bottom, left + right) > MOST_PADDING:
+            raise ValueError(f"padding of {top + bottom} by {left + right} pixels")
         pads = ((0, 0), (top, bottom), (left, right), (0, 0))
         self.padded = np.pad(x, pads, constant_values=fill) if any(map(any, pads)) else x
 

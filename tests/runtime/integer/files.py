@@ -27,12 +27,12 @@ class T:
     shape: tuple
     dtype: str = "int8"
     scale: Any = None
-    zero: int = 0
+    zero: Any = 0
     axis: int = 0
     data: Any = None
 
 
-def constant(data, dtype=None, scale=None, zero=0, axis=0):
+def constant(data, dtype=None, scale: Any = None, zero: Any = 0, axis=0):
     """Return a constant tensor."""
     data = np.asarray(data)
     return T(data.shape, dtype or data.dtype.name, scale, zero, axis, data)
