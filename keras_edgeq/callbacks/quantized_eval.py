@@ -45,7 +45,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
         every: evaluate each so many epochs; the first and the last always.
         batch_size: of calibration and validation arrays.
         steps: read at most that many calibration batches.
-        options: further arguments of `quantize`.
+        options: further arguments of `quantize`, such as `precision`.
 
     Attributes:
         sim: the sim of the last evaluation, of weights that may be some epochs old; None before
@@ -54,8 +54,9 @@ class QuantizedEval(tf_keras.callbacks.Callback):
     Raises:
         UnsupportedModelError: when `fit` starts, a model that `quantize` does not take, or one that
             is compiled without loss and metrics; at an epoch's end, weights that became NaN.
-        CalibrationDataError: validation data that can be read only once or never ends; when `fit`
-            starts, calibration data that `quantize` does not take or a generator above 1 GiB.
+        CalibrationDataError: no calibration data; validation data that can be read only once or
+            never ends; when `fit` starts, calibration data that `quantize` does not take or a
+            generator above 1 GiB.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -85,6 +86,11 @@ class QuantizedEval(tf_keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"every is {every}; it is at least 1.")
+        if calibration is None:
+            raise CalibrationDataError(
+                "Calibration data is None; the grids follow the weights, so give representative "
+                "inputs. Quantizing without data is done by quantize alone."
+            )
         check_validation(validation)
         self.calibration, self.validation, self.profile = calibration, validation, profile
         self.every, self.batch_size, self.steps = every, batch_size, steps

@@ -284,6 +284,23 @@ def test_validation_data_that_cannot_be_read_each_epoch_is_an_error(validation, 
         eq.callbacks.QuantizedEval(np.zeros((4, 8, 8, 1)), validation)
 
 
+def test_calibration_data_is_needed(digits):
+    with pytest.raises(CalibrationDataError, match="Calibration data is None"):
+        eq.callbacks.QuantizedEval(None, digits[1])
+
+
+def test_precisions_stay_through_the_epochs(digits):
+    train, test = digits
+    options = {"precision": {"logits": "W8A16"}}
+    quantized = eq.callbacks.QuantizedEval(train[0][:50], test, **options)
+    model = compiled(build())
+    history = fit(model, train, [quantized], epochs=2)
+    sim, scores = scores_of(model, train[0][:50], test, **options)
+    assert sim.quantizers()["logits"].encoding.spec.bits == 16
+    assert history["val_quant_loss"][-1] == scores["loss"]
+    assert_same_arrays(sim.get_weights(), quantized.sim.get_weights())
+
+
 def test_every_is_at_least_one(digits):
     with pytest.raises(ValueError, match="every is 0"):
         eq.callbacks.QuantizedEval(digits[0][0], digits[1], every=0)
