@@ -1,6 +1,5 @@
 """Exported TFLite files run in LiteRT with XNNPACK and are compared with the sim, op by op."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -307,13 +306,3 @@ def test_an_export_leaves_the_sim_as_it_was():
         np.testing.assert_array_equal(a, b)
     for name, value in predicted(sim, x).items():
         np.testing.assert_array_equal(value, wanted[name])
-
-
-@pytest.mark.parametrize("bits", [4, 16])
-def test_activations_of_another_width_than_int8_are_refused_by_name(bits):
-    model = make("residual")
-    profile = load_profile("litert_int8")
-    profile = replace(profile, activation=replace(profile.activation, bits=bits))
-    sim = eq.quantize(model, inputs_for(model), profile, progress=False)
-    with pytest.raises(ExportError, match=f"has a grid of {bits} bits"):
-        to_tflite(sim)

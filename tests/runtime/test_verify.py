@@ -238,3 +238,18 @@ def test_a_damaged_saved_model_is_an_error(sim, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model at all")
     with pytest.raises(EdgeqError, match="TensorFlow cannot load the folder"):
         eq.verify(sim, tmp_path)
+
+
+def test_16_bit_tensors_are_judged_by_steps_of_their_own(model, x, tmp_path):
+    sim = eq.quantize(model, x, precision={"*": "W8A16"}, progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], verify=x, progress=False)
+    for run in report.runs:
+        assert run.agrees
+        assert run.bits == 16
+        assert run.first_difference is None
+    path = tmp_path / "tampered.tflite"
+    path.write_bytes(tampered(report.files["tflite"].read_bytes(), "conv/kernel"))
+    for run in eq.verify(sim, path, x):
+        assert not run.agrees
+        assert run.first_difference.tensor.startswith("conv")
+        assert run.first_difference.max_steps > 4
