@@ -216,7 +216,7 @@ def test_a_missing_file_is_an_error(sim, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no model at all", bytes(2000)])
 def test_a_damaged_file_is_an_error_that_names_the_runtime(sim, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(EdgeqError, match="cannot load the file|damaged"):
+    with pytest.raises(EdgeqError, match=r"cannot load the file|damaged"):
         eq.verify(sim, tmp_path / name)
 
 
@@ -224,7 +224,7 @@ def test_a_truncated_file_is_an_error(sim, files, tmp_path):
     for kind in ("tflite", "onnx"):
         path = tmp_path / files[kind].name
         path.write_bytes(files[kind].read_bytes()[:-1000])
-        with pytest.raises(EdgeqError, match="cannot load the file|damaged"):
+        with pytest.raises(EdgeqError, match=r"cannot load the file|damaged"):
             eq.verify(sim, path)
 
 
