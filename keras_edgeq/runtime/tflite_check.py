@@ -30,10 +30,12 @@ def check_tflite(content: bytes) -> None:
         for op in graph.ops:
             if op.name in SUMS:
                 _check_sum(graph, op, scales)
-    except EdgeqError:
-        raise
+    except EdgeqError as error:
+        raise EdgeqError(f"LiteRT cannot run the file: {error}") from None
     except Exception as error:  # the reader runs into whatever stands in place of a table
-        raise EdgeqError(f"the file is no TFLite model, or damaged: {error}") from None
+        raise EdgeqError(
+            f"LiteRT cannot load the file: it is no TFLite model, or damaged ({error})."
+        ) from None
 
 
 def _checked(graph: TfliteGraph, tensor: int) -> np.ndarray:

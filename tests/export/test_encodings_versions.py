@@ -155,6 +155,22 @@ def test_a_half_precision_tensor_in_each_version(version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_sim_with_half_precision_layers_comes_back(version, tmp_path):
+    model = make("residual")
+    x, options = inputs_for(model), {"precision": {"scores*": "FP16"}, "progress": False}
+    sim = eq.quantize(model, x, "qnn_w8a8", **options)
+    fresh = eq.quantize(model, 1.7 * x, "qnn_w8a8", **options)
+    halves = {name for name, grid in grids_of(sim).items() if grid.spec.is_half}
+    assert "scores/kernel" in halves
+    path = written(keras_encodings(sim, version), tmp_path / "grids.json")
+    assert_same_grids(grids_of(sim), grids_of(eq.load_encodings(fresh, path)))
+    plain = eq.quantize(model, x, "qnn_w8a8", progress=False)
+    message = "does not have" if version == "2.0.0" else r"float16 in the file and int8"
+    with pytest.raises(EncodingsError, match=message):
+        eq.load_encodings(plain, path, strict=version == "2.0.0")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_export_writes_the_version_that_is_asked_for(version, tmp_path):
     sim, fresh = sims("W8A8")
     options = {"formats": ["encodings"], "verify": False, "progress": False}
