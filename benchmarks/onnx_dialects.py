@@ -3,7 +3,7 @@
     python benchmarks/onnx_dialects.py DATA_FOLDER [MODEL ...]
 
 Logits of models cut before the softmax, one calibration each. Every file is loaded with all
-optimizations. Prints a Markdown table; about fifteen minutes on two cores.
+optimizations. Prints a Markdown table; about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import keras_edgeq as eq
 from keras_edgeq.numerics.metrics import top1
 from keras_edgeq.spec import TargetProfile, load_profile
 
-SAMPLES = 1000
+SAMPLES = 1000  # per model, where it has so many
 MIXED = ("W8A8", "W4A8", "W8A16", "FP16", "W8A8", "FP32")
 COLUMNS = (
     "model", "dialect", "opset", "bytes", "top-1 of the sim", "agreement", "identical",
