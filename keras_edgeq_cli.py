@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 def _quantize(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("--calibration", required=True, metavar="FILE", help=".npz or .npy of typical inputs")
+    add("--calibration", metavar="FILE", help=".npz or .npy of typical inputs")
+    ends = "without --calibration: what inputs lie between; ranges come from the batch norms"
+    add("--input-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)
     add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
     add("--profile", default="litert_int8", help=PROFILE_HELP)
     _add_precision(command)

@@ -20,6 +20,7 @@ def run(args: Namespace) -> int:
         eq.load_model(args.model, args.allow_lambda),
         args.calibration,
         profile,
+        input_range=None if args.input_range is None else tuple(args.input_range),
         precision=dict(args.precision),
         batch_size=args.batch_size,
         steps=args.steps,

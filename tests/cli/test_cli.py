@@ -222,3 +222,25 @@ def test_the_extra_is_named_where_scikit_learn_is_missing(tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ran.returncode == 2
     assert "keras_edgeq[demo]" in ran.stderr
+
+
+def test_layers_get_a_precision_by_name(folder, capsys):
+    args = ["inspect", str(folder / "tiny.keras"), "--precision", "head=W4A8"]
+    assert main([*args, "--precision", "conv=FP16"]) == 0
+    shown = capsys.readouterr().out
+    assert "kernel int4 per channel" in shown
+    assert "computes in FP16" in shown
+    fails(capsys, [*args, "--precision", "nowhere=W4A8"], "nowhere")
+    with pytest.raises(SystemExit):
+        main([*args, "--precision", "W4A8"])
+    assert "NAME=PRECISION" in capsys.readouterr().err
+
+
+def test_quantize_without_data_takes_the_range_of_the_inputs(tmp_path, capsys):
+    layers = [tf_keras.Input((6, 6, 2)), L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU()]
+    tf_keras.Sequential([*layers, L.Flatten(), L.Dense(3)]).save(tmp_path / "normed.keras")
+    args = ["quantize", str(tmp_path / "normed.keras"), "--out", str(tmp_path / "out")]
+    assert main([*args, "--formats", "tflite", "--input-range", "-1", "1"]) == 0
+    assert (tmp_path / "out" / "model.tflite").exists()
+    capsys.readouterr()
+    fails(capsys, args, "input_range")
