@@ -9,7 +9,6 @@ import numpy as np
 from keras_edgeq.runtime.integer.call import Call
 from keras_edgeq.runtime.integer.requantize import (
     multiply,
-    multiply_float,
     multiply_lanes,
     quantize_multiplier,
     wrapped,
@@ -51,7 +50,8 @@ def _slides(x: np.ndarray, call: Call, fill: int = 0) -> Slides:
 def mean(call: Call) -> np.ndarray:
     """Average over axes; three formulas.
 
-    XNNPACK multiplies the sum by `s_in / (s_out * count)` in float32. LiteRT's kernel for images
+    XNNPACK multiplies the sum by `s_in / s_out / count` and adds both zero points' share to the
+    product, all in float32: far from zero that rounds to the neighbour. LiteRT's kernel for images
     (4-D, over height and width, axes kept) rounds the zero point's share to an integer ahead of the
     sum, which is up to half a step off, and shares the channels out to threads; its general one
     divides the multiplier by the count.
@@ -63,7 +63,8 @@ def mean(call: Call) -> np.ndarray:
     total = x.sum(axes, dtype=np.int64, keepdims=keep)
     if call.xnnpack and out.dtype == np.int8:
         scale = np.float32(given.step / out.step) / np.float32(count)
-        made = multiply_float(total - count * given.zero_point, scale) + out.zero_point
+        zero = np.float32(out.zero_point) - np.float32(count * given.zero_point) * scale
+        made = np.rint(total.astype(np.float32) * scale + zero)
     elif out.dtype == np.int8 and keep and x.ndim == 4 and axes == (1, 2):
         share = np.float32(given.zero_point) * given.step / out.step
         bias = int(share + np.float32(0.5 if share > 0 else -0.5))

@@ -261,6 +261,15 @@ def reduced(rng, name, axes=(1, 2), keep=True, same=False, dtype="int8", shape=(
     ]
 
 
+def faint(rng):
+    """Return a mean of values close to a zero point at the end of the grid."""
+    x = T((8, 5, 25, 256), "int8", scale(rng), int(rng.choice([-128, 127])))
+    fed = np.clip(x.zero + rng.integers(-4, 5, x.shape), -128, 127).astype(np.int8)
+    out = T((8, 1, 1, 256), "int8", np.float32(x.scale / rng.uniform(4, 60)), zero(rng, "int8"))
+    axes = constant(np.array([1, 2], np.int32))
+    return one_op("MEAN", [x, axes], [out], options("Reducer", keepDims=True), 2), [fed]
+
+
 def function(
     rng,
     name,
@@ -384,6 +393,7 @@ CASES: dict[str, Callable] = {
     "mean one axis": partial(reduced, name="MEAN", axes=(1,)),
     "mean 7x7": partial(reduced, name="MEAN", shape=(40, 7, 7, 24)),
     "mean 40 channels": partial(reduced, name="MEAN", shape=(40, 5, 5, 40)),
+    "mean of faint values": faint,
     "sum": partial(reduced, name="SUM"),
     "sum last": partial(reduced, name="SUM", axes=(-1,), keep=False),
     "reduce max": partial(reduced, name="REDUCE_MAX", same=True, keep=False),
