@@ -4,7 +4,7 @@
 
 Each file is run by LiteRT's own kernels and by XNNPACK, two threads, and by the executor with the
 arithmetic of each. Op by op: every operation is fed LiteRT's own inputs. End to end: the logits of
-the test images. Prints a Markdown table; about ten minutes on two cores.
+the test images. Prints a Markdown table.
 """
 
 from __future__ import annotations
