@@ -12,7 +12,7 @@ import tf_keras
 
 from keras_edgeq.numerics.affine import integer_bounds
 from keras_edgeq.numerics.round_to_half import round_to_half
-from keras_edgeq.numerics.round_to_steps import round_to_steps, scale_sums
+from keras_edgeq.numerics.round_to_steps import TWICE, round_to_steps, scale_sums
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -35,8 +35,8 @@ class FakeQuant(tf_keras.layers.Layer):
         input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
-        rounding: what happens to ties, as in `round_to_steps`; `"twice"` rounds sums as
-            fixed-point kernels do.
+        rounding: what happens to ties, as in `round_to_steps`; `"twice"` and `"twice_away"` round
+            sums as fixed-point kernels do.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
@@ -91,7 +91,7 @@ class FakeQuant(tf_keras.layers.Layer):
         # One multiplication per element, as the kernels do it. Division by a constant would become
         # one anyway in a frozen graph, and differ by an ulp from this graph.
         factor = tf.math.divide_no_nan(1.0 if input_scale is None else input_scale, scale)
-        ratio = scale_sums(inputs, factor) if rounding == "twice" else inputs * factor
+        ratio = scale_sums(inputs, factor) if rounding in TWICE else inputs * factor
         low, high = self.qmin - self.zero_point, self.qmax - self.zero_point
         if activation is not None:
             low = tf.maximum(low, 0.0)

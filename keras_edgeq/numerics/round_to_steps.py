@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+# Ways of rounding that `scale_sums` comes before.
+TWICE = ("twice", "twice_away")
 # The largest float32 below 0.5: floor(0.49999997 + 0.5) is 1 in float32, this gives 0.
 _BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
 
@@ -30,8 +32,8 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
         high: largest result, likewise.
         zero_point: where integer 0 lies; `"half_away"` needs it.
         rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
-            integer 0 of the stored `ratio + zero_point`; `"twice"`, behind `scale_sums`, is half
-            up. Fixed when traced.
+            integer 0 of the stored `ratio + zero_point`; behind `scale_sums`, `"twice"` is half up
+            and `"twice_away"` away from `ratio` 0. Fixed when traced.
 
     Returns:
         float32 tensor of whole numbers in the shape of `ratio`.
@@ -97,7 +99,11 @@ _OPS = {
     "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
     "half_away": _straight_through(_half_away),
 }
+# Behind `scale_sums`: most kernels, and those without vector instructions.
 _OPS["twice"] = _OPS["half_up"]
+_OPS["twice_away"] = _straight_through(
+    lambda steps, _: tf.sign(steps) * tf.floor(tf.abs(steps) + 0.5)
+)
 
 
 def _clip(ratio, low, high):

@@ -13,6 +13,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -105,12 +106,12 @@ class _Insertion:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
             _, tensor, options["input_scale"] = self.sums[id(tensor)]
-        elif options.get("rounding") == "twice":
-            del options["rounding"]  # no sums of integers, so no kernel that rounds them
         elif ref.kind == "input" and id(tensor) in self.steps:
             source = self.plan.owner(self.nodes[ref.layer, ref.call].inputs[ref.index])
             assert source is not None  # what has steps lies on a grid
             tensor, options["input_scale"] = self.steps[id(tensor)][1], self.scales[source]
+        elif options.get("rounding") in TWICE:
+            del options["rounding"]  # no integers, so no kernel that rounds them
         rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
         if not self._is_half(owner):
             self.steps[id(rounded)] = (rounded, in_steps)

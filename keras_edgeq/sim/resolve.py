@@ -180,7 +180,10 @@ class _Resolver:
             owner = self._input_owner(node, index)
             have = None if owner is None else self.specs[owner]
             if have is not None and (have.bits, have.dtype) != (wanted.bits, wanted.dtype):
-                self._found(node.call.input_ref(index), wanted)
+                ref = node.call.input_ref(index)
+                self._found(ref, wanted)
+                if self._for_litert and have.bits == 16 and not (have.is_half or wanted.is_half):
+                    self.rounding[ref] = "twice_away"  # XNNPACK has no int16
 
     def _carry(self, node: GraphNode) -> None:
         owner = self._owner(node.inputs[0])
@@ -250,13 +253,22 @@ class _Resolver:
 
         In a file of int8 weights XNNPACK takes the convolution and rounds once.
         """
-        precision, profile = self.chosen[id(node)], self.profile
+        precision = self.chosen[id(node)]
         assert precision.activation is not None  # integer
         bits = 16 if precision.weight is None else precision.weight.bits
-        here = "tflite" in profile.formats and profile.arithmetic == "xnnpack_float"
-        if here and op in INT4_CONVOLUTIONS and bits <= 4 and precision.activation.bits <= 8:
+        if (
+            self._for_litert
+            and op in INT4_CONVOLUTIONS
+            and bits <= 4
+            and precision.activation.bits <= 8
+        ):
             last = [node, *self.chains[id(node)]][-1]
             self.rounding[last.outputs[0]] = "twice"
+
+    @property
+    def _for_litert(self) -> bool:
+        """Tell whether XNNPACK's arithmetic is wanted, and LiteRT's own where XNNPACK has none."""
+        return "tflite" in self.profile.formats and self.profile.arithmetic == "xnnpack_float"
 
     def _chain(self, head: GraphNode) -> list[GraphNode]:
         """Return the layers behind `head` in the longest fused chain that starts there."""

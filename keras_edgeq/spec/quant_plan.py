@@ -105,7 +105,10 @@ class QuantPlan:
             },
             dict(_read_pair(pair) for pair in data["shared"]),
             dict(_read_pair(pair) for pair in data["carriers"]),
-            {TensorRef.parse(text, "output"): kind for text, kind in data["rounding"].items()},
+            {
+                TensorRef.parse(text, "input" if "<" in text else "output"): kind
+                for text, kind in data["rounding"].items()
+            },
             data["floats"],
         )
 

@@ -242,6 +242,9 @@ def test_layers_of_several_precisions_meet_in_one_file():
         assert {s.tensor for s in seen} == set(quantized_tensors(sim))
         assert {s.bits for s in seen} == {8, 16}
         assert max(s.max_steps for s in seen) <= 1
+        edges = [s for s in seen if s.op == "Requantize"]
+        assert edges
+        assert all(s.identical > 0.999 for s in edges)
     tolerance = 4 * float(max(q.scale for q in sim.quantizers().values()))
     for ours, theirs in zip(outputs(sim, x), ran(sim, x, artifact, "xnnpack"), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=0, atol=tolerance)

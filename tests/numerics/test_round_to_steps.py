@@ -258,3 +258,14 @@ def test_the_gradient_of_sums_rounded_twice_is_that_of_the_product():
     by_sums, by_factor = tape.gradient(made, [sums, factor])
     np.testing.assert_allclose(by_sums, [[0.3, 1.2], [0.9, 2.4]], rtol=1e-6)
     np.testing.assert_allclose(by_factor, [24.0, -2.0], rtol=1e-6)
+
+
+def test_sums_rounded_twice_away_from_zero_take_negative_ties_down():
+    sums = np.arange(-3000, 3000).astype(np.float32)
+    real = np.float32(0.0171)
+    ratio = scale_sums(tf.constant(sums), tf.constant(real))
+    up = round_to_steps(ratio, -1e6, 1e6, rounding="twice").numpy()
+    away = round_to_steps(ratio, -1e6, 1e6, rounding="twice_away").numpy()
+    tie = ratio.numpy() % 1 == 0.5
+    assert np.any(tie & (sums < 0))
+    np.testing.assert_array_equal(away, up - (tie & (sums < 0)))

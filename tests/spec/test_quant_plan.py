@@ -12,7 +12,7 @@ PLAN = QuantPlan(
     {CONV: QuantSpec(), KERNEL: QuantSpec(4, symmetric=True, axes=(3,)), BIAS: BIAS_SPEC},
     {CAT: CONV},
     {POOL: CONV, TensorRef("split", call=1, index=2): CONV},
-    {POOL: "half_away"},
+    {POOL: "half_away", CAT: "twice_away"},
     {"softmax": "no integer kernel"},
 )
 
