@@ -50,6 +50,20 @@ def test_a_whole_model_is_bit_identical_inside_and_out(hazard):
             np.testing.assert_array_equal(value, inner[name], name)
 
 
+@pytest.mark.parametrize("precision", ["W8A16", "W4A8", "W4A16"])
+def test_other_precisions_are_bit_identical(precision):
+    model = make("op_layers")
+    x = inputs_for(model)
+    sim = eq.quantize(model, x, precision={"*": precision}, progress=False)
+    content = to_tflite(sim).content
+    inputs = list(x.values()) if isinstance(x, dict) else [x]
+    for kernels, arithmetic in PAIRS:
+        theirs = LiteRtModel(content, kernels).run(inputs, sim.input_names)
+        ours = IntegerModel(content, arithmetic).run(inputs, sim.input_names)
+        for name, value in theirs.items():
+            np.testing.assert_array_equal(ours[name], value)
+
+
 def test_pieces_make_no_difference(monkeypatch):
     sim, content, (x,) = exported("residual")
     many = np.concatenate([x, x + 0.1, x - 0.1])
