@@ -40,7 +40,7 @@ def built(layer, shape):
     (L.Dropout(0.1), "Identity"),
     (L.Lambda(lambda x: x), "Lambda"),
     (L.LayerNormalization(), "LayerNormalization"),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_a_layer_has_the_operation_of_its_configuration(layer, op):
     assert op_type(layer) == op
 

@@ -50,7 +50,7 @@ def test_shapes_that_no_image_holds_are_refused(shape):
     (lambda x: VECTOR / (tf.nn.relu(x) + 1.0), False),
     (lambda x: x * np.ones((3, 1), np.float32), False),
     (lambda x: x * x, False),
-], ids=str)  # fmt: skip
+])  # fmt: skip
 def test_a_constant_per_channel_becomes_a_convolution(function, replaced):
     x = tf_keras.Input((3, 3))
     model = tf_keras.Model(x, function(x))
