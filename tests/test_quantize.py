@@ -202,7 +202,6 @@ WRONG_DATA = {
     "too many arrays": (lambda x: [x, x], "2 arrays.*1 inputs"),
     "text": (lambda x: np.array([["a"] * 5]), "'x': cannot turn"),
     "a number": (lambda x: 3, "int"),
-    "nothing": (lambda x: None, "NoneType"),
     "a missing file": (lambda x: "gone.npy", r"gone\.npy"),
 }
 
