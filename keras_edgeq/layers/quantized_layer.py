@@ -38,7 +38,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     Returns:
         `(outputs, sums, scale)`: the layer's output; the integer sums it is made of, and the scale
-        per channel that makes one of the other. Without `input_scale` the sums are the outputs.
+        per channel that makes one of the other, of up to 4 bits in float64, as kernels that round
+        twice take it. Without `input_scale` the sums are the outputs.
     """
 
     def __init__(self, layer: Any, params: Mapping[str, Any], **kwargs: Any):
@@ -82,7 +83,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         steps = inputs if in_steps else to_steps(inputs, input_scale)
         params, output_scale = self.integer_params(input_scale)
         sums = self._call_layer(steps, params, training)
-        return sums * output_scale, sums, output_scale
+        return sums * output_scale, sums, self._exact(output_scale, input_scale)
 
     def compute_mask(self, inputs, mask=None):
         """Pass on what the wrapped layer makes of the mask."""
@@ -121,6 +122,15 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                 ratio, most = tf.math.divide_no_nan(bias, full), BIAS_MAX[self.bias_spec.bits]
                 params["bias"] = round_to_steps(ratio, -most - 1.0, most)
         return params, output_scale
+
+    def _exact(self, output_scale, input_scale):
+        """Return the product of the scales in float64 for a kernel that may be rounded twice."""
+        quantizer = self.quantizers[self.kernel_name]
+        if quantizer.spec.bits > 4:
+            return output_scale
+        scale = tf.cast(tf.convert_to_tensor(quantizer.scale), tf.float64)
+        channels = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
+        return tf.cast(input_scale, tf.float64) * channels
 
     def _channels(self, scale) -> list[int]:
         """Return the shape in which a scale per channel broadcasts to the output's last axes."""

@@ -57,7 +57,8 @@ def scale_sums(sums, factor):
 
     Args:
         sums: float32 tensor of whole numbers.
-        factor: positive float32 tensor, broadcastable to `sums`.
+        factor: positive tensor, broadcastable to `sums`; float64 as the kernels, which are given
+            the factor in 31 bits, keep it.
 
     Example:
         >>> float(scale_sums(tf.constant(5.0), tf.constant(0.28)))
@@ -65,12 +66,15 @@ def scale_sums(sums, factor):
     """
 
     def grad(upstream):
-        return _sum_like(upstream * factor, sums), _sum_like(upstream * sums, factor)
+        by_factor = tf.cast(_sum_like(upstream * sums, factor), factor.dtype)
+        return _sum_like(upstream * tf.cast(factor, tf.float32), sums), by_factor
 
     # The float32 with the factor's exponent plus one: the power of two above the factor.
-    exponent = tf.bitwise.bitwise_and(tf.bitcast(factor, tf.int32), 0x7F800000) + 0x00800000
+    bits = tf.bitcast(tf.cast(factor, tf.float32), tf.int32)
+    exponent = tf.bitwise.bitwise_and(bits, 0x7F800000) + 0x00800000
     power = tf.minimum(tf.bitcast(exponent, tf.float32), 1.0)
-    return tf.floor(sums * (factor / power) + 0.5) * power, grad
+    product = tf.cast(sums, factor.dtype) * (factor / tf.cast(power, factor.dtype))
+    return tf.cast(tf.floor(product + 0.5), tf.float32) * power, grad
 
 
 def _straight_through(rounded):
