@@ -4,7 +4,7 @@
 
 Logits of models cut before the softmax, per-channel weights, profile litert_int8. Top-1 agreement
 in %, ties to the lowest index; "steps" is the mean difference in integer steps of the output, "off"
-the largest difference of any one op fed the file's own input. About ten minutes on two cores.
+the largest difference of any one op fed the file's own input. About half an hour on two cores.
 """
 
 from __future__ import annotations
