@@ -15,7 +15,9 @@ from keras_edgeq.sim.quant_sim import QuantSim
 
 SIM_ARITHMETIC = "xnnpack_float"
 ARITHMETIC = {"xnnpack": "xnnpack_float", "builtin": "fixed_point"}
-NOISE = 0.999  # what float32 sums of the sim leave identical of a file that says the same
+# What has to be identical if the file says the same: the sim's sums and XNNPACK's mean are float32,
+# and a tie or two of a small tensor are some percent of it.
+NOISE = 0.9
 
 
 def explain(
