@@ -57,7 +57,7 @@ def _checked(graph: TfliteGraph, tensor: int) -> np.ndarray:
 
 def _check_sum(graph: TfliteGraph, op, scales: list[np.ndarray]) -> None:
     found = [scales[i] for i in (*op.inputs, *op.outputs) if i >= 0]
-    values = np.concatenate([np.float64(scale) for scale in found])
+    values = np.concatenate([scale.astype(np.float64) for scale in found])
     if len(values) and values.max() > MOST_ADD_RATIO * values.min():
         name = graph.name(op.outputs[0])[:100]
         raise EdgeqError(f"the scales that meet in {name!r} lie too far apart.")
