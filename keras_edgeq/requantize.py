@@ -10,7 +10,7 @@ from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
-from keras_edgeq.sim.freeze import keep_frozen
+from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
@@ -71,16 +71,10 @@ def requantize(
 
 def _keep_grids(old: QuantSim, new: QuantSim) -> None:
     """Give unchanged quantizers the grids they had."""
-    before, after = _covered(old), _covered(new)
-    for owner, quantizer in new.quantizers().items():
-        known = old.quantizers().get(owner)
-        if known is not None and before[owner] == after[owner]:
-            _keep_grid(known, quantizer)
-    for name, layer in new.quantized_layers().items():
-        known_layer = old.quantized_layers().get(name)
-        for param, quantizer in layer.quantizers.items():
-            if known_layer is not None and param in known_layer.quantizers:
-                _keep_grid(known_layer.quantizers[param], quantizer)
+    before, after, known = _covered(old), _covered(new), all_quantizers(old)
+    for name, quantizer in all_quantizers(new).items():
+        if name in known and before.get(name) == after.get(name):
+            _keep_grid(known[name], quantizer)
 
 
 def _keep_grid(known: FakeQuant, quantizer: FakeQuant) -> None:

@@ -84,7 +84,7 @@ class FakeQuant(tf_keras.layers.Layer):
         del tensor
         scale = tf.convert_to_tensor(self.scale)
         inputs = tf.cast(inputs, tf.float32)
-        exact = 1.0 if input_scale is None else tf.cast(input_scale, tf.float64)
+        exact = input_scale
         input_scale = None if input_scale is None else tf.cast(input_scale, tf.float32)
         if self.spec.is_half:
             real = inputs if input_scale is None else inputs * input_scale
@@ -92,12 +92,13 @@ class FakeQuant(tf_keras.layers.Layer):
             return half, half, scale
         # One multiplication per element, as the kernels do it. Division by a constant would become
         # one anyway in a frozen graph, and differ by an ulp from this graph.
-        factor = tf.math.divide_no_nan(1.0 if input_scale is None else input_scale, scale)
         if rounding in TWICE:
-            whole = tf.math.divide_no_nan(exact, tf.cast(scale, tf.float64))
-            ratio = scale_sums(inputs, whole)
+            exact = 1.0 if exact is None else tf.cast(exact, tf.float64)
+            ratio = scale_sums(inputs, tf.math.divide_no_nan(exact, tf.cast(scale, tf.float64)))
         else:
-            ratio = inputs * factor
+            ratio = inputs * tf.math.divide_no_nan(
+                1.0 if input_scale is None else input_scale, scale
+            )
         low, high = self.qmin - self.zero_point, self.qmax - self.zero_point
         if activation is not None:
             low = tf.maximum(low, 0.0)
