@@ -11,6 +11,7 @@ from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
+from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "callbacks",
     "describe",
+    "equalize",
     "export",
     "fold_batch_norms",
     "freeze_encodings",
