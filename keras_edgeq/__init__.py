@@ -11,7 +11,9 @@ from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
+from keras_edgeq.ptq.absorb_bias import absorb_bias
 from keras_edgeq.ptq.equalize import equalize
+from keras_edgeq.ptq.smooth import smooth
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
@@ -23,6 +25,7 @@ from keras_edgeq.spec.target_profile import load_profile, profile_names
 
 __version__ = "0.1.0"
 __all__ = [
+    "absorb_bias",
     "callbacks",
     "describe",
     "equalize",
@@ -37,6 +40,7 @@ __all__ = [
     "quantize",
     "requantize",
     "save_sim",
+    "smooth",
     "strip",
     "verify",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.ptq.scale_groups import FIXED, ScaleGroups
+from keras_edgeq.spec.tensor_ref import TensorRef
 
 SWEEPS = 100
 # Sweeps end when they would change no scale by more than this share.
@@ -29,7 +31,10 @@ class _Kernel:
 
 
 def balanced_scales(
-    model: tf_keras.Model, groups: ScaleGroups, least: NDArray[np.float64]
+    model: tf_keras.Model,
+    groups: ScaleGroups,
+    least: NDArray[np.float64],
+    greatest: Mapping[TensorRef, NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """Return scales that give each group the same range in front of it as behind it.
 
@@ -42,6 +47,8 @@ def balanced_scales(
         model: what the groups are of.
         groups: from `scale_groups`.
         least: the least scale each group may have, nan where it may have none but 1.
+        greatest: tensor -> greatest magnitude of each channel. No channel grows beyond the greatest
+            of its tensor, so weights do not gain what activations lose.
 
     Returns:
         float64 `(groups.count,)`.
@@ -57,6 +64,8 @@ def balanced_scales(
         movable[FIXED] = False
         change = np.sqrt(np.divide(made, read, where=movable, out=np.ones_like(made)))
         floor = np.fmax(least, _floor(kernels, scales))
+        for ref, magnitudes in greatest.items():
+            _raise(floor, magnitudes, groups.tensors[ref], scales)
         wanted = np.where(movable, np.maximum(scales * change, floor), 1.0)
         if np.all(np.abs(np.log(wanted / scales)) < CONVERGED):
             break
@@ -98,7 +107,12 @@ def _floor(kernels: list[_Kernel], scales: NDArray) -> NDArray:
     floor = np.zeros(scales.size)
     for kernel in kernels:
         now = kernel.magnitudes * scales[kernel.inputs] / scales[kernel.outputs]
-        greatest = max(np.max(kernel.bias / scales[kernel.bias_groups]), BIAS_SHARE * now.max())
-        if greatest > 0.0:
-            np.maximum.at(floor, kernel.bias_groups, kernel.bias / greatest)
+        _raise(floor, kernel.bias, kernel.bias_groups, scales, BIAS_SHARE * now.max())
     return floor
+
+
+def _raise(floor: NDArray, values: NDArray, members: NDArray, scales: NDArray, room: float = 0.0):
+    """Raise the least scales so that no value exceeds the greatest of all, nor `room`."""
+    greatest = max(float(np.max(values / scales[members])), room)
+    if greatest > 0.0:
+        np.maximum.at(floor, members, values / greatest)

@@ -33,7 +33,7 @@ class ChannelStatistics:
         highs: mean and deviation, over the samples, of a sample's greatest value.
     """
 
-    samples: int
+    samples: float
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     lows: tuple[NDArray[np.float64], NDArray[np.float64]]

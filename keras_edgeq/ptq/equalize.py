@@ -14,13 +14,17 @@ import numpy as np
 import tf_keras
 from numpy.typing import NDArray
 
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import DEVIATIONS, channel_statistics
-from keras_edgeq.ptq.scale_groups import ScaleGroups, rescale, scale_groups
+from keras_edgeq.ptq.scale_groups import CAPPED, FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.spec.tensor_ref import TensorRef
+
+ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", *CAPPED}
 
 
 def equalize(
@@ -70,16 +74,16 @@ def equalize(
         Nagel et al. 2019, arXiv:1906.04721, section 4.1, there for pairs and without caps.
     """
     prepared, known = prepare_with_statistics(model)
-    groups = scale_groups(prepared)
+    graph, groups = LayerGraph(prepared), scale_groups(prepared)
     if data is None:
-        reach = _reach_of_batch_norms(groups, known)
-    elif groups.caps:
-        source = batches(data, model, batch_size, steps)
-        seen = channel_statistics(prepared, groups.caps, source, progress)
-        reach = {ref: statistics.reach for ref, statistics in seen.items()}
+        reach, greatest = _of_batch_norms(graph, groups, known)
     else:
-        reach = {}
-    scales = balanced_scales(prepared, groups, least_scales(groups, reach))
+        edges = _edges(graph, groups)
+        source = batches(data, model, batch_size, steps)
+        seen = channel_statistics(prepared, {*groups.caps, *edges}, source, progress)
+        reach = {ref: seen[ref].reach for ref in groups.caps}
+        greatest = {ref: np.maximum(seen[ref].high, -seen[ref].low) for ref in edges}
+    scales = balanced_scales(prepared, groups, least_scales(groups, reach), greatest)
     return rescale(prepared, groups, scales)
 
 
@@ -100,6 +104,26 @@ def least_scales(
     return np.where(np.isinf(least), np.nan, least)
 
 
-def _reach_of_batch_norms(groups: ScaleGroups, known: KnownStatistics) -> dict:
-    made = {ref: known.made[ref.layer] for ref in groups.caps if ref.layer in known.made}
-    return {ref: moments.mean + DEVIATIONS * moments.deviation for ref, moments in made.items()}
+def _edges(graph: LayerGraph, groups: ScaleGroups) -> list[TensorRef]:
+    """Return the tensors with scales that a target stores: not what only an activation reads."""
+    return [
+        ref
+        for ref, members in groups.tensors.items()
+        if np.any(members != FIXED)
+        and not all(op_type(reader.layer) in ACTIVATIONS for reader in graph.consumers(ref))
+    ]
+
+
+def _of_batch_norms(graph: LayerGraph, groups: ScaleGroups, known: KnownStatistics) -> tuple:
+    """Return what batch norms say of channels: where they end, and how great they are stored."""
+    reach, greatest = {}, {}
+    for node in graph.nodes:
+        moments, ref = known.made.get(node.layer.name), node.outputs[0]
+        if moments is None:
+            continue
+        reach[ref] = moments.mean + DEVIATIONS * moments.deviation
+        readers = {op_type(reader.layer) for reader in graph.consumers(ref)}
+        clipped = readers <= {"Relu", *CAPPED}
+        low = 0.0 if clipped else DEVIATIONS * moments.deviation - moments.mean
+        greatest[ref] = np.maximum(reach[ref], low)
+    return reach, greatest
