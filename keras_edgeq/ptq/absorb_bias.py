@@ -89,14 +89,14 @@ def absorb_bias(
     prepared, known = prepare_with_statistics(model)
     paths = _paths(LayerGraph(prepared))
     if data is None:
-        ends = {ref: _of_moments(known.made.get(ref.layer)) for ref in paths}
+        made = {ref: known.made[ref.layer] for ref in paths if ref.layer in known.made}
+        ends = {ref: _of_moments(moments) for ref, moments in made.items()}
     else:
         source = batches(data, model, batch_size, steps)
         ends = channel_statistics(prepared, paths, source, progress)
     biases: dict[str, NDArray] = {}
-    for ref, path in paths.items():
-        if ends[ref] is not None:
-            _absorb(prepared, ref, path, ends[ref], biases)
+    for ref, statistics in ends.items():
+        _absorb(prepared, ref, paths[ref], statistics, biases)
     return rebuild(prepared, lambda layer: _with_bias(layer, biases.get(layer.name)))
 
 
@@ -153,10 +153,8 @@ def _takes_shift(layer) -> bool:
     return op == "Dense" or layer.padding == "valid" or set(layer.kernel_size) == {1}
 
 
-def _of_moments(moments: Moments | None) -> ChannelStatistics | None:
+def _of_moments(moments: Moments) -> ChannelStatistics:
     """Return what a batch norm says, as if it were seen on any number of samples."""
-    if moments is None:
-        return None
     low, high = (moments.mean + sign * DEVIATIONS * moments.deviation for sign in (-1, 1))
     zero = np.zeros_like(low)
     return ChannelStatistics(np.inf, low, high, (low, zero), (high, zero))
@@ -185,9 +183,9 @@ def _bias(layer, biases: dict) -> NDArray:
 def _contribution(layer, kernel: ChannelKernel, shift: NDArray) -> NDArray:
     """Return what a constant input adds to each output channel."""
     values = np.asarray(getattr(layer, kernel.kernel), np.float64)
-    assert kernel.inputs is not None and kernel.outputs is not None  # no normalization
+    assert kernel.inputs is not None  # no normalization
     each = values * shift[kernel.inputs]
-    outputs = np.broadcast_to(kernel.outputs, each.shape)
+    outputs = np.broadcast_to(np.asarray(kernel.outputs), each.shape)
     return np.bincount(outputs.ravel(), each.ravel())
 
 
