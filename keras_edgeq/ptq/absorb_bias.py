@@ -20,7 +20,11 @@ from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.prepare.known_statistics import Moments
 from keras_edgeq.ptq.channel_kernels import CONVOLUTIONS, DEPTHWISE, ChannelKernel, channel_kernel
-from keras_edgeq.ptq.channel_statistics import DEVIATIONS, ChannelStatistics, channel_statistics
+from keras_edgeq.ptq.channel_statistics import (
+    NORM_DEVIATIONS,
+    ChannelStatistics,
+    channel_statistics,
+)
 from keras_edgeq.ptq.scale_groups import keeps_channels
 from keras_edgeq.sim.data import batches
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -52,8 +56,8 @@ def absorb_bias(
     contributed to their biases. Through ReLU this holds where the channel never falls below `c`,
     so `c` is what no sample of the data is expected to fall below, as `equalize` takes caps. A
     channel without activation is centred. Without data, batch norms tell; the paper's `beta - 3
-    gamma` is crossed by one value in 700, which changes outputs by percents, so it is `beta - 8
-    gamma` here.
+    gamma` is crossed by one value in 700 even of a normal distribution, so that the function
+    changes. It is `beta - 24 gamma` here.
 
     Left as they are: channels that a padded kernel reads, because the border would miss `c`; those
     in front of a cap, which would move with it; those that anything but Conv, DepthwiseConv and
@@ -155,7 +159,7 @@ def _takes_shift(layer) -> bool:
 
 def _of_moments(moments: Moments) -> ChannelStatistics:
     """Return what a batch norm says, as if it were seen on any number of samples."""
-    low, high = (moments.mean + sign * DEVIATIONS * moments.deviation for sign in (-1, 1))
+    low, high = (moments.mean + sign * NORM_DEVIATIONS * moments.deviation for sign in (-1, 1))
     zero = np.zeros_like(low)
     return ChannelStatistics(np.inf, low, high, (low, zero), (high, zero))
 

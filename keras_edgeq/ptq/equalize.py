@@ -19,7 +19,7 @@ from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
-from keras_edgeq.ptq.channel_statistics import DEVIATIONS, channel_statistics
+from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
 from keras_edgeq.ptq.scale_groups import CAPPED, FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -48,8 +48,8 @@ def equalize(
 
     Args:
         model: a built functional or Sequential `tf_keras` model; it is not changed.
-        data: inputs as `quantize` takes them, read only if the model has capped activations. 100
-            samples usually do.
+        data: inputs as `quantize` takes them; 100 samples usually do. None takes the ranges of
+            activations from batch norms.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         progress: show a progress bar.
@@ -121,9 +121,9 @@ def _of_batch_norms(graph: LayerGraph, groups: ScaleGroups, known: KnownStatisti
         moments, ref = known.made.get(node.layer.name), node.outputs[0]
         if moments is None:
             continue
-        reach[ref] = moments.mean + DEVIATIONS * moments.deviation
+        reach[ref] = moments.mean + NORM_DEVIATIONS * moments.deviation
         readers = {op_type(reader.layer) for reader in graph.consumers(ref)}
         clipped = readers <= {"Relu", *CAPPED}
-        low = 0.0 if clipped else DEVIATIONS * moments.deviation - moments.mean
+        low = 0.0 if clipped else NORM_DEVIATIONS * moments.deviation - moments.mean
         greatest[ref] = np.maximum(reach[ref], low)
     return reach, greatest

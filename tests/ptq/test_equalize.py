@@ -154,7 +154,7 @@ def test_a_cap_is_kept_where_channels_reach_it(cap):
     scaled = result.get_layer("a").kernel.numpy()
     assert scaled[0, 0] == np.float32(3.0 * cap)
     # Grown, but not up to the cap.
-    assert np.all(np.diag(scaled)[1:] > 0.2 * cap)
+    assert np.all(np.diag(scaled)[1:] > 0.15 * cap)
     assert np.all(np.diag(scaled)[1:] < cap)
 
 
@@ -168,7 +168,7 @@ def test_without_data_a_cap_is_kept_by_batch_norms():
     norm.set_weights([gamma, beta, *norm.get_weights()[2:]])
     prepared, result = prepare(model), eq.equalize(model)
     before, after = (m.get_layer("a").kernel.numpy() for m in (prepared, result))
-    np.testing.assert_array_equal(before[:, 0], after[:, 0])  # 2 + 8 * 1 > 6
+    np.testing.assert_array_equal(before[:, 0], after[:, 0])  # 2 + 24 * 1 > 6
     assert np.all(np.abs(after[:, 1:]) > 2.0 * np.abs(before[:, 1:]))
 
 
