@@ -12,7 +12,9 @@ from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.ptq.absorb_bias import absorb_bias
+from keras_edgeq.ptq.correct_bias import correct_bias
 from keras_edgeq.ptq.equalize import equalize
+from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.smooth import smooth
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
@@ -27,11 +29,13 @@ __version__ = "0.1.0"
 __all__ = [
     "absorb_bias",
     "callbacks",
+    "correct_bias",
     "describe",
     "equalize",
     "export",
     "fold_batch_norms",
     "freeze_encodings",
+    "gptq",
     "load_encodings",
     "load_model",
     "load_profile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from keras_edgeq.sim.calibrate import (
     floor_weight_scales,
 )
 from keras_edgeq.sim.data import Batch, batches, fixed_batch
-from keras_edgeq.sim.data_free import RULES, data_free_stats
+from keras_edgeq.sim.data_free import RULES, data_free_stats, known_means
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -100,7 +101,7 @@ def quantize(
         keep_samples = -(-keep_samples // whole) * whole
     if stats is None:
         source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
-        stats = collect(sim, source, progress)
+        stats = replace(collect(sim, source, progress), means=known_means(prepared, known))
     assign_activations(sim, stats)
     sim.stats = stats
     samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))

@@ -59,11 +59,12 @@ def requantize(
     plan = resolve(prepared, target, asked).with_rules(chosen)
     result = insert(prepared, plan, target, record.output_names)
     result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
+    result.keep(rounded=record.rounded)
     assign_weights(result)
     assign_activations(result, sim.stats)
     _keep_grids(sim, result)
     keep_frozen(sim, result)
-    result.stats = sim.stats
+    result.stats, result.reference = sim.stats, sim.reference
     floored = {name: n for name, n in record.floored.items() if name in result.quantized_layers()}
     result.keep(floored={**floored, **floor_weight_scales(result)})
     return result

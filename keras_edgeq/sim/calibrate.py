@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +28,6 @@ from keras_edgeq.numerics.histogram import (
     of_batch,
 )
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
-from keras_edgeq.sim.data import Batch
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.encoding import Encoding
@@ -57,7 +57,7 @@ def assign_weights(sim: QuantSim) -> None:
 
 def collect(
     sim: QuantSim,
-    source: Iterable[Batch],
+    source: Iterable[Sequence[Any]],
     progress: bool = True,
     observer: Observer | None = None,
 ) -> CalibrationStats:
@@ -198,8 +198,11 @@ def _observed(graph: LayerGraph, node: GraphNode, stats: CalibrationStats) -> li
     return [name for names in found for name in names] if all(found) else []
 
 
-def observer_of(sim: QuantSim) -> Observer:
-    """Return the names of all quantized tensors and a traced function over one batch."""
+def observer_of(sim: QuantSim, float_weights: bool = False) -> Observer:
+    """Return the names of all quantized tensors and a traced function over one batch.
+
+    It computes with the weights rounded, or with the float ones.
+    """
 
     def observe_batch(inputs, exponents):
         seen: dict[str, tuple] = {}
@@ -213,6 +216,9 @@ def observer_of(sim: QuantSim) -> Observer:
                 return tensor, tensor, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 kwargs = {}
+                if float_weights:
+                    tensor = layer.layer(*args)
+                    return tensor, tensor, tf.constant(1.0)
             if keras_compat.training_argument(layer):
                 kwargs = {**kwargs, "training": False}
             return layer(*args, **kwargs)

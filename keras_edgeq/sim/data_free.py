@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
@@ -18,7 +19,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.quantiles import Quantiles
 from keras_edgeq.prepare.known_statistics import KnownStatistics
-from keras_edgeq.sim.propagate import Propagation
+from keras_edgeq.sim.propagate import Propagation, Spread
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -68,7 +69,32 @@ def data_free_stats(
         for ref, shape in zip(node.outputs, node.shapes, strict=True)
         if ref in spreads
     }
-    return CalibrationStats(histograms, samples=0)
+    return CalibrationStats(histograms, 0, _means(graph, spreads, quantiles))
+
+
+def known_means(prepared: tf_keras.Model, known: KnownStatistics) -> dict[str, np.ndarray]:
+    """Return the mean per channel of every tensor that batch norms tell something about."""
+    graph = LayerGraph(prepared)
+    quantiles = Quantiles(DEVIATIONS)
+    return _means(graph, Propagation(graph, known, known.ranges, quantiles).spreads, quantiles)
+
+
+def _means(
+    graph: LayerGraph, spreads: Mapping[TensorRef, Spread], quantiles: Quantiles
+) -> dict[str, np.ndarray]:
+    """Return the means of tensors that have one distribution per channel."""
+    channels = {
+        ref: shape[-1]
+        for node in graph.nodes
+        for ref, shape in zip(node.outputs, node.shapes, strict=True)
+        if shape and shape[-1]
+    }
+    means = {ref: quantiles.moments(spreads[ref].points)[0] for ref in channels if ref in spreads}
+    return {
+        str(ref): np.broadcast_to(np.float32(mean), (channels[ref],)).copy()
+        for ref, mean in means.items()
+        if mean.size in (1, channels[ref])
+    }
 
 
 def _needed(graph: LayerGraph, plan: QuantPlan) -> list[TensorRef]:

@@ -35,6 +35,8 @@ class SimRecord:
         floored: layer -> number of channels whose weight scale was raised so that the int32 bias
             does not saturate.
         frozen: printed names of the tensors whose grids no calibration changes.
+        rounded: layer -> how a technique chose its integers, such as `"gptq"`; no entry where each
+            weight is rounded to the nearest.
     """
 
     profile: TargetProfile
@@ -45,6 +47,7 @@ class SimRecord:
     precision: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, Any] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
+    rounded: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -59,6 +62,7 @@ class SimRecord:
             "precision": dict(self.precision),
             "rules": dict(self.rules),
             "frozen": sorted(self.frozen),
+            "rounded": dict(self.rounded),
         }
 
     @classmethod
@@ -73,7 +77,8 @@ class SimRecord:
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
         asked = (data["precision"], data["rules"], frozenset(data.get("frozen", ())))
-        return cls(profile, plan, names, samples, data["floored"], *asked)
+        rounded = data.get("rounded", {})
+        return cls(profile, plan, names, samples, data["floored"], *asked, rounded)
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -82,11 +87,13 @@ class QuantSim(tf_keras.Model):
 
     Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan and a few
     calibration samples; `stats` the histograms of the calibration, None after a plain
-    `load_model` (`keras_edgeq.load_sim` brings them back).
+    `load_model` (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from
+    before a technique rounded them, None where none did.
     """
 
     record: SimRecord
     stats: CalibrationStats | None = None
+    reference: Mapping[str, np.ndarray] | None = None
 
     def quantizers(self) -> dict[str, FakeQuant]:
         """Return the activation quantizers by the name of the tensor that owns the grid."""

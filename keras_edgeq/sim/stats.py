@@ -6,7 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +34,20 @@ class CalibrationStats:
     Args:
         histograms: tensor name -> histogram over all calibration samples.
         samples: number of samples seen.
+        means: tensor name -> mean per channel of the last axis, as the model's batch norms know it;
+            only tensors of which they know something.
     """
 
     histograms: Mapping[str, Histogram]
     samples: int
+    means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz` file, whole or not at all."""
         names = list(self.histograms)
         hists = list(self.histograms.values())
-        head = json.dumps({"schema": 1, "tensors": names, "samples": self.samples})
+        sizes = {name: len(mean) for name, mean in self.means.items()}
+        head = json.dumps({"schema": 1, "tensors": names, "samples": self.samples, "means": sizes})
 
         def write(target: Path) -> None:
             with target.open("wb") as file:
@@ -55,6 +59,7 @@ class CalibrationStats:
                     range=np.array([[h.low, h.high] for h in hists], np.float64),
                     average=np.array([[h.average_low, h.average_high] for h in hists]),
                     batches=np.array([h.batches for h in hists]),
+                    means=np.concatenate([np.zeros(0, np.float32), *self.means.values()]),
                 )
 
         write_whole(Path(path), write)
@@ -98,4 +103,15 @@ def _read(data: Mapping[str, np.ndarray]) -> CalibrationStats:
             raise ValueError(f"{name[:100]!r} counts more values than there are.")
         if not empty and not -np.inf < hist.low <= hist.high < np.inf:
             raise ValueError(f"{name[:100]!r} has no range.")
-    return CalibrationStats(dict(zip(names, hists, strict=True)), samples)
+    means = _read_means(head.get("means", {}), data)
+    return CalibrationStats(dict(zip(names, hists, strict=True)), samples, means)
+
+
+def _read_means(sizes: Mapping[str, int], data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not sizes:
+        return {}
+    values, ends = data["means"], np.cumsum(list(sizes.values()))
+    if min(sizes.values()) < 0 or values.shape != (ends[-1],) or not np.isfinite(values).all():
+        raise ValueError("The means do not fit the tensors.")
+    parts = np.split(values.astype(np.float32), ends[:-1])
+    return dict(zip(sizes, parts, strict=True))

@@ -13,6 +13,7 @@ from keras_edgeq.prepare.load_guard import bounded_by_file
 from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code, saved_config
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.reference import load_reference, save_reference
 from keras_edgeq.sim.stats import CalibrationStats
 
 H5_SUFFIXES = (".h5", ".hdf5")
@@ -25,7 +26,9 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
     Args:
         sim: what `keras_edgeq.quantize` returned, trained or not.
         path: ends in `.keras` or `.h5`; any other path becomes a SavedModel folder. The statistics
-            go beside it, `sim.keras` to `sim.stats.npz`; a sim without any removes that file.
+            go beside it, `sim.keras` to `sim.stats.npz`; a sim without any removes that file. So do
+            the float parameters of a sim whose weights `gptq` or `adaround` rounded, to
+            `sim.float.npz`.
 
     Raises:
         EdgeqError: `sim` is no sim.
@@ -48,6 +51,10 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
         stats_path(path).unlink(missing_ok=True)
     else:
         sim.stats.save(stats_path(path))
+    if sim.reference is None:
+        reference_path(path).unlink(missing_ok=True)
+    else:
+        save_reference(sim, reference_path(path))
 
 
 def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> QuantSim:
@@ -91,13 +98,24 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     if stats_path(path).exists():
         sim.stats = CalibrationStats.load(stats_path(path))
         check_statistics(sim, sim.stats, str(stats_path(path)))
+    if reference_path(path).exists():
+        sim.reference = load_reference(sim, reference_path(path))
     return sim
 
 
 def stats_path(path: Path) -> Path:
     """Return where the statistics of a saved sim lie."""
+    return _beside(path, "stats")
+
+
+def reference_path(path: Path) -> Path:
+    """Return where the float parameters of a saved sim lie, if its weights were rounded."""
+    return _beside(path, "float")
+
+
+def _beside(path: Path, what: str) -> Path:
     stem = path.stem if path.suffix in FILE_SUFFIXES else path.name
-    return path.with_name(f"{stem}.stats.npz")
+    return path.with_name(f"{stem}.{what}.npz")
 
 
 def _check_sim(sim: Any, where: str) -> None:

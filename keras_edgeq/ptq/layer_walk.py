@@ -1,0 +1,145 @@
+"""Visit the weighted layers of a sim in graph order, with what they read and what they should make.
+
+Two streams move through the sim side by side: the float model's, and that of the sim as it is so
+far. What a visitor writes into a layer is what the layers behind it see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.numerics.closed_form import Grid
+from keras_edgeq.ptq.normal_equations import NormalEquations
+from keras_edgeq.ptq.rows import Rows
+from keras_edgeq.ptq.stream import OnCall, Stream, float_call, rounded_call
+from keras_edgeq.ptq.workshop import Workshop
+
+# Neighbouring positions of an image are alike: past this many rows (or so many per input of a
+# layer) more of them change nothing but the time.
+ENOUGH_ROWS = 16_384
+ROWS_PER_INPUT = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """A call of a weighted layer, with both streams in front of it.
+
+    Args:
+        layer: the layer of the sim that is changed.
+        float_layer: the same layer with its float parameters.
+        streams: of the float model and of the sim.
+        equations: sums over the earlier calls of a shared layer, and then over this one.
+    """
+
+    layer: QuantizedLayer
+    float_layer: Any
+    streams: tuple[Stream, Stream]
+    equations: NormalEquations
+
+    @property
+    def rows(self) -> Rows:
+        """The layer as a matrix product."""
+        return Rows(self.layer.layer)
+
+    @property
+    def has_bias(self) -> bool:
+        """Tell whether the layer adds a bias."""
+        return getattr(self.layer.layer, "bias", None) is not None
+
+    @property
+    def float_columns(self) -> NDArray:
+        """The float kernel, `[groups, inputs, outputs]` in float64."""
+        kernel = getattr(self.float_layer, self.layer.kernel_name)
+        return self.rows.columns(np.asarray(kernel, np.float64))
+
+    def measure(self) -> None:
+        """Add what the layer reads in the sim, and makes in the float model, to the equations."""
+        rows, columns = self.rows, np.float32(self.float_columns)
+        every = self._every()
+        for index, (exact, rounded) in enumerate(self.inputs()):
+            offset = index % every
+            wanted = rows.rows(exact, every, offset).numpy() @ columns
+            self.equations.add(rows.rows(rounded, every, offset).numpy(), wanted, index % 2)
+
+    def inputs(self) -> Iterator[tuple[Any, Any]]:
+        """Yield what the layer reads in the float model and in the sim, batch by batch."""
+        exact, rounded = self.streams
+        for index in range(len(exact)):
+            args, kwargs = rounded.arguments(index)
+            steps = kwargs.get("in_steps", False)
+            yield (
+                exact.arguments(index)[0][0],
+                args[0] * kwargs["input_scale"] if steps else args[0],
+            )
+
+    def grid(self) -> Grid:
+        """Return the grid of the kernel as it is, for columns."""
+        encoding = self.layer.quantizers[self.layer.kernel_name].encoding
+        assert encoding is not None  # sims are checked
+        low, high = encoding.bounds
+
+        def per_output(values):
+            return self.rows.columns(np.broadcast_to(values, self.rows.kernel_shape))[:, :1]
+
+        zero = per_output(np.float64(encoding.zero_point))
+        return Grid(per_output(np.float64(encoding.scale)), low - zero, high - zero)
+
+    def assign_scale(self, scale: NDArray) -> None:
+        """Give the kernel's grid a scale `[groups, 1, outputs]` per channel."""
+        variable = self.layer.quantizers[self.layer.kernel_name].scale
+        full = self.rows.kernel(np.broadcast_to(scale, self.float_columns.shape))
+        first = tuple(slice(None) if n > 1 else slice(0, 1) for n in variable.shape)
+        variable.assign(np.float32(full[first]))
+
+    def assign(self, columns: NDArray, bias: NDArray) -> None:
+        """Give the layer its kernel, and what to add to its float bias."""
+        kernel = getattr(self.layer.layer, self.layer.kernel_name)
+        kernel.assign(np.float32(self.rows.kernel(columns)))
+        if self.has_bias:
+            exact = np.float64(self.float_layer.bias)
+            self.layer.layer.bias.assign(np.float32(exact + self.rows.flat(bias)))
+
+    def _every(self) -> int:
+        """Return which share of the output positions makes enough rows."""
+        rows, exact = self.rows, self.streams[0]
+        tensor = exact.arguments(0)[0][0]
+        total = rows.sites(tensor) * len(exact)
+        enough = max(ENOUGH_ROWS, ROWS_PER_INPUT * self.float_columns.shape[1])
+        axes = 2 if rows.op.endswith("2D") else 1
+        return max(
+            1, min(int((total / enough) ** (1.0 / axes)), min(tensor.shape[1:-1], default=1))
+        )
+
+
+def walk_layers(shop: Workshop, name: str, on_call: OnCall = rounded_call) -> Iterator[Visit]:
+    """Yield a visit for each call of a layer that is a matrix product with integer weights.
+
+    Args:
+        shop: the sim that visitors change, its float form and the data.
+        name: of the technique, for the progress bar.
+        on_call: how the stream of the sim computes.
+    """
+    exact = Stream(shop.exact, float_call, shop.source, shop.store)
+    rounded = Stream(shop.work, on_call, shop.source, shop.store)
+    equations: dict[str, NormalEquations] = {}
+    stops = [i for i, call in enumerate(rounded.calls) if is_product(call.layer)]
+    for stop in shop.bar(stops, name, "layer"):
+        exact.advance(stop)
+        rounded.advance(stop)
+        layer = rounded.calls[stop].layer
+        has_bias = getattr(layer.layer, "bias", None) is not None
+        own = equations.setdefault(layer.name, NormalEquations(has_bias))
+        yield Visit(layer, exact.calls[stop].layer.layer, (exact, rounded), own)
+
+
+def is_product(layer: Any) -> bool:
+    """Tell whether a layer of a sim is a matrix product with integer weights."""
+    if not isinstance(layer, QuantizedLayer) or not Rows.can(layer.layer):
+        return False
+    return not layer.quantizers[layer.kernel_name].spec.is_half

@@ -1,0 +1,164 @@
+"""`Stream`: a model's activations on some data, moved forward through the graph.
+
+What is kept of each batch are the tensors that later calls still read, so that a walk over all
+layers computes every call once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import Call, calls
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.ptq.store import StoredBatches, TensorStore
+
+OnCall = Callable[[Call, tuple, dict], Any]
+
+
+def float_call(call: Call, args: tuple, kwargs: dict) -> Any:
+    """Compute a call of a sim as the float model does: no rounding, whatever the grids."""
+    layer = call.layer
+    if isinstance(layer, FakeQuant):
+        tensor = layer.activate(args[0], kwargs)
+        return tensor, tensor, tf.constant(1.0)
+    if isinstance(layer, QuantizedLayer):
+        outputs = _call(layer.layer, args, {})
+        return outputs, outputs, tf.constant(1.0)
+    return _call(layer, args, kwargs)
+
+
+def rounded_call(call: Call, args: tuple, kwargs: dict) -> Any:
+    """Compute a call as the sim does."""
+    return _call(call.layer, args, kwargs)
+
+
+def float_activations_call(call: Call, args: tuple, kwargs: dict) -> Any:
+    """Compute a call of a sim with rounded parameters on activations that are not rounded."""
+    if isinstance(call.layer, QuantizedLayer):
+        return _call(call.layer, args, {})
+    return float_call(call, args, kwargs)
+
+
+class Stream:
+    """The activations of a model in front of one of its calls, batch by batch.
+
+    Args:
+        model: a functional model; `position` counts its `calls`, inputs left out.
+        on_call: how a call is computed.
+        source: batches of model inputs.
+        store: where the tensors lie.
+    """
+
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        on_call: OnCall,
+        source: StoredBatches,
+        store: TensorStore,
+    ):
+        self.calls = [call for call in calls(model) if not call.node.is_input]
+        self.position = 0
+        self._on_call, self._source, self._store = on_call, source, store
+        self._last_read = _last_reads(self.calls, model)
+        self._specs = {id(t): tf.TensorSpec(t.shape, t.dtype) for t in model.inputs}
+        self._inputs = list(self._specs)
+        self._alive = self._inputs
+        # Tensors that are model inputs lie in `source`; the rest is held here, batch by batch.
+        self._fed = {key: key for key in self._inputs}
+        self._batches: list[dict[int, int]] = [{} for _ in range(len(source))]
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
+
+    def advance(self, stop: int) -> None:
+        """Compute the calls up to `stop`, that one left out, on every batch."""
+        if stop == self.position:
+            return
+        step, origin = self._segment(stop)
+        for index, held in enumerate(self._batches):
+            tensors = self._tensors(index, self._alive)
+            outputs = [self._store.put(output) for output in step(list(tensors.values()))]
+            now = {
+                key: outputs[made] if held_key is None else held[held_key]
+                for key, (held_key, made) in origin.items()
+                if held_key not in self._fed
+            }
+            for number in set(held.values()) - set(now.values()):
+                self._store.drop(number)
+            self._batches[index] = now
+        self._fed.update({k: self._fed[h] for k, (h, _) in origin.items() if h in self._fed})
+        self._alive, self.position = list(origin), stop
+
+    def arguments(self, batch: int) -> tuple[tuple, dict]:
+        """Return the arguments of the call at `position` on one batch."""
+        node = self.calls[self.position].node
+        read = tf.nest.flatten((node.call_args, node.call_kwargs))
+        keys = dict.fromkeys(id(t) for t in read if keras_compat.is_keras_tensor(t))
+        return keras_compat.arguments(node, self._tensors(batch, keys))
+
+    def _tensors(self, batch: int, keys: Iterable[int]) -> dict[int, tf.Tensor]:
+        """Return living tensors of a batch."""
+        held = self._batches[batch]
+        inputs = dict(zip(self._inputs, self._source[batch], strict=True))
+        return {
+            key: inputs[self._fed[key]] if key in self._fed else self._store.get(held[key])
+            for key in keys
+        }
+
+    def _segment(self, stop: int) -> tuple[Callable, dict[int, tuple[int | None, int]]]:
+        """Return a traced function over the living tensors, and what lives at `stop`.
+
+        Each tensor there is one that lived already, by its key, or an output of the function, by
+        its index.
+        """
+        alive, segment, specs = self._alive, self.calls[self.position : stop], self._specs
+        made_here = [id(t) for call in segment for t in tf.nest.flatten(call.node.outputs)]
+        wanted = [k for k in (*alive, *made_here) if self._last_read.get(k, -1) >= stop]
+        origin: dict[int, tuple[int | None, int]] = {}
+
+        def run(tensors):
+            values = dict(zip(alive, tensors, strict=True))
+            known: dict[int, tuple[int | None, int]] = {
+                id(tensor): (key, -1) for key, tensor in values.items()
+            }
+            for call in segment:
+                args, kwargs = keras_compat.arguments(call.node, values)
+                outputs = tf.nest.flatten(self._on_call(call, args, kwargs))
+                made = tf.nest.flatten(call.node.outputs)
+                values.update({id(k): v for k, v in zip(made, outputs, strict=True)})
+            outputs = []
+            for key in wanted:
+                tensor = values[key]
+                if id(tensor) not in known:
+                    known[id(tensor)] = (None, len(outputs))
+                    outputs.append(tensor)
+                origin[key] = known[id(tensor)]
+                # What a call makes here may differ from what its symbol says: a scale of 1.
+                specs[key] = tf.TensorSpec(tensor.shape, tensor.dtype)
+            return outputs
+
+        signature = [[specs[key] for key in alive]]
+        traced = tf.function(run, input_signature=signature, autograph=False)
+        return traced.get_concrete_function(), origin
+
+
+def _call(layer: Any, args: tuple, kwargs: dict) -> Any:
+    if keras_compat.training_argument(layer):
+        kwargs = {**kwargs, "training": False}
+    return layer(*args, **kwargs)
+
+
+def _last_reads(walked: Sequence[Call], model: tf_keras.Model) -> dict[int, int]:
+    """Return the index of the last call that reads a tensor, by its id."""
+    last = {}
+    for i, call in enumerate(walked):
+        read = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
+        last.update({id(t): i for t in read if keras_compat.is_keras_tensor(t)})
+    last.update({id(t): len(walked) for t in model.outputs})
+    return last

@@ -1,0 +1,115 @@
+"""`Workshop`: what every technique that works on a sim with data needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from keras_edgeq.errors import EdgeqError
+from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.ptq.store import StoredBatches, TensorStore
+from keras_edgeq.sim.calibrate import (
+    assign_activations,
+    collect,
+    floor_weight_scales,
+    observer_of,
+)
+from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.freeze import all_quantizers, copy_sim
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.reference import float_form, float_parameters
+
+
+class Workshop:
+    """A copy of a sim to work on, its float form, and data that can be read again and again.
+
+    A context manager: leaving it deletes what it keeps on disk.
+
+    Args:
+        sim: a calibrated sim; it is not changed.
+        data: in any form `keras_edgeq.quantize` takes.
+        batch_size: for arrays and files.
+        steps: read at most that many batches.
+        memory_bytes: activations are kept in memory up to that size.
+        cache_folder: where the others lie.
+        progress: show progress bars.
+
+    Attributes:
+        work: the copy, which becomes the result.
+        exact: a sim of the same graph with the float parameters.
+        source: the batches.
+        store: where tensors lie.
+    """
+
+    def __init__(
+        self,
+        sim: QuantSim,
+        data: Any,
+        batch_size: int,
+        steps: int | None,
+        memory_bytes: int,
+        cache_folder: str | Path | None,
+        progress: bool,
+    ):
+        check_calibrated(sim)
+        self.progress = progress
+        self.exact = float_form(sim)
+        self.work = copy_sim(sim)
+        self.work.reference = float_parameters(sim)
+        self.store = TensorStore(memory_bytes, cache_folder)
+        try:
+            self.source = StoredBatches(batches(data, sim, batch_size, steps), self.store)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def calibrate(self, float_weights: bool = False) -> None:
+        """Calibrate the activations anew, with the weights as they are or with the float ones."""
+        observer = observer_of(self.exact if float_weights else self.work, float_weights)
+        stats = collect(self.work, self.source, self.progress, observer)
+        if self.work.stats is not None:
+            stats = replace(stats, means=self.work.stats.means)
+        assign_activations(self.work, stats)
+        self.work.stats = stats
+        if not float_weights:
+            floored = {**self.work.record.floored, **floor_weight_scales(self.work)}
+            self.work.keep(floored=floored)
+
+    def bar(self, items: list, name: str, unit: str) -> tqdm:
+        """Return a progress bar over items."""
+        return tqdm(items, desc=name, unit=unit, disable=not self.progress)
+
+    def done(self, layer: QuantizedLayer, how: str) -> None:
+        """Note that a layer's weights were rounded for good: their grids are frozen."""
+        record = self.work.record
+        self.work.keep(
+            rounded={**record.rounded, layer.name: how},
+            frozen=record.frozen | {f"{layer.name}/{layer.kernel_name}"},
+        )
+
+    def __enter__(self) -> Workshop:
+        """Return the workshop."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete what is kept on disk."""
+        self.store.close()
+
+
+def check_calibrated(sim: Any) -> None:
+    """Raise unless `sim` is a sim with all its grids.
+
+    Raises:
+        EdgeqError: it is another model, or tensors have no grid; they are named.
+    """
+    if not isinstance(sim, QuantSim):
+        raise EdgeqError(
+            f"Got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is no sim; a sim is "
+            "what keras_edgeq.quantize(model, calibration) returns."
+        )
+    empty = [name for name, q in all_quantizers(sim).items() if q.encoding is None]
+    if empty:
+        raise EdgeqError(f"{empty[:20]} have no grid; calibrate the sim first.")
