@@ -12,9 +12,11 @@ from keras_edgeq.export.export import export
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.ptq.absorb_bias import absorb_bias
+from keras_edgeq.ptq.adaround import adaround
 from keras_edgeq.ptq.correct_bias import correct_bias
 from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.ptq.gptq import gptq
+from keras_edgeq.ptq.seq_mse import seq_mse
 from keras_edgeq.ptq.smooth import smooth
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
@@ -28,6 +30,7 @@ from keras_edgeq.spec.target_profile import load_profile, profile_names
 __version__ = "0.1.0"
 __all__ = [
     "absorb_bias",
+    "adaround",
     "callbacks",
     "correct_bias",
     "describe",
@@ -44,6 +47,7 @@ __all__ = [
     "quantize",
     "requantize",
     "save_sim",
+    "seq_mse",
     "smooth",
     "strip",
     "verify",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_edgeq.numerics.closed_form import descend, round_forward
 from keras_edgeq.ptq.layer_walk import Visit, walk_layers
@@ -75,17 +76,21 @@ def gptq(
     return shop.work
 
 
-def round_layer(visit: Visit) -> None:
-    """Give a layer its integers, scales and bias from the equations of a visit."""
-    layer, columns = visit.layer, visit.float_columns
-    quantizer, problem = layer.quantizers[layer.kernel_name], visit.equations.least_squares()
+def round_layer(visit: Visit) -> NDArray:
+    """Give a layer its integers, scales and bias from the equations of a visit.
+
+    Returns:
+        The columns in real numbers that fit best, which the integers stand for.
+    """
+    columns, problem = visit.float_columns, visit.equations.least_squares()
     wanted = problem.damped(columns, visit.equations.choose_damp(columns)).solve()
     shrunk = problem.damped(columns, np.maximum(visit.equations.shrinkage(), LEAST_DAMP))
     grid = visit.grid()
     rounded = round_forward(wanted, shrunk.gram, grid)
     rounded = descend(wanted, rounded, shrunk.gram, grid)
-    if quantizer.spec.axes:
+    if visit.free_scales:
         gain = np.clip(shrunk.gain(rounded), *GAINS)
         visit.assign_scale(grid.scale * gain)
         rounded = rounded * gain
     visit.assign(rounded, problem.bias(rounded))
+    return wanted

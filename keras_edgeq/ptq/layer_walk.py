@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,22 @@ from keras_edgeq.ptq.normal_equations import NormalEquations
 from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.stream import OnCall, Stream, float_call, rounded_call
 from keras_edgeq.ptq.workshop import Workshop
+from keras_edgeq.sim.quant_sim import QuantSim
 
 # Neighbouring positions of an image are alike: past this many rows (or so many per input of a
 # layer) more of them change nothing but the time.
 ENOUGH_ROWS = 16_384
 ROWS_PER_INPUT = 32
+
+
+class Arguments(Protocol):
+    """What a call reads, batch by batch: a `Stream` in front of it."""
+
+    def __len__(self) -> int: ...
+
+    def arguments(self, batch: int) -> tuple[tuple, dict]:
+        """Return the arguments of the call on one batch."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +45,14 @@ class Visit:
         layer: the layer of the sim that is changed.
         float_layer: the same layer with its float parameters.
         streams: of the float model and of the sim.
+        free_scales: the kernel has scales per channel, and they may change.
         equations: sums over the earlier calls of a shared layer, and then over this one.
     """
 
     layer: QuantizedLayer
     float_layer: Any
-    streams: tuple[Stream, Stream]
+    streams: tuple[Arguments, Arguments]
+    free_scales: bool
     equations: NormalEquations
 
     @property
@@ -71,12 +84,7 @@ class Visit:
         """Yield what the layer reads in the float model and in the sim, batch by batch."""
         exact, rounded = self.streams
         for index in range(len(exact)):
-            args, kwargs = rounded.arguments(index)
-            steps = kwargs.get("in_steps", False)
-            yield (
-                exact.arguments(index)[0][0],
-                args[0] * kwargs["input_scale"] if steps else args[0],
-            )
+            yield exact.arguments(index)[0][0], real_input(*rounded.arguments(index))
 
     def grid(self) -> Grid:
         """Return the grid of the kernel as it is, for columns."""
@@ -135,7 +143,14 @@ def walk_layers(shop: Workshop, name: str, on_call: OnCall = rounded_call) -> It
         layer = rounded.calls[stop].layer
         has_bias = getattr(layer.layer, "bias", None) is not None
         own = equations.setdefault(layer.name, NormalEquations(has_bias))
-        yield Visit(layer, exact.calls[stop].layer.layer, (exact, rounded), own)
+        free = has_free_scales(shop.work, layer)
+        yield Visit(layer, exact.calls[stop].layer.layer, (exact, rounded), free, own)
+
+
+def has_free_scales(sim: QuantSim, layer: QuantizedLayer) -> bool:
+    """Tell whether a kernel has scales per channel that are not frozen."""
+    is_frozen = f"{layer.name}/{layer.kernel_name}" in sim.record.frozen
+    return bool(layer.quantizers[layer.kernel_name].spec.axes) and not is_frozen
 
 
 def is_product(layer: Any) -> bool:
@@ -143,3 +158,8 @@ def is_product(layer: Any) -> bool:
     if not isinstance(layer, QuantizedLayer) or not Rows.can(layer.layer):
         return False
     return not layer.quantizers[layer.kernel_name].spec.is_half
+
+
+def real_input(args: tuple, kwargs: dict) -> Any:
+    """Return the input of a call of a quantized layer in real units."""
+    return args[0] * kwargs["input_scale"] if kwargs.get("in_steps") else args[0]

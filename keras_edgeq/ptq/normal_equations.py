@@ -121,10 +121,10 @@ class NormalEquations:
         held = self._halves[half]
         self._halves[half] = seen if held is None else held + seen
 
-    def least_squares(self) -> LeastSquares:
-        """Return the problem over all rows."""
+    def least_squares(self, centered: bool | None = None) -> LeastSquares:
+        """Return the problem over all rows, means taken out or not."""
         first, *rest = [half for half in self._halves if half is not None]
-        return sum(rest, first).mean(self.centered)
+        return sum(rest, first).mean(self.centered if centered is None else centered)
 
     def choose_damp(self, columns: NDArray) -> float:
         """Return the damping with which columns fitted on one half do best on the other.

@@ -102,6 +102,10 @@ class Stream:
         keys = dict.fromkeys(id(t) for t in read if keras_compat.is_keras_tensor(t))
         return keras_compat.arguments(node, self._tensors(batch, keys))
 
+    def living(self, batch: int) -> dict[int, tf.Tensor]:
+        """Return every tensor of one batch that is still read, by the id of its symbol."""
+        return self._tensors(batch, self._alive)
+
     def _tensors(self, batch: int, keys: Iterable[int]) -> dict[int, tf.Tensor]:
         """Return living tensors of a batch."""
         held = self._batches[batch]

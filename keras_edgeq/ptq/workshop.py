@@ -84,11 +84,13 @@ class Workshop:
 
     def done(self, layer: QuantizedLayer, how: str) -> None:
         """Note that a layer's weights were rounded for good: their grids are frozen."""
-        record = self.work.record
-        self.work.keep(
-            rounded={**record.rounded, layer.name: how},
-            frozen=record.frozen | {f"{layer.name}/{layer.kernel_name}"},
-        )
+        self.work.keep(rounded={**self.work.record.rounded, layer.name: how})
+        self.freeze(layer)
+
+    def freeze(self, layer: QuantizedLayer) -> None:
+        """Let no calibration change the grid of a layer's kernel."""
+        frozen = self.work.record.frozen | {f"{layer.name}/{layer.kernel_name}"}
+        self.work.keep(frozen=frozen)
 
     def __enter__(self) -> Workshop:
         """Return the workshop."""
