@@ -6,9 +6,10 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import CalibrationDataError, EdgeqError, EncodingsError
+from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.graph.rebuild import calls as graph_calls
 from keras_edgeq.numerics.metrics import sqnr_db
-from keras_edgeq.ptq import adaround as module
+from keras_edgeq.ptq import workshop
 from keras_edgeq.ptq.adaround import adaround
 from keras_edgeq.ptq.blocks import block_units
 from keras_edgeq.ptq.open_kernel import steps
@@ -21,8 +22,7 @@ from keras_edgeq.ptq.reconstruct import (
 )
 from keras_edgeq.ptq.segment import Segment, open_call
 from keras_edgeq.ptq.soft_rounding import beta_at, logits_of, rounding_penalty, soft_rounding
-from keras_edgeq.ptq.store import ArrayStore
-from keras_edgeq.ptq.stream import Stream, rounded_call
+from keras_edgeq.ptq.store import TensorStore
 from keras_edgeq.sim.insert import insert
 from tests.harness import assert_same_state, snapshot
 from tests.models import train_like
@@ -225,12 +225,12 @@ def test_blocks_are_rounded_together_below_the_limit_of_memory(nearest, monkeypa
     _, data, sim = nearest
     stores, reports, limit = [], [], 100_000
 
-    class Watched(ArrayStore):
+    class Watched(TensorStore):
         def __init__(self, *args):
             super().__init__(*args)
             stores.append(self)
 
-    monkeypatch.setattr(module, "ArrayStore", Watched)
+    monkeypatch.setattr(workshop, "TensorStore", Watched)
     options = {**BRIEF, "iterations": 60, "unit": "block", "qdrop": 0.5, "memory_bytes": limit}
     adaround(sim, data, progress=False, on_unit=reports.append, **options)
     assert [report.layers for report in reports] == [
@@ -244,7 +244,7 @@ def test_blocks_are_rounded_together_below_the_limit_of_memory(nearest, monkeypa
 
 def test_an_open_block_drops_quantizers_by_its_seed_and_none_at_its_end(nearest):
     _, data, sim = nearest
-    calls = Stream(sim, rounded_call, ArrayStore(10**6)).calls
+    calls = [call for call in graph_calls(sim) if not call.node.is_input]
     unit = block_units(sim)[1]
     segment = Segment(calls, unit, 0)
     (image,) = sim.inputs
@@ -300,7 +300,7 @@ def test_errors_say_what_to_do(nearest):
     with pytest.raises(CalibrationDataError, match="NaN"):
         adaround(sim, np.full_like(data, np.nan), progress=False)
     bare = insert(model, sim.record.plan, sim.record.profile, model.output_names)
-    with pytest.raises(EncodingsError, match="calibrate the sim"):
+    with pytest.raises(EdgeqError, match="calibrate the sim"):
         adaround(bare, data, progress=False)
     for options, message in (
         ({"unit": "stage"}, "'layer' or 'block'"),
