@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tf_keras
 from macs import integer_share
+from table import emit, head
 
 import keras_edgeq as eq
 from keras_edgeq.runtime.artifact import load_artifact
@@ -143,7 +144,7 @@ def main() -> None:
     table = options.table
     text = table.read_text() if table and table.exists() else ""
     if not text:
-        emit(table, "| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+        emit(table, head(HEAD))
     for name in options.models or APPLICATIONS:
         if f"| {name} |" in text:
             continue
@@ -154,14 +155,6 @@ def main() -> None:
             print(f"{name} failed, see above", file=sys.stderr)
         else:
             emit(table, child.stdout.strip().splitlines()[-1])
-
-
-def emit(table: Path | None, line: str) -> None:
-    """Print a line of the table, and add it to the file."""
-    print(line, flush=True)
-    if table is not None:
-        with table.open("a") as file:
-            file.write(line + "\n")
 
 
 if __name__ == "__main__":
