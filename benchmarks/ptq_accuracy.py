@@ -49,12 +49,14 @@ HEAD = (
     "passes",
     "CPU passes",
 )
-adaround = getattr(eq, "adaround", None)
-TECHNIQUES: dict[str, Callable[..., Any]] = {"correct_bias": eq.correct_bias, "gptq": eq.gptq}
-if adaround:
-    TECHNIQUES["adaround"] = adaround
-    TECHNIQUES["adaround by block"] = partial(adaround, unit="block")
-    TECHNIQUES["adaround to the end"] = partial(adaround, early_stop=False)
+TECHNIQUES: dict[str, Callable[..., Any]] = {
+    "correct_bias": eq.correct_bias,
+    "seq_mse": eq.seq_mse,
+    "gptq": eq.gptq,
+    "adaround": eq.adaround,
+    "adaround by block": partial(eq.adaround, unit="block"),
+    "adaround to the end": partial(eq.adaround, early_stop=False),
+}
 PLAIN = ("nearest", "correct_bias", "gptq", "adaround")
 EQUALIZED = "equalize + "
 KNOWN = tuple(before + name for before in ("", EQUALIZED) for name in ("nearest", *TECHNIQUES))
@@ -74,7 +76,9 @@ GRIDS = {
     "w8_per_tensor": Grid(
         "litert_int8_per_tensor", None, ("nearest", "gptq", *(EQUALIZED + x for x in PLAIN))
     ),
-    "w4": Grid("litert_int8", {"*": "W4A8"}, (*PLAIN, "adaround by block", EQUALIZED + "gptq")),
+    "w4": Grid(
+        "litert_int8", {"*": "W4A8"}, (*PLAIN, "seq_mse", "adaround by block", EQUALIZED + "gptq")
+    ),
 }
 
 

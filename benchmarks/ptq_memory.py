@@ -34,7 +34,7 @@ from keras_edgeq.ptq import workshop
 from keras_edgeq.ptq.store import TensorStore
 
 MODEL = "MobileNetV1-0.75"
-TECHNIQUES = [name for name in ("gptq", "adaround") if hasattr(eq, name)]
+TECHNIQUES = {"gptq": eq.gptq, "adaround": eq.adaround}
 HEAD = ("technique", "images", "cap, GB", "store, GB", "before, GB", "peak, GB", "seconds")
 BATCH = 32
 GB = 1e9
@@ -69,7 +69,7 @@ def measure(folder: Path, technique: str, count: int, cap: float) -> list[str]:
     before, start = forget_peak(), time.perf_counter()
     options = {"memory_bytes": int(cap * GB), "progress": False}
     with patch.object(workshop, "TensorStore", noted):
-        getattr(eq, technique)(sim, images(folder, count), **options)
+        TECHNIQUES[technique](sim, images(folder, count), **options)
     seconds = time.perf_counter() - start
     store = max(store.peak_bytes for store in stores)
     sizes = [f"{size / GB:.2f}" for size in (store, before, peak_bytes())]
