@@ -3,9 +3,10 @@
     python benchmarks/ptq_memory.py DATA_FOLDER [--images 500] [--caps 0.25,2] [--table FILE]
 
 MobileNetV1-0.75 at 224x224, W4A8, images read one batch at a time. A process per row: "store" is
-the most that activations took of memory at a time, which `memory_bytes` bounds; "before" is what
-the process held behind `eq.quantize`, "peak" the most it held from there on, TensorFlow, model and
-work buffers included. GB are 10^9 bytes. Needs Linux; allow half an hour per row on two cores.
+the most that stored activations took of memory at a time, which `memory_bytes` bounds, for AdaRound
+to its half, as the samples it draws have the other; "before" is what the process held behind
+`eq.quantize`, "peak" the most it held from there on, TensorFlow, model and work buffers included.
+GB are 10^9 bytes. Needs Linux; allow half an hour per row on two cores.
 """
 
 from __future__ import annotations
