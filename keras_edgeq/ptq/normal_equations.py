@@ -66,27 +66,50 @@ class LeastSquares:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class _Moments:
+    """Means, and sums of products about them: an input that never changes leaves exactly zero."""
+
     count: int
+    mean_in: NDArray
+    mean_out: NDArray
     gram: NDArray
     cross: NDArray
     squares: NDArray
-    inputs: NDArray
-    outputs: NDArray
 
-    def __add__(self, other: _Sums) -> _Sums:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return _Sums(*(a + b for a, b in pairs))
+    @staticmethod
+    def of(rows: NDArray, outputs: NDArray) -> _Moments:
+        mean_in, mean_out = (np.float32(a.mean(1, np.float64)[:, None]) for a in (rows, outputs))
+        rows, outputs = rows - mean_in, outputs - mean_out
+        turned = np.swapaxes(rows, 1, 2)
+        return _Moments(
+            rows.shape[1],
+            np.swapaxes(mean_in + rows.mean(1, np.float64)[:, None], 1, 2),
+            mean_out + outputs.mean(1, np.float64)[:, None],
+            (turned @ rows).astype(np.float64),
+            (turned @ outputs).astype(np.float64),
+            np.square(outputs).sum(1, dtype=np.float64, keepdims=True),
+        )
 
-    def mean(self, centered: bool) -> LeastSquares:
-        n = self.count
+    def __add__(self, other: _Moments) -> _Moments:
+        count = self.count + other.count
+        share = other.count / count
+        weight = share * self.count
+        apart_in, apart_out = other.mean_in - self.mean_in, other.mean_out - self.mean_out
+        return _Moments(
+            count,
+            self.mean_in + share * apart_in,
+            self.mean_out + share * apart_out,
+            self.gram + other.gram + weight * (apart_in @ np.swapaxes(apart_in, 1, 2)),
+            self.cross + other.cross + weight * (apart_in @ apart_out),
+            self.squares + other.squares + weight * apart_out**2,
+        )
+
+    def problem(self, centered: bool) -> LeastSquares:
+        n, mean_in, mean_out = self.count, self.mean_in, self.mean_out
         gram, cross, power = self.gram / n, self.cross / n, self.squares / n
-        mean_in, mean_out = self.inputs / n, self.outputs / n
-        if centered:
-            gram = gram - mean_in @ np.swapaxes(mean_in, 1, 2)
-            cross = cross - mean_in @ mean_out
-            power = power - mean_out**2
-        else:
+        if not centered:
+            gram = gram + mean_in @ np.swapaxes(mean_in, 1, 2)
+            cross, power = cross + mean_in @ mean_out, power + mean_out**2
             mean_in, mean_out = np.zeros_like(mean_in), np.zeros_like(mean_out)
         return LeastSquares(gram, cross, power, mean_in, mean_out)
 
@@ -100,7 +123,7 @@ class NormalEquations:
 
     def __init__(self, centered: bool):
         self.centered = centered
-        self._halves: list[_Sums | None] = [None, None]
+        self._halves: list[_Moments | None] = [None, None]
 
     def add(self, rows: NDArray, outputs: NDArray, half: int) -> None:
         """Take float32 rows `[groups, n, inputs]` and the outputs `[groups, n, ...]` wanted.
@@ -109,22 +132,14 @@ class NormalEquations:
         """
         if not rows.shape[1]:
             return
-        turned = np.swapaxes(rows, 1, 2)
-        seen = _Sums(
-            rows.shape[1],
-            (turned @ rows).astype(np.float64),
-            (turned @ outputs).astype(np.float64),
-            np.square(outputs).sum(1, dtype=np.float64, keepdims=True),
-            rows.sum(1, dtype=np.float64)[:, :, None],
-            outputs.sum(1, dtype=np.float64, keepdims=True),
-        )
+        seen = _Moments.of(rows, outputs)
         held = self._halves[half]
         self._halves[half] = seen if held is None else held + seen
 
     def least_squares(self, centered: bool | None = None) -> LeastSquares:
         """Return the problem over all rows, means taken out or not."""
         first, *rest = [half for half in self._halves if half is not None]
-        return sum(rest, first).mean(self.centered if centered is None else centered)
+        return sum(rest, first).problem(self.centered if centered is None else centered)
 
     def choose_damp(self, columns: NDArray) -> float:
         """Return the damping with which columns fitted on one half do best on the other.
@@ -164,5 +179,5 @@ class NormalEquations:
 
     def _problems(self) -> list[LeastSquares] | None:
         """Return the problems of both halves, None where one has no data."""
-        halves = [half.mean(self.centered) for half in self._halves if half is not None]
+        halves = [half.problem(self.centered) for half in self._halves if half is not None]
         return halves if len(halves) == 2 else None
