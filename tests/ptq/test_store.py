@@ -60,10 +60,14 @@ def test_batches_can_be_read_again_and_again(tmp_path):
 
 
 def test_an_error_leaves_no_files(tmp_path):
-    with pytest.raises(KeyError), TensorStore(0, tmp_path) as store:
-        store.put(tf.constant(KILO))
-        assert list(tmp_path.iterdir())
-        raise KeyError
+    def interrupted():
+        with TensorStore(0, tmp_path) as store:
+            store.put(tf.constant(KILO))
+            assert list(tmp_path.iterdir())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
