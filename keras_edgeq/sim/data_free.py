@@ -19,7 +19,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.quantiles import Quantiles
 from keras_edgeq.prepare.known_statistics import KnownStatistics
-from keras_edgeq.sim.propagate import Propagation, Spread
+from keras_edgeq.sim.propagate import Propagation
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -69,20 +69,24 @@ def data_free_stats(
         for ref, shape in zip(node.outputs, node.shapes, strict=True)
         if ref in spreads
     }
-    return CalibrationStats(histograms, 0, _means(graph, spreads, quantiles))
+    return CalibrationStats(histograms, 0, known_means(prepared, known, ranges))
 
 
-def known_means(prepared: tf_keras.Model, known: KnownStatistics) -> dict[str, np.ndarray]:
-    """Return the mean per channel of every tensor that batch norms tell something about."""
-    graph = LayerGraph(prepared)
-    quantiles = Quantiles(DEVIATIONS)
-    return _means(graph, Propagation(graph, known, known.ranges, quantiles).spreads, quantiles)
-
-
-def _means(
-    graph: LayerGraph, spreads: Mapping[TensorRef, Spread], quantiles: Quantiles
+def known_means(
+    prepared: tf_keras.Model,
+    known: KnownStatistics,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the means of tensors that have one distribution per channel."""
+    """Return the mean per channel of every tensor that batch norms tell something about.
+
+    Args:
+        prepared: the model.
+        known: what `prepare_with_statistics` found.
+        ranges: of the model's inputs by name; None takes those that are known.
+    """
+    graph, quantiles = LayerGraph(prepared), Quantiles(DEVIATIONS)
+    ranges = known.ranges if ranges is None else ranges
+    spreads = Propagation(graph, known, ranges, quantiles, bounds=False).spreads
     channels = {
         ref: shape[-1]
         for node in graph.nodes

@@ -62,7 +62,11 @@ class Spread:
 
 
 class Propagation:
-    """One walk over a prepared model; `spreads` has what is known in the end."""
+    """One walk over a prepared model; `spreads` has what is known in the end.
+
+    `bounds` takes what an operation makes of anything, such as 0 to 6 behind a ReLU6, for the
+    distribution of what is not known: right for its range, a mere guess for its mean.
+    """
 
     def __init__(
         self,
@@ -70,8 +74,10 @@ class Propagation:
         known: KnownStatistics,
         ranges: Mapping[str, tuple[float, float]],
         quantiles: Quantiles,
+        bounds: bool = True,
     ):
         self.known, self.ranges, self.quantiles = known, ranges, quantiles
+        self.bounds = bounds
         self.spreads: dict[TensorRef, Spread] = {}
         for node in graph.nodes:
             for ref, spread in zip(node.outputs, self._outputs(node), strict=True):
@@ -107,7 +113,7 @@ class Propagation:
             return [self._softmax(ref, node.shapes[0][-1])]
         if op == "LayerNormalization":
             return [self._layer_norm(node)]
-        if op in BOUNDED and None in inputs:
+        if self.bounds and op in BOUNDED and None in inputs:
             return [Spread(self.quantiles.uniform(*BOUNDED[op]), ref)]
         known = [spread for spread in inputs if spread is not None]
         if len(known) < len(inputs) or not known:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,8 @@ def stats():
         "conv": Histogram(counts[0], -3, -1.25, 7.0 / 3, -1.0, 2.0 / 3, 17),
         "encoder/dense@1": Histogram(counts[1], 5, 0.0, 1e-30),
     }
-    return CalibrationStats(histograms, 500)
+    means = {"conv": np.float32([0.1, -2.5, 1e-20]), "encoder/dense@1": np.float32([7.0])}
+    return CalibrationStats(histograms, 500, means)
 
 
 @pytest.fixture
@@ -37,6 +40,16 @@ def test_statistics_survive_the_disk_bit_for_bit(stats, path):
             [histogram.average_low, histogram.average_high, histogram.batches],
             [other.average_low, other.average_high, other.batches],
         )
+    assert list(loaded.means) == list(stats.means)
+    for name, mean in stats.means.items():
+        assert loaded.means[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded.means[name], mean)
+
+
+def test_a_file_from_before_means_were_kept_knows_none(stats, path):
+    head = {"schema": 1, "tensors": list(stats.histograms), "samples": 500}
+    rewritten(path, means=None, head=np.frombuffer(json.dumps(head).encode(), np.uint8))
+    assert CalibrationStats.load(path).means == {}
 
 
 def test_a_file_without_the_averages_serves_every_rule_but_theirs(path):
@@ -52,6 +65,12 @@ def rewritten(path, **changes):
     with np.load(path) as data:
         arrays = {**data, **changes}
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+def with_sizes(path, sizes):
+    with np.load(path) as data:
+        head = {**json.loads(data["head"].tobytes()), "means": sizes}
+    rewritten(path, head=np.frombuffer(json.dumps(head).encode(), np.uint8))
 
 
 def as_text(path):
@@ -87,6 +106,12 @@ DAMAGE = {
     "exponent out of range": lambda path: rewritten(path, exponent=np.array([0, 10_000])),
     "averages without batches": lambda path: rewritten(path, batches=None),
     "too few averages": lambda path: rewritten(path, average=np.zeros((1, 2))),
+    "no means": lambda path: rewritten(path, means=None),
+    "too few means": lambda path: rewritten(path, means=np.zeros(3, np.float32)),
+    "means of NaN": lambda path: rewritten(path, means=np.full(4, np.nan, np.float32)),
+    "sizes below zero": lambda path: with_sizes(path, {"a": -1, "b": 5}),
+    "sizes of text": lambda path: with_sizes(path, {"a": "4"}),
+    "sizes in a list": lambda path: with_sizes(path, [4]),
     "pickled": lambda path: rewritten(path, counts=np.array([{}, {}], object)),
 }
 
