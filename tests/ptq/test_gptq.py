@@ -7,7 +7,7 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.errors import CalibrationDataError, EdgeqError, ProfileError
 from keras_edgeq.numerics.metrics import sqnr_db
 from keras_edgeq.prepare import prepare
 from keras_edgeq.sim.calibrate import assign_weights
@@ -152,6 +152,19 @@ def test_layers_that_are_no_products_stay_rounded_to_the_nearest():
     better = eq.gptq(sim, x, **QUIET)
     assert dict(better.record.rounded) == {}
     assert_same_arrays(outputs(sim, x), outputs(better, x))
+
+
+def test_a_target_of_the_same_weights_keeps_them_and_another_is_refused():
+    _, _, better = made("W8 channel")
+    moved = eq.requantize(better, rules={"activations": "mse"})
+    assert moved.record.rounded == better.record.rounded
+    assert moved.reference is better.reference
+    for name, layer in better.quantized_layers().items():
+        kept = moved.quantized_layers()[name]
+        kernel = layer.kernel_name
+        np.testing.assert_array_equal(layer.rounded_params()[kernel], kept.rounded_params()[kernel])
+    with pytest.raises(ProfileError, match="frozen"):
+        eq.requantize(better, precision={"*": "W4A8"})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

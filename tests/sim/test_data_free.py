@@ -198,6 +198,35 @@ def test_pools_keep_bounds_and_moving_layers_keep_everything():
         np.testing.assert_allclose(moments(sim, tensor), spread, rtol=1e-4)
 
 
+def test_means_per_channel_are_kept_whatever_the_ranges_come_from():
+    x = Input((6, 6, 3), name="image")
+    y = L.Conv2D(4, 3, use_bias=False, name="stem")(x)
+    y = L.ReLU(name="relu")(batch_norm(y, "norm"))
+    y = L.MaxPooling2D(name="pool")(L.Conv2D(5, 1, name="next")(y))
+    model = train_like(tf_keras.Model(x, L.Activation("relu6", name="last")(y)))
+    norm, layer = model.get_layer("norm"), model.get_layer("next")
+    beta, gamma = norm.beta.numpy(), norm.gamma.numpy()
+    relu = np.maximum(draw(np.random.default_rng(0), beta, gamma), 0.0).mean(0)
+    known = eq.quantize(model, inputs_for(model), progress=False).stats.means
+    assert "image" not in known
+    np.testing.assert_allclose(known["stem"], beta, atol=1e-5)
+    np.testing.assert_allclose(known["relu"], relu, atol=0.02)
+    wanted = known["relu"] @ layer.kernel.numpy()[0, 0] + layer.bias
+    np.testing.assert_allclose(known["next"], wanted, atol=0.1)
+    np.testing.assert_array_equal(known["pool"], known["next"])
+    blind = eq.quantize(model, input_range=(0.0, 4.0)).stats.means
+    np.testing.assert_allclose(blind["image"], [2.0, 2.0, 2.0], atol=1e-5)
+    for name, mean in known.items():
+        np.testing.assert_array_equal(blind[name], mean)
+
+
+def test_the_bounds_of_an_activation_tell_no_mean():
+    x = Input((4,))
+    y = L.Activation("sigmoid", name="gate")(L.ReLU(6.0, name="relu")(L.Dense(3, name="dense")(x)))
+    model = train_like(tf_keras.Model(x, y))
+    assert eq.quantize(model, inputs_for(model), progress=False).stats.means == {}
+
+
 def test_what_a_batch_norm_saw_beats_what_was_reckoned():
     model = make("batch_norm_after_add")
     sim = eq.quantize(model, input_range=RANGE)
