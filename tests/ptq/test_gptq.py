@@ -110,10 +110,8 @@ def test_the_float_parameters_are_kept_and_no_calibration_moves_a_weight(case):
     assert_same_arrays(better.get_weights(), copy.get_weights())
 
 
-def test_a_second_run_gives_the_same_bits_whether_it_starts_from_the_first_or_not():
+def test_a_second_time_starts_from_the_float_parameters():
     model, sim, once = made("W4")
-    twice = eq.gptq(sim, images(96), **QUIET)
-    assert_same_arrays(once.get_weights(), twice.get_weights())
     again = eq.gptq(once, images(96), **QUIET)
     assert_same_arrays(list(once.reference.values()), list(again.reference.values()))
     assert again.record.rounded == once.record.rounded
@@ -132,17 +130,14 @@ def test_the_first_layer_has_no_bias_and_the_sums_of_the_others_are_right_on_ave
 
 def test_a_shared_layer_is_fitted_on_all_its_calls():
     model = make("shared_layer")
-    x = inputs_for(model, 64)
-    x["b"] = 3.0 * x["b"] + 1.0
+    x = inputs_for(model, 128)
+    x["a"] = x["a"] + 2.0 * np.float32(np.random.default_rng(0).normal(size=(128, 1, 1, 1)))
+    x["b"] *= 0.01  # the last call alone knows next to nothing
     sim = eq.quantize(model, x, "litert_w4a8", **QUIET)
     better = eq.gptq(sim, x, **QUIET)
     assert dict(better.record.rounded) == {"conv": "gptq"}
-    wanted = outputs(model, x)[0]
-    for half in (slice(0, 4), slice(4, 8)):
-        before, after = (
-            sqnr_db(wanted[..., half], outputs(s, x)[0][..., half]) for s in (sim, better)
-        )
-        assert after > before
+    wanted, before, after = (outputs(m, x)[0][..., :4] for m in (model, sim, better))
+    assert sqnr_db(wanted, after) > sqnr_db(wanted, before) + 1.0
 
 
 def test_layers_that_are_no_products_stay_rounded_to_the_nearest():

@@ -101,11 +101,9 @@ def test_one_half_alone_has_nothing_to_judge_by():
 
 
 def test_much_data_is_shrunk_little_and_few_rows_much():
-    few, many = (
-        equations(*data(count=count, inputs=20)[::2]).shrinkage() for count in (24, 20_000)
-    )
+    few, many = (equations(*data(count=count, inputs=20)[::2]).shrinkage() for count in (24, 8_000))
     assert few.shape == many.shape == (2,)
-    assert (many < 0.01).all()
+    assert (many < 0.02).all()
     assert (few > 20 * many).all()
     assert (few <= MOST_SHRINKAGE / (1.0 - MOST_SHRINKAGE)).all()
 
