@@ -57,7 +57,7 @@ TECHNIQUES: dict[str, Callable[..., Any]] = {
     "adaround by block": partial(eq.adaround, unit="block"),
     "adaround to the end": partial(eq.adaround, early_stop=False),
 }
-PLAIN = ("nearest", "correct_bias", "gptq", "adaround")
+PLAIN = ("nearest", "correct_bias", "gptq")
 EQUALIZED = "equalize + "
 KNOWN = tuple(before + name for before in ("", EQUALIZED) for name in ("nearest", *TECHNIQUES))
 
@@ -74,11 +74,9 @@ class Grid:
 GRIDS = {
     "w8": Grid("litert_int8", None, PLAIN),
     "w8_per_tensor": Grid(
-        "litert_int8_per_tensor", None, ("nearest", "gptq", *(EQUALIZED + x for x in PLAIN))
+        "litert_int8_per_tensor", None, ("nearest", *(EQUALIZED + x for x in PLAIN))
     ),
-    "w4": Grid(
-        "litert_int8", {"*": "W4A8"}, (*PLAIN, "seq_mse", "adaround by block", EQUALIZED + "gptq")
-    ),
+    "w4": Grid("litert_int8", {"*": "W4A8"}, (*PLAIN, "seq_mse", "adaround", "adaround by block")),
 }
 
 

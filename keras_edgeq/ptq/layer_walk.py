@@ -119,10 +119,9 @@ class Visit:
         tensor = exact.arguments(0)[0][0]
         total = rows.sites(tensor) * len(exact)
         enough = max(ENOUGH_ROWS, ROWS_PER_INPUT * self.float_columns.shape[1])
-        axes = 2 if rows.op.endswith("2D") else 1
-        return max(
-            1, min(int((total / enough) ** (1.0 / axes)), min(tensor.shape[1:-1], default=1))
-        )
+        positions = rows.positions(tensor)
+        thinned = (total / enough) ** (1.0 / max(len(positions), 1))
+        return max(1, min((int(thinned), *positions)))
 
 
 def walk_layers(shop: Workshop, name: str, on_call: OnCall = rounded_call) -> Iterator[Visit]:

@@ -106,11 +106,15 @@ class Rows:
         split = np.reshape(channels * share, (self.groups, -1))
         return np.tile(split, (1, sites))[:, :, None]
 
+    def positions(self, inputs) -> tuple[int, ...]:
+        """Return the sizes of the axes along which the layer repeats itself in a sample."""
+        if self.op == "Dense":
+            return (int(np.prod(inputs.shape[1:-1])),) if len(inputs.shape) > 2 else ()
+        return tuple(self.layer.compute_output_shape(inputs.shape)[1:-1])
+
     def sites(self, inputs) -> int:
         """Return how many rows a batch of inputs makes."""
-        if self.op == "Dense":
-            return int(np.prod(inputs.shape[:-1]))
-        return int(np.prod(self.layer.compute_output_shape(inputs.shape)[:-1]))
+        return len(inputs) * int(np.prod(self.positions(inputs)))
 
     def rows(self, inputs, every: int = 1, offset: int = 0):
         """Return `[groups, rows, inputs]` of a batch, a tensor.

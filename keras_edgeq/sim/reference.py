@@ -15,20 +15,24 @@ from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import READ_ERRORS
 
+# What float32 leaves of a product of a scale and an integer, in steps.
+ON_GRID = 1e-2
+
 
 def float_parameters(sim: QuantSim) -> dict[str, np.ndarray]:
     """Return the parameters of the quantized layers before any rounding, `"conv1/kernel"` -> array.
 
-    Those in `sim.reference` where a technique rounded the weights; else what the sim has now.
+    Those in `sim.reference` where a technique rounded the weights; else what the sim has now, as
+    also after training.
     """
-    if sim.reference is not None:
+    if sim.reference is not None and not _was_trained(sim):
         return dict(sim.reference)
     return {name: variable.numpy() for name, variable in _variables(sim).items()}
 
 
 def float_form(sim: QuantSim) -> QuantSim:
     """Return a sim of the same graph whose layers hold the float parameters."""
-    if sim.reference is None:
+    if sim.reference is None or _was_trained(sim):
         return sim
     copy = copy_sim(sim)
     variables = _variables(copy)
@@ -70,6 +74,19 @@ def load_reference(sim: QuantSim, path: Path) -> dict[str, np.ndarray]:
         if values.dtype != np.float32 or not np.isfinite(values).all():
             raise EdgeqError(f"{path} is damaged: {name} holds no float32 numbers.")
     return {name: arrays[name] for name in variables}
+
+
+def _was_trained(sim: QuantSim) -> bool:
+    """Tell whether a kernel is neither the float one nor on its grid: it moved since."""
+    assert sim.reference is not None  # asked before
+    for name, layer in sim.quantized_layers().items():
+        kernel = getattr(layer.layer, layer.kernel_name).numpy()
+        if np.array_equal(kernel, sim.reference[f"{name}/{layer.kernel_name}"]):
+            continue
+        steps = kernel / layer.quantizers[layer.kernel_name].scale.numpy()
+        if np.max(np.abs(steps - np.rint(steps)), initial=0.0) > ON_GRID:
+            return True
+    return False
 
 
 def _variables(sim: QuantSim) -> dict:

@@ -15,6 +15,8 @@ from tests.models import inputs_for, make
 def sim():
     model = make("forward_dense")
     sim = eq.quantize(model, inputs_for(model), progress=False)
+    for layer in sim.quantized_layers().values():
+        layer.layer.kernel.assign(layer.rounded_params()["kernel"])
     sim.reference = {name: v + 1.0 for name, v in float_parameters(sim).items()}
     return sim
 
@@ -29,6 +31,14 @@ def rewritten(path, **changes):
     with np.load(path) as data:
         arrays = {**data, **changes}
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+
+
+def test_after_training_the_weights_of_now_are_the_float_ones(sim):
+    trained = copy_sim(sim)
+    kernel = trained.quantized_layers()["dense"].layer.kernel
+    kernel.assign_add(0.3 * trained.quantized_layers()["dense"].quantizers["kernel"].scale + kernel)
+    assert float_form(trained) is trained
+    np.testing.assert_array_equal(float_parameters(trained)["dense/kernel"], kernel)
 
 
 def test_the_float_form_holds_the_reference_and_shares_nothing(sim):
