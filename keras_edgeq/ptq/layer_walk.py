@@ -74,7 +74,7 @@ class Visit:
     def measure(self) -> None:
         """Add what the layer reads in the sim, and makes in the float model, to the equations."""
         rows, columns = self.rows, np.float32(self.float_columns)
-        every = self._every()
+        every = self.thinning()
         for index, (exact, rounded) in enumerate(self.inputs()):
             offset = index % every
             wanted = rows.rows(exact, every, offset).numpy() @ columns
@@ -113,8 +113,8 @@ class Visit:
             exact = np.float64(self.float_layer.bias)
             self.layer.layer.bias.assign(np.float32(exact + self.rows.flat(bias)))
 
-    def _every(self) -> int:
-        """Return which share of the output positions makes enough rows."""
+    def thinning(self) -> int:
+        """Return of how many output positions along each axis one makes enough rows."""
         rows, exact = self.rows, self.streams[0]
         tensor = exact.arguments(0)[0][0]
         total = rows.sites(tensor) * len(exact)
