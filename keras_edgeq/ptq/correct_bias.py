@@ -10,8 +10,7 @@ import numpy as np
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.ptq.layer_walk import Visit, is_product
-from keras_edgeq.ptq.normal_equations import NormalEquations
+from keras_edgeq.ptq.layer_walk import is_product
 from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.ptq.stream import Stream, float_activations_call, float_call
@@ -75,8 +74,7 @@ def correct_bias(
             rounded.advance(stop)
             layer, float_layer = rounded.calls[stop].layer.layer, exact.calls[stop].layer.layer
             calls = shifts.setdefault(layer.name, [])
-            is_sum = is_product(rounded.calls[stop].layer)
-            calls.append((_product_shift if is_sum else _shift)(exact, rounded))
+            calls.append(_shift(exact, rounded))
             layer.bias.assign(np.float32(np.float64(float_layer.bias) - np.mean(calls, axis=0)))
         shop.calibrate()
     return shop.work
@@ -84,21 +82,6 @@ def correct_bias(
 
 def _has_bias(layer: Any) -> bool:
     return isinstance(layer, QuantizedLayer) and getattr(layer.layer, "bias", None) is not None
-
-
-def _product_shift(exact: Stream, rounded: Stream) -> np.ndarray:
-    """Return the mean error of a matrix product from the mean rows that both models give it."""
-    layer, float_layer = (stream.calls[stream.position].layer for stream in (rounded, exact))
-    visit = Visit(layer, float_layer.layer, (exact, rounded), False, NormalEquations(True))
-    rows, every = visit.rows, visit.thinning()
-    total, count = np.zeros((2, 1, 1)), 0
-    for index, pair in enumerate(visit.inputs()):
-        taken = [rows.rows(inputs, every, index % every).numpy() for inputs in pair]
-        total = total + np.stack([part.sum(1, np.float64) for part in taken])
-        count += taken[0].shape[1]
-    wanted, made = total[:, :, None] / max(count, 1)
-    kernel = rows.columns(np.asarray(layer.rounded_params()[layer.kernel_name], np.float64))
-    return rows.flat(made @ kernel - wanted @ visit.float_columns)
 
 
 def _shift(exact: Stream, rounded: Stream) -> np.ndarray:

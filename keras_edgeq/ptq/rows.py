@@ -130,16 +130,12 @@ class Rows:
         if op.endswith("1D"):
             inputs = tf.expand_dims(inputs, 1)
         padded, strides, rates = (self._spread if op in TRANSPOSED else self._padded)(inputs)
-        flat = inputs.shape[1] == 1
-        starts = [0 if flat else offset * strides[0], offset * strides[1]]
-        steps = [1 if flat else every * strides[0], every * strides[1]]
-        patches = tf.image.extract_patches(
-            padded[:, starts[0] :, starts[1] :],
-            [1, *_two(self.layer.kernel_size, 1), 1],
-            [1, *steps, 1],
-            [1, *rates, 1],
-            "VALID",
-        )
+        window = _two(self.layer.kernel_size, 1)
+        # A 1D layer has an axis of one position in front, which is always taken.
+        thin = [(1, 0) if op.endswith("1D") else (every, offset), (every, offset)]
+        axes = zip(padded.shape[1:3], window, strides, rates, thin, strict=True)
+        downs, rights = (_taps(*axis) for axis in axes)
+        patches = tf.stack([padded[:, down, right] for down in downs for right in rights], -2)
         sites = int(np.prod(self.layer.kernel_size))
         channels = int(inputs.shape[-1])
         if op.startswith("Depthwise"):
@@ -166,7 +162,8 @@ class Rows:
                 "causal": [reach, 0],
             }
             pads.append(ends[layer.padding])
-        return tf.pad(inputs, [*pads, [0, 0]]), strides, rates
+        padded = tf.pad(inputs, [*pads, [0, 0]]) if np.any(pads) else inputs
+        return padded, strides, rates
 
     def _spread(self, inputs):
         """Return the input with zeros between its elements: a transposed convolution is plain."""
@@ -187,11 +184,20 @@ def _two(values, missing: int) -> tuple[int, int]:
     return (missing, *values) if len(values) == 1 else values  # type: ignore[return-value]
 
 
+def _taps(size: int, window: int, stride: int, rate: int, thin: tuple[int, int]) -> list[slice]:
+    """Return, for each element of a window, where it lies on an axis at the outputs taken."""
+    every, offset = thin
+    first, step = offset * stride, every * stride
+    count = max((size - first - (window - 1) * rate - 1) // step + 1, 0)
+    begins = [first + tap * rate for tap in range(window)]
+    return [slice(b, b + (count - 1) * step + 1 if count else b, step) for b in begins]
+
+
 def _spread(inputs, axis: int, stride: int):
     """Put `stride - 1` zeros between the elements of an axis, and behind the last one."""
     if stride == 1:
         return inputs
     stacked = tf.stack([inputs] + [tf.zeros_like(inputs)] * (stride - 1), axis + 1)
-    shape = tf.shape(inputs)
-    merged = tf.concat([shape[:axis], shape[axis : axis + 1] * stride, shape[axis + 1 :]], 0)
-    return tf.reshape(stacked, merged)
+    sizes = list(inputs.shape)
+    sizes[axis] *= stride
+    return tf.reshape(stacked, [-1, *sizes[1:]])
