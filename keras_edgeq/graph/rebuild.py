@@ -7,7 +7,7 @@ it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -52,14 +52,25 @@ def replay(model: tf_keras.Model, inputs: Any, on_call: Callable[[Call, tuple, d
     """
     flat = tf.nest.flatten(inputs)
     values = {id(k): v for k, v in zip(model.inputs, flat, strict=True)}
-    for call in calls(model):
-        if call.node.is_input:
-            continue
+    compute([call for call in calls(model) if not call.node.is_input], values, on_call)
+    return tf.nest.map_structure(lambda k: values[id(k)], keras_compat.structured_outputs(model))
+
+
+def compute(
+    walked: Iterable[Call], values: dict[int, Any], on_call: Callable[[Call, tuple, dict], Any]
+) -> None:
+    """Compute calls one after the other and add what they make to `values`.
+
+    Args:
+        walked: in topological order.
+        values: tensors by the id of their symbols.
+        on_call: as for `replay`.
+    """
+    for call in walked:
         args, kwargs = keras_compat.arguments(call.node, values)
         outputs = tf.nest.flatten(on_call(call, args, kwargs))
         symbols = tf.nest.flatten(call.node.outputs)
         values.update({id(k): v for k, v in zip(symbols, outputs, strict=True)})
-    return tf.nest.map_structure(lambda k: values[id(k)], keras_compat.structured_outputs(model))
 
 
 def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
@@ -67,15 +78,16 @@ def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
     return call.layer(*args, **kwargs)
 
 
+def infer(layer: Any, args: tuple, kwargs: dict) -> Any:
+    """Call a layer in inference mode."""
+    if keras_compat.training_argument(layer):
+        kwargs = {**kwargs, "training": False}
+    return layer(*args, **kwargs)
+
+
 def run(model: tf_keras.Model, inputs: Any) -> Any:
     """Compute the model in inference mode, node by node."""
-
-    def on_call(call, args, kwargs):
-        if keras_compat.training_argument(call.layer):
-            kwargs = {**kwargs, "training": False}
-        return call.layer(*args, **kwargs)
-
-    return replay(model, inputs, on_call)
+    return replay(model, inputs, lambda call, args, kwargs: infer(call.layer, args, kwargs))
 
 
 def clone(layer: Any, **changes: Any) -> Any:

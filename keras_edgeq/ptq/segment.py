@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import Call
+from keras_edgeq.graph.rebuild import Call, compute
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
 from keras_edgeq.ptq.blocks import Unit
@@ -46,11 +46,7 @@ class Segment:
     def run(self, values: Mapping[int, Any], on_call: OnCall) -> dict[int, Any]:
         """Compute the calls and return every tensor by the id of its symbol."""
         known = dict(values)
-        for call in self.calls:
-            args, kwargs = keras_compat.arguments(call.node, known)
-            outputs = tf.nest.flatten(on_call(call, args, kwargs))
-            made = tf.nest.flatten(call.node.outputs)
-            known.update({id(k): v for k, v in zip(made, outputs, strict=True)})
+        compute(self.calls, known, on_call)
         return known
 
     def output(self, values: Mapping[int, Any]) -> Any:

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import Call, calls
+from keras_edgeq.graph.rebuild import Call, calls, compute, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
 
@@ -27,20 +27,20 @@ def float_call(call: Call, args: tuple, kwargs: dict) -> Any:
         tensor = layer.activate(args[0], kwargs)
         return tensor, tensor, tf.constant(1.0)
     if isinstance(layer, QuantizedLayer):
-        outputs = _call(layer.layer, args, {})
+        outputs = infer(layer.layer, args, {})
         return outputs, outputs, tf.constant(1.0)
-    return _call(layer, args, kwargs)
+    return infer(layer, args, kwargs)
 
 
 def rounded_call(call: Call, args: tuple, kwargs: dict) -> Any:
     """Compute a call as the sim does."""
-    return _call(call.layer, args, kwargs)
+    return infer(call.layer, args, kwargs)
 
 
 def float_activations_call(call: Call, args: tuple, kwargs: dict) -> Any:
     """Compute a call of a sim with rounded parameters on activations that are not rounded."""
     if isinstance(call.layer, QuantizedLayer):
-        return _call(call.layer, args, {})
+        return infer(call.layer, args, {})
     return float_call(call, args, kwargs)
 
 
@@ -131,11 +131,7 @@ class Stream:
             known: dict[int, tuple[int | None, int]] = {
                 id(tensor): (key, -1) for key, tensor in values.items()
             }
-            for call in segment:
-                args, kwargs = keras_compat.arguments(call.node, values)
-                outputs = tf.nest.flatten(self._on_call(call, args, kwargs))
-                made = tf.nest.flatten(call.node.outputs)
-                values.update({id(k): v for k, v in zip(made, outputs, strict=True)})
+            compute(segment, values, self._on_call)
             outputs = []
             for key in wanted:
                 tensor = values[key]
@@ -150,12 +146,6 @@ class Stream:
         signature = [[specs[key] for key in alive]]
         traced = tf.function(run, input_signature=signature, autograph=False)
         return traced.get_concrete_function(), origin
-
-
-def _call(layer: Any, args: tuple, kwargs: dict) -> Any:
-    if keras_compat.training_argument(layer):
-        kwargs = {**kwargs, "training": False}
-    return layer(*args, **kwargs)
 
 
 def _last_reads(walked: Sequence[Call], model: tf_keras.Model) -> dict[int, int]:
