@@ -21,7 +21,7 @@ import tf_keras
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import calls, replay
+from keras_edgeq.graph.rebuild import calls, infer, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -188,9 +188,7 @@ class MarkedModel:
                 with swapped(layer.layer, self._fingerprints[layer.name]):
                     outputs = _call_flat(layer.layer, args[0])
                     return outputs, outputs, tf.constant(1.0)
-            if keras_compat.training_argument(layer):
-                kwargs = {**kwargs, "training": False}
-            return layer(*args, **kwargs)
+            return infer(layer, args, kwargs)
 
         outputs = replay(self.sim, list(inputs), on_call)
         return dict(zip(self.outputs, tf.nest.flatten(outputs), strict=True))

@@ -13,9 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.graph.rebuild import infer, replay
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import steps
@@ -86,9 +85,7 @@ def walk(
 
     def on_call(call, args, kwargs):
         layer = call.layer
-        if keras_compat.training_argument(layer):
-            kwargs = {**kwargs, "training": False}
-        outputs = layer(*args, **kwargs)
+        outputs = infer(layer, args, kwargs)
         if not isinstance(layer, FakeQuant):
             return outputs
         name = call.node.call_kwargs["tensor"]
