@@ -85,9 +85,9 @@ def test_other_weights_are_those_of_quantizing_anew(sim):
 def test_grids_whose_settings_stay_are_kept_to_the_bit(sim):
     changed = eq.requantize(sim)
     learned = changed.quantizers()["conv1/relu"]
-    learned.scale.assign(learned.scale * 1.25)
+    learned.start.assign(learned.scale * 1.25)
     kernel = changed.quantized_layers()["conv1"].quantizers["kernel"]
-    kernel.scale.assign(kernel.scale * 0.75)
+    kernel.start.assign(kernel.scale * 0.75)
     got = eq.requantize(changed, precision={"head": "W8A16"})
     same = ["image", "conv1/relu", "conv2/relu", "conv1/kernel", "conv2/kernel", "head/kernel"]
     assert_same_grids(got, changed, same)

@@ -173,8 +173,9 @@ class MarkedModel:
                 f"Layer {layer.name!r} is called on {len(scales)} input grids and the converter "
                 "put its bias where no integer kernel takes it; give each call a layer of its own."
             )
-        params, scale = layer.integer_params(tf.constant(scales.pop()))
-        return (params["bias"] * scale).numpy().ravel()[found.index]
+        input_scale = tf.constant(scales.pop())
+        params, scale = layer.integer_params(input_scale)
+        return (params["bias"] * (input_scale * scale)).numpy().ravel()[found.index]
 
     def _call(self, *inputs):
         self.markers.clear()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.numerics.affine import integer_bounds
 from keras_edgeq.numerics.round_to_half import round_to_half
 from keras_edgeq.numerics.round_to_steps import TWICE, round_to_steps, scale_sums
@@ -29,6 +30,16 @@ class FakeQuant(tf_keras.layers.Layer):
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.
         tensor: printed `TensorRef` of the tensor that owns the grid.
+        learn: how the range is trained, one of `"lsq"`, `"tqt"`, `"pact"`; None where it is not.
+        ewgs: strength of element-wise gradient scaling, as in `round_to_steps`.
+        per_sample: the first axis of the inputs counts samples.
+
+    Attributes:
+        start: variable: the scale, but for what was learned since training began.
+        start_zero_point: likewise.
+        qmin: variable: least integer.
+        qmax: variable: greatest integer.
+        learned: `LearnedRange`, None where nothing is learned.
 
     Call arguments:
         inputs: float tensor.
@@ -45,10 +56,21 @@ class FakeQuant(tf_keras.layers.Layer):
         with the spec's axes kept). What nobody reads is not computed in a traced model.
     """
 
-    def __init__(self, spec: QuantSpec | dict, tensor: str = "", **kwargs: Any):
+    learned: LearnedRange | None = None
+
+    def __init__(
+        self,
+        spec: QuantSpec | dict,
+        tensor: str = "",
+        learn: str | None = None,
+        ewgs: float = 0.0,
+        per_sample: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
         self.spec = spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
         self.tensor = tensor
+        self.learn, self.ewgs, self.per_sample = learn, ewgs, per_sample
         self.supports_masking = True
 
     def build(self, input_shape):
@@ -72,18 +94,33 @@ class FakeQuant(tf_keras.layers.Layer):
                 initializer=tf_keras.initializers.Constant(float(value)),
             )
 
-        self.scale = variable("scale", 1.0 if self.spec.is_half else 0.0, shape)
+        self.start = variable("scale", 1.0 if self.spec.is_half else 0.0, shape)
         # One zero for all channels keeps the bounds scalars, and clipping a single pass.
-        self.zero_point = variable("zero_point", 0.0, [] if self.spec.symmetric else shape)
+        zero_shape = [] if self.spec.symmetric else shape
+        self.start_zero_point = variable("zero_point", 0.0, zero_shape)
         self.qmin = variable("qmin", qmin, [])
         self.qmax = variable("qmax", qmax, [])
+        if self.learn is not None:
+            self.learned = LearnedRange(self, self.learn)
         super().build(input_shape)
+
+    @property
+    def scale(self):
+        """The present scale, a tensor."""
+        return tf.convert_to_tensor(self.start) if self.learned is None else self.learned.scale()
+
+    @property
+    def zero_point(self):
+        """The present zero point, a tensor of whole numbers."""
+        if self.learned is None:
+            return tf.convert_to_tensor(self.start_zero_point)
+        return self.learned.zero_point()
 
     def call(self, inputs, input_scale=None, activation=None, rounding="half_even", tensor=""):
         """Return the rounded tensor, its steps and the scale."""
         del tensor
-        scale = tf.convert_to_tensor(self.scale)
         inputs = tf.cast(inputs, tf.float32)
+        scale, zero_point, gain = self._grid(inputs)
         exact = input_scale
         input_scale = None if input_scale is None else tf.cast(input_scale, tf.float32)
         if self.spec.is_half:
@@ -99,13 +136,30 @@ class FakeQuant(tf_keras.layers.Layer):
             ratio = inputs * tf.math.divide_no_nan(
                 1.0 if input_scale is None else input_scale, scale
             )
-        low, high = self.qmin - self.zero_point, self.qmax - self.zero_point
+        low, high = self.qmin - zero_point, self.qmax - zero_point
+        if gain is not None:
+            low, high = low * gain, high * gain
         if activation is not None:
             low = tf.maximum(low, 0.0)
         if activation == "relu6":
             high = tf.minimum(high, tf.round(tf.math.divide_no_nan(6.0, scale)))
-        steps = round_to_steps(ratio, low, high, self.zero_point, rounding)
+        steps = round_to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
         return steps * scale, steps, scale
+
+    def _grid(self, inputs):
+        """Return scale, zero point, and for PACT a 1 whose gradient moves the clipping bounds."""
+        if self.learned is None:
+            return self.scale, self.zero_point, None
+        shape = inputs.shape[1:] if self.per_sample else inputs.shape
+        count = shape.num_elements()
+        if count is None:
+            count = tf.size(inputs) / (tf.shape(inputs)[0] if self.per_sample else 1)
+        elements = count / self.start.shape.num_elements()
+        scale, zero_point = self.learned.scale(elements), self.learned.zero_point(elements)
+        if self.learn != "pact":
+            return scale, zero_point, None
+        fixed = tf.stop_gradient(scale)
+        return fixed, zero_point, tf.math.divide_no_nan(scale, fixed)
 
     @staticmethod
     def activate(inputs, call_arguments: Mapping[str, Any]):
@@ -120,29 +174,46 @@ class FakeQuant(tf_keras.layers.Layer):
     @property
     def encoding(self) -> Encoding | None:
         """The calibrated grid, None before calibration."""
-        scale = self.scale.numpy()
+        scale = np.asarray(self.scale)
         if not np.all(scale > 0.0):
             return None
         if self.spec.is_half:
             return Encoding(self.spec, scale, np.zeros(scale.shape, np.int32))
         bits = round(float(np.log2(self.qmax.numpy() - self.qmin.numpy() + 1.5)))
         spec = replace(self.spec, bits=bits, signed=bool(self.qmin.numpy() < 0.0))
-        zero_point = np.rint(self.zero_point.numpy()).astype(np.int32)
+        zero_point = np.rint(self.zero_point).astype(np.int32)
         return Encoding(spec, scale, np.broadcast_to(zero_point, scale.shape))
 
     def assign(self, encoding: Encoding) -> None:
-        """Take a grid: scale, zero point and integer bounds."""
+        """Take a grid: scale, zero point and integer bounds; learning goes on from there."""
         qmin, qmax = encoding.bounds
-        self.scale.assign(np.reshape(encoding.scale, self.scale.shape))
+        self.start.assign(np.reshape(encoding.scale, self.start.shape))
         zero_point = np.float32(encoding.zero_point)
         if self.spec.symmetric and np.any(zero_point):
             raise ValueError(f"The grid of {self.tensor!r} is symmetric; its zero point is 0.")
-        shape = self.zero_point.shape
-        self.zero_point.assign(0.0 if self.spec.symmetric else np.reshape(zero_point, shape))
+        shape = self.start_zero_point.shape
+        self.start_zero_point.assign(0.0 if self.spec.symmetric else np.reshape(zero_point, shape))
         self.qmin.assign(float(qmin))
         self.qmax.assign(float(qmax))
+        if self.learned is not None:
+            self.learned.reset()
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether training changes the range."""
+        return self.learned is not None and float(self.learned.active) > 0.0
+
+    def hold(self) -> None:
+        """Keep the present range whatever an optimizer does; held again, nothing changes."""
+        if self.learned is None or not self.is_learning:
+            return
+        scale, zero_point = self.scale, self.zero_point
+        self.start.assign(scale)
+        self.start_zero_point.assign(zero_point)
+        self.learned.reset()
+        self.learned.active.assign(0.0)
 
     def get_config(self):
-        """Return the grid asked for and the tensor's name."""
-        config = super().get_config()
-        return {**config, "spec": self.spec.to_json(), "tensor": self.tensor}
+        """Return the grid asked for, the tensor's name and how its range is trained."""
+        own = {"spec": self.spec.to_json(), "tensor": self.tensor, "per_sample": self.per_sample}
+        return {**super().get_config(), **own, "learn": self.learn, "ewgs": self.ewgs}

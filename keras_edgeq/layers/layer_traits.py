@@ -8,6 +8,7 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.layers.freezable_batch_norm import FreezableBatchNorm
 
 L = tf_keras.layers
 
@@ -73,6 +74,7 @@ SIMPLE: dict[type, str] = {
     L.AlphaDropout: "Identity",
     L.ActivityRegularization: "Identity",
     L.BatchNormalization: "BatchNorm",
+    FreezableBatchNorm: "BatchNorm",
     L.LeakyReLU: "LeakyRelu",
 }
 

@@ -29,6 +29,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         layer: a layer that `weight_trait` knows.
         params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`, or is half
             precision as the kernel is.
+        training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
 
     Call arguments:
         inputs: what the layer takes.
@@ -42,15 +43,28 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         twice take it. Without `input_scale` the sums are the outputs.
     """
 
-    def __init__(self, layer: Any, params: Mapping[str, Any], **kwargs: Any):
+    def __init__(
+        self,
+        layer: Any,
+        params: Mapping[str, Any],
+        training: Mapping[str, Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(layer, **{"name": layer.name, "dtype": "float32", **kwargs})
         specs = {
             name: spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
             for name, spec in params.items()
         }
         self.bias_spec = next((s for s in specs.values() if s.rule == "derived"), None)
+        options = training or {}
         self.quantizers = {
-            name: FakeQuant(spec, f"{layer.name}/{name}", name=f"{name}_grid")
+            name: FakeQuant(
+                spec,
+                f"{layer.name}/{name}",
+                per_sample=False,
+                name=f"{name}_grid",
+                **options.get(name, {}),
+            )
             for name, spec in specs.items()
             if spec.rule != "derived"
         }
@@ -81,9 +95,9 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             outputs = self._call_layer(inputs, self.rounded_params(), training)
             return outputs, outputs, tf.constant(1.0)
         steps = inputs if in_steps else to_steps(inputs, input_scale)
-        params, output_scale = self.integer_params(input_scale)
+        params, scale = self.integer_params(input_scale)
         sums = self._call_layer(steps, params, training)
-        return sums * output_scale, sums, self._exact(output_scale, input_scale)
+        return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
     def compute_mask(self, inputs, mask=None):
         """Pass on what the wrapped layer makes of the mask."""
@@ -102,35 +116,30 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         return {name: q(getattr(self.layer, name))[0] for name, q in self.quantizers.items()}
 
     def integer_params(self, input_scale) -> tuple[dict[str, Any], Any]:
-        """Return the parameters in integers as the kernel holds them, and the scale of its sums.
+        """Return the parameters in integers as the kernel holds them, and the weights' scale.
 
         The bias lies on the grid input scale times weight scale, int32; one that the target keeps
-        in float is only divided by it.
+        in float is only divided by it. The scale broadcasts to the output's last axes.
         """
         name = self.kernel_name
         _, steps, scale = self.quantizers[name](getattr(self.layer, name))
-        output_scale = input_scale * (
-            tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
-        )
+        scale = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
         params = {name: steps}
         if getattr(self.layer, "bias", None) is not None:
             bias = self.layer.bias
-            full = output_scale
+            full = input_scale * scale
             if self.bias_spec is None:
                 params["bias"] = bias / full
             else:
                 ratio, most = tf.math.divide_no_nan(bias, full), BIAS_MAX[self.bias_spec.bits]
                 params["bias"] = round_to_steps(ratio, -most - 1.0, most)
-        return params, output_scale
+        return params, scale
 
-    def _exact(self, output_scale, input_scale):
-        """Return the product of the scales in float64 for a kernel that may be rounded twice."""
-        quantizer = self.quantizers[self.kernel_name]
-        if quantizer.spec.bits > 4:
-            return output_scale
-        scale = tf.cast(tf.convert_to_tensor(quantizer.scale), tf.float64)
-        channels = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
-        return tf.cast(input_scale, tf.float64) * channels
+    def _exact(self, input_scale, scale):
+        """Return the product of the scales, in float64 for a kernel that may be rounded twice."""
+        if self.quantizers[self.kernel_name].spec.bits > 4:
+            return input_scale * scale
+        return tf.cast(input_scale, tf.float64) * tf.cast(scale, tf.float64)
 
     def _channels(self, scale) -> list[int]:
         """Return the shape in which a scale per channel broadcasts to the output's last axes."""
@@ -149,7 +158,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         specs = {name: q.spec.to_json() for name, q in self.quantizers.items()}
         if self.bias_spec is not None:
             specs["bias"] = self.bias_spec.to_json()
-        return {**super().get_config(), "params": specs}
+        training = {n: {"learn": q.learn, "ewgs": q.ewgs} for n, q in self.quantizers.items()}
+        return {**super().get_config(), "params": specs, "training": training}
 
 
 def to_steps(inputs, scale):

@@ -6,9 +6,13 @@ its gradients, by the product rule alone, those of the papers.
 Reference:
     Esser et al. 2020, "Learned Step Size Quantization" (LSQ), arXiv:1902.08153, equations 1 to 3.
     Bhalgat et al. 2020, "LSQ+", arXiv:2004.09576, equations 5 and 6, for the zero point.
+    Lee et al. 2021, "Network Quantization with Element-wise Gradient Scaling" (EWGS),
+        arXiv:2104.00903, equation 3.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +23,9 @@ TWICE = ("twice", "twice_away")
 _BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
 
 
-def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"):
+def round_to_steps(
+    ratio, low, high, zero_point=0.0, rounding: str = "half_even", ewgs: float = 0.0
+):
     """Clip and round real numbers of steps; the gradient passes where nothing was clipped.
 
     The clipped share of the gradient goes to the bounds, and through them to the zero point. The
@@ -34,6 +40,9 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
         rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
             integer 0 of the stored `ratio + zero_point`; behind `scale_sums`, `"twice"` is half up
             and `"twice_away"` away from `ratio` 0. Fixed when traced.
+        ewgs: strength of element-wise gradient scaling. A gradient is multiplied by
+            `1 + ewgs * sign(gradient) * (x - rounded)`, both in [0, 1] over the range; 0 passes it
+            straight through.
 
     Returns:
         float32 tensor of whole numbers in the shape of `ratio`.
@@ -43,7 +52,7 @@ def round_to_steps(ratio, low, high, zero_point=0.0, rounding: str = "half_even"
         array([0., 7.], dtype=float32)
     """
     grid = [tf.convert_to_tensor(t, tf.float32) for t in (low, high, zero_point)]
-    return _OPS[rounding](ratio, *grid)
+    return _op(_ROUND[rounding], ewgs)(ratio, *grid)
 
 
 @tf.custom_gradient
@@ -77,18 +86,25 @@ def scale_sums(sums, factor):
     return tf.cast(tf.floor(product + 0.5), tf.float32) * power, grad
 
 
-def _straight_through(rounded):
-    """Return the op for one way of rounding."""
+@cache
+def _op(rounded, ewgs: float):
+    """Return the op for one way of rounding and one strength of gradient scaling."""
 
     @tf.custom_gradient
     def op(ratio, low, high, zero_point):
+        steps = rounded(_clip(ratio, low, high), zero_point)
+
         def grad(upstream):
             inside = tf.equal(ratio, _clip(ratio, low, high))
             dlow = _sum_like(tf.where(tf.less(ratio, low), upstream, 0.0), low)
             dhigh = _sum_like(tf.where(tf.greater(ratio, high), upstream, 0.0), high)
-            return tf.where(inside, upstream, 0.0), dlow, dhigh, None
+            passed = upstream
+            if ewgs:
+                error = tf.math.divide_no_nan(ratio - steps, high - low)
+                passed = upstream * (1.0 + ewgs * tf.sign(upstream) * error)
+            return tf.where(inside, passed, 0.0), dlow, dhigh, None
 
-        return rounded(_clip(ratio, low, high), zero_point), grad
+        return steps, grad
 
     return op
 
@@ -98,16 +114,26 @@ def _half_away(steps, zero_point):
     return tf.sign(integers) * tf.floor(tf.abs(integers) + _BELOW_HALF) - zero_point
 
 
-_OPS = {
-    "half_even": _straight_through(lambda steps, _: tf.math.rint(steps)),
-    "half_up": _straight_through(lambda steps, _: tf.floor(steps + 0.5)),
-    "half_away": _straight_through(_half_away),
+def _half_even(steps, _):
+    return tf.math.rint(steps)
+
+
+def _half_up(steps, _):
+    return tf.floor(steps + 0.5)
+
+
+def _away_from_zero(steps, _):
+    return tf.sign(steps) * tf.floor(tf.abs(steps) + 0.5)
+
+
+_ROUND = {
+    "half_even": _half_even,
+    "half_up": _half_up,
+    "half_away": _half_away,
+    # Behind `scale_sums`: most kernels, and those without vector instructions.
+    "twice": _half_up,
+    "twice_away": _away_from_zero,
 }
-# Behind `scale_sums`: most kernels, and those without vector instructions.
-_OPS["twice"] = _OPS["half_up"]
-_OPS["twice_away"] = _straight_through(
-    lambda steps, _: tf.sign(steps) * tf.floor(tf.abs(steps) + 0.5)
-)
 
 
 def _clip(ratio, low, high):

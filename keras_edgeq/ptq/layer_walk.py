@@ -7,7 +7,7 @@ far. What a visitor writes into a layer is what the layers behind it see.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,10 +100,12 @@ class Visit:
 
     def assign_scale(self, scale: NDArray) -> None:
         """Give the kernel's grid a scale `[groups, 1, outputs]` per channel."""
-        variable = self.layer.quantizers[self.layer.kernel_name].scale
+        quantizer = self.layer.quantizers[self.layer.kernel_name]
+        encoding = quantizer.encoding
+        assert encoding is not None  # sims are checked
         full = self.rows.kernel(np.broadcast_to(scale, self.float_columns.shape))
-        first = tuple(slice(None) if n > 1 else slice(0, 1) for n in variable.shape)
-        variable.assign(np.float32(full[first]))
+        first = tuple(slice(None) if n > 1 else slice(0, 1) for n in encoding.scale.shape)
+        quantizer.assign(replace(encoding, scale=np.float32(full[first])))
 
     def assign(self, columns: NDArray, bias: NDArray) -> None:
         """Give the layer its kernel, and what to add to its float bias."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph.rebuild import calls
-from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.quant_plan import QuantPlan
@@ -102,6 +103,18 @@ class QuantSim(tf_keras.Model):
     def quantized_layers(self) -> dict[str, QuantizedLayer]:
         """Return the layers with quantized parameters by name."""
         return {layer.name: layer for layer in self.layers if isinstance(layer, QuantizedLayer)}
+
+    def batch_norms(self) -> dict[str, FreezableBatchNorm]:
+        """Return the batch norms that train, by name; folded ones are gone."""
+        return {layer.name: layer for layer in self.layers if isinstance(layer, FreezableBatchNorm)}
+
+    def range_variables(self) -> list[tf.Variable]:
+        """Return the trainable variables that are ranges, as `keras_edgeq.learn_ranges` made."""
+        parameters = [
+            q for layer in self.quantized_layers().values() for q in layer.quantizers.values()
+        ]
+        quantizers = [*self.quantizers().values(), *parameters]
+        return [v for q in quantizers if q.learned is not None for v in q.learned.variables]
 
     def attach(self, record: SimRecord) -> None:
         """Take a record, and the names of the user's outputs from it."""

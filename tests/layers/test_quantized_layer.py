@@ -204,7 +204,7 @@ def test_gradients_through_integer_sums_are_those_of_the_rounded_layer():
 
 def test_the_gradient_reaches_the_scale_when_it_is_watched():
     _, wrapped, _ = built(*LAYERS["Dense"])
-    scale = wrapped.quantizers["kernel"].scale
+    scale = wrapped.quantizers["kernel"].start
     with tf.GradientTape() as tape:
         tape.watch(scale)
         loss = tf.reduce_sum(tf.square(wrapped(data((6,)))[0]))

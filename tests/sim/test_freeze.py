@@ -69,7 +69,7 @@ def test_floors_of_dead_channels_leave_frozen_scales_alone():
     kernel = next(n for n in all_quantizers(sim) if n.startswith(f"{name}/"))
     frozen = eq.freeze_encodings(sim, kernel)
     quantizer = all_quantizers(frozen)[kernel]
-    quantizer.scale.assign(quantizer.scale * 1e-3)
+    quantizer.start.assign(quantizer.scale * 1e-3)
     before = quantizer.scale.numpy()
     assert floor_weight_scales(frozen) == {}
     np.testing.assert_array_equal(before, quantizer.scale.numpy())
@@ -111,7 +111,7 @@ def test_a_pattern_without_a_tensor_is_an_error(calibrated, tmp_path):
 
 def test_a_grid_that_is_not_there_cannot_be_frozen(calibrated):
     sim = eq.freeze_encodings(calibrated[0])
-    sim.quantizers()["skip"].scale.assign(0.0)
+    sim.quantizers()["skip"].start.assign(0.0)
     with pytest.raises(EncodingsError, match=r"'skip'.*no grid"):
         eq.freeze_encodings(sim, "skip")
 

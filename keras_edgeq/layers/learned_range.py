@@ -1,0 +1,128 @@
+"""`LearnedRange`: the trainable part of a grid.
+
+What is trained is the change of the range relative to where training began: the scale is
+`start * (1 + change)`, or `start * 2**change`. Steps of Adam are relative then, whatever the units
+of the tensor, and weight decay pulls to the calibrated range and not to zero. Gradients of methods
+that were published for the scale itself are divided by the square of the start, so that plain SGD
+takes the steps that it would take on the scale.
+
+Reference:
+    Esser et al. 2020, "Learned Step Size Quantization" (LSQ), arXiv:1902.08153, section 2.2.
+    Bhalgat et al. 2020, "LSQ+", arXiv:2004.09576, equation 6, for the zero point.
+    Jain et al. 2020, "Trained Quantization Thresholds" (TQT), arXiv:1903.08066, equation 7.
+    Choi et al. 2018, "PACT", arXiv:1805.06085, equations 1 to 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+METHODS = ("lsq", "tqt", "pact")
+# A scale can shrink to that share of what it was; at 0 nothing would be left to learn from.
+LEAST = 2.0**-6
+
+
+@tf_keras.saving.register_keras_serializable("keras_edgeq")
+class AtLeast(tf_keras.constraints.Constraint):
+    """Keeps a variable at or above a number."""
+
+    def __init__(self, least: float):
+        self.least = least
+
+    def __call__(self, w):
+        """Return the variable's values, none below the least."""
+        return tf.maximum(w, tf.cast(self.least, w.dtype))
+
+    def get_config(self):
+        """Return the least value."""
+        return {"least": self.least}
+
+
+class LearnedRange:
+    """Trainable change of a quantizer's scale and zero point.
+
+    Args:
+        layer: whose variables these become, built as far as scale, zero point and bounds.
+        method: one of `METHODS`.
+
+    Attributes:
+        change: of the scale, in its shape.
+        shift: of the zero point, in spans of the integer grid; None where the zero point is 0, and
+            without effect where it lies at the lower bound: a range that starts at 0 stays so.
+        active: 1 while the range is learned, 0 once it is held.
+    """
+
+    def __init__(self, layer: Any, method: str):
+        self._layer, self.method = layer, method
+        lowest = None if method == "tqt" else AtLeast(LEAST - 1.0)
+
+        def variable(name, shape, value=0.0, **options):
+            return layer.add_weight(
+                name=name,
+                shape=shape,
+                dtype="float32",
+                experimental_autocast=False,
+                initializer=tf_keras.initializers.Constant(value),
+                **options,
+            )
+
+        self.change = variable("change", layer.start.shape, constraint=lowest)
+        self.shift = None
+        if not layer.spec.symmetric and method != "pact":
+            self.shift = variable("shift", layer.start_zero_point.shape)
+        self.active = variable("active", [], 1.0, trainable=False)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Return what an optimizer trains."""
+        return [self.change] if self.shift is None else [self.change, self.shift]
+
+    def scale(self, elements=1.0):
+        """Return the present scale.
+
+        Args:
+            elements: how many numbers of a sample one scale rounds, for LSQ's gradient scale.
+        """
+        start = tf.convert_to_tensor(self._layer.start)
+        if self.method == "tqt":
+            return start * tf.pow(2.0, self.active * self.change)
+        by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(start))
+        return start * (1.0 + self.active * scale_gradient(self.change, by))
+
+    def zero_point(self, elements=1.0):
+        """Return the present zero point, a whole number on the grid."""
+        layer = self._layer
+        start = tf.convert_to_tensor(layer.start_zero_point)
+        if self.shift is None:
+            return start
+        span = layer.qmax - layer.qmin
+        by = 1.0
+        if self.method == "lsq":
+            unit = span * tf.convert_to_tensor(layer.start)
+            by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(unit))
+        free = self.active * tf.cast(start > layer.qmin, tf.float32)
+        point = start + span * free * scale_gradient(self.shift, by)
+        whole = tf.clip_by_value(tf.math.rint(point), layer.qmin, layer.qmax)
+        return point + tf.stop_gradient(whole - point)
+
+    def reset(self) -> None:
+        """Forget the change, because the quantizer was given another start."""
+        for variable in self.variables:
+            variable.assign(tf.zeros_like(variable))
+
+    def _gradient_scale(self, elements):
+        """Return LSQ's `1 / sqrt(N Qp)`; for PACT what makes a step on the scale one on alpha."""
+        layer = self._layer
+        highest = layer.qmax if layer.spec.symmetric else layer.qmax - layer.qmin
+        if self.method == "pact":
+            return 1.0 / tf.square(layer.qmax - tf.convert_to_tensor(layer.start_zero_point))
+        return tf.math.rsqrt(tf.cast(elements, tf.float32) * highest)
+
+
+@tf.custom_gradient
+def scale_gradient(values, by):
+    """Return `values` unchanged; their gradient is multiplied."""
+    return tf.identity(values), lambda upstream: (upstream * by, None)
