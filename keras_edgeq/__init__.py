@@ -18,6 +18,7 @@ from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.seq_mse import seq_mse
 from keras_edgeq.ptq.smooth import smooth
+from keras_edgeq.qat.learn_ranges import learn_ranges
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
@@ -39,6 +40,7 @@ __all__ = [
     "fold_batch_norms",
     "freeze_encodings",
     "gptq",
+    "learn_ranges",
     "load_encodings",
     "load_model",
     "load_profile",
