@@ -9,7 +9,6 @@ Example:
 from keras_edgeq import callbacks
 from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
-from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.ptq.absorb_bias import absorb_bias
 from keras_edgeq.ptq.adaround import adaround
@@ -18,7 +17,9 @@ from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.seq_mse import seq_mse
 from keras_edgeq.ptq.smooth import smooth
+from keras_edgeq.qat.fold_batch_norms import fold_batch_norms
 from keras_edgeq.qat.learn_ranges import learn_ranges
+from keras_edgeq.qat.reestimate_batch_norms import reestimate_batch_norms
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
@@ -47,6 +48,7 @@ __all__ = [
     "load_sim",
     "profile_names",
     "quantize",
+    "reestimate_batch_norms",
     "requantize",
     "save_sim",
     "seq_mse",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from keras_edgeq.errors import CalibrationDataError
-from keras_edgeq.prepare import prepare_with_statistics
+from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
+from keras_edgeq.prepare import fold_batch_norms, prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
     assign_activations,
@@ -37,6 +37,7 @@ def quantize(
     steps: int | None = None,
     keep_samples: int = 4,
     input_range: Any = None,
+    batch_norm: str = "fold",
     progress: bool = True,
 ) -> QuantSim:
     """Return a calibrated simulation of `model` on a target.
@@ -65,6 +66,10 @@ def quantize(
             other data is given; 0 stores none. A model with a fixed batch gets whole batches.
         input_range: `(low, high)` of the model's inputs, or a dict by input name; only without
             calibration data. Not needed where a batch norm, Normalization or Rescaling reads it.
+        batch_norm: `"fold"`, or `"train"` for a sim that is trained at few bits: batch norms stay
+            behind their layers, whose kernels are quantized as they are, and the quantizer sits
+            behind the batch norm. `fold_batch_norms(sim)` folds them after training. Those that do
+            not fold into the layer in front of them are treated as with `"fold"`.
         progress: show a progress bar.
 
     Returns:
@@ -89,9 +94,12 @@ def quantize(
     if input_range is not None and not data_free:
         raise CalibrationDataError("input_range is read only without calibration data; leave one.")
     rules = {**(RULES if data_free else {}), **(rules or {})}
-    prepared, known = prepare_with_statistics(model)
-    plan = resolve(prepared, target, precision).with_rules(rules)
-    stats = data_free_stats(prepared, plan, known, input_range) if data_free else None
+    if batch_norm not in ("fold", "train"):
+        raise UnsupportedModelError(f'batch_norm is "fold" or "train", not {batch_norm!r}.')
+    prepared, known = prepare_with_statistics(model, batch_norm == "train")
+    folded = fold_batch_norms(prepared)
+    plan = resolve(folded, target, precision).with_rules(rules)
+    stats = data_free_stats(folded, plan, known, input_range) if data_free else None
     sim = insert(prepared, plan, target, model.output_names)
     sim.keep(precision=dict(precision or {}), rules=rules)
     assign_weights(sim)
@@ -101,7 +109,7 @@ def quantize(
         keep_samples = -(-keep_samples // whole) * whole
     if stats is None:
         source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
-        stats = replace(collect(sim, source, progress), means=known_means(prepared, known))
+        stats = replace(collect(sim, source, progress), means=known_means(folded, known))
     assign_activations(sim, stats)
     sim.stats = stats
     samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tf_keras
 
 from keras_edgeq.prepare.activations import split_activations
@@ -10,12 +12,14 @@ from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import to_float32
 from keras_edgeq.prepare.fold_batch_norms import (
+    batch_norms_behind,
     batch_norms_to_affine,
     fold_and_name,
     fold_batch_norms,
 )
 from keras_edgeq.prepare.global_pools import pools_to_means
 from keras_edgeq.prepare.known_statistics import KnownStatistics, known_statistics
+from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.separable import split_separable
 
 SPLITS = (flatten_nested, to_float32, split_separable, split_activations)
@@ -38,14 +42,25 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     return prepare_with_statistics(model)[0]
 
 
-def prepare_with_statistics(model: tf_keras.Model) -> tuple[tf_keras.Model, KnownStatistics]:
-    """Return what `prepare` does, and what the model's batch norms know of its activations."""
+def prepare_with_statistics(
+    model: tf_keras.Model, keep_batch_norms: bool = False
+) -> tuple[tf_keras.Model, KnownStatistics]:
+    """Return what `prepare` does, and what the model's batch norms know of its activations.
+
+    With `keep_batch_norms`, those behind a weighted layer stay, ready to be trained.
+    """
     check_model(model)
     for rewrite in SPLITS:
         model = rewrite(model)
-    prepared, folded = fold_and_name(constants_to_affine(model))
+    with_constants = constants_to_affine(model)
+    prepared, folded = fold_and_name(with_constants)
     known = known_statistics(model, folded)
-    return pools_to_means(batch_norms_to_affine(prepared)), known
+    kept: Mapping[str, str] = {}
+    if keep_batch_norms:
+        prepared = fold_and_name(with_constants, behind=False)[0]
+        kept = batch_norms_behind(prepared)
+    prepared = pools_to_means(batch_norms_to_affine(prepared, kept))
+    return with_positive_gammas(prepared, kept) if kept else prepared, known
 
 
 __all__ = ["fold_batch_norms", "prepare", "prepare_with_statistics"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,22 +50,36 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     return fold_and_name(model)[0]
 
 
-def fold_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, dict[str, str]]:
-    """Return what `fold_batch_norms` does, and the batch norm whose output a layer makes now."""
+def fold_and_name(
+    model: tf_keras.Model, behind: bool = True
+) -> tuple[tf_keras.Model, dict[str, str]]:
+    """Return what `fold_batch_norms` does, and the batch norm whose output a layer makes now.
+
+    Without `behind`, batch norms that fold into the layer in front of them stay.
+    """
     made: dict[str, str] = {}
-    while folds := _find(LayerGraph(model)):
+    while folds := _find(LayerGraph(model), behind):
         made.update({fold.layer.name: fold.batch_norm.name for fold in folds if fold.behind})
         model = _apply(model, folds)
     return model, made
 
 
-def batch_norms_to_affine(model: tf_keras.Model) -> tf_keras.Model:
-    """Return the model with the remaining batch norms as 1x1 depthwise convolutions."""
+def batch_norms_to_affine(
+    model: tf_keras.Model, keep: Container[str] = frozenset()
+) -> tf_keras.Model:
+    """Return the model with the remaining batch norms, but for some, as 1x1 depthwise convolutions.
+
+    Args:
+        model: what `fold_and_name` made; it is not changed.
+        keep: names of batch norms that stay.
+    """
     graph, replacements = LayerGraph(model), {}
     for layer in model.layers:
         shapes = [call.shapes[0] for call in graph.calls_of(layer)]
-        if op_type(layer) == "BatchNorm" and all(
-            _last_axis(layer, shape) and can_be_affine(shape) for shape in shapes
+        if (
+            op_type(layer) == "BatchNorm"
+            and layer.name not in keep
+            and all(_last_axis(layer, shape) and can_be_affine(shape) for shape in shapes)
         ):
             replacements[id(layer)] = affine(layer.name, *scale_and_offset(layer))
     if not replacements:
@@ -92,7 +107,19 @@ def scale_and_offset(layer: tf_keras.layers.Layer) -> tuple[np.ndarray, np.ndarr
     return scale, offset + np.float64(layer.beta) if layer.center else offset
 
 
-def _find(graph: LayerGraph) -> list[Fold]:
+def batch_norms_behind(model: tf_keras.Model) -> dict[str, str]:
+    """Return the batch norms that fold into the layer in front of them -> that layer."""
+    graph = LayerGraph(model)
+    found = {}
+    for layer in model.layers:
+        if op_type(layer) == "BatchNorm":
+            fold = _backward(graph, layer)
+            if fold is not None:
+                found[layer.name] = fold.layer.name
+    return found
+
+
+def _find(graph: LayerGraph, behind: bool) -> list[Fold]:
     """Return folds that do not touch each other's layers."""
     folds, taken = [], set()
     for node in graph.nodes:
@@ -100,6 +127,8 @@ def _find(graph: LayerGraph) -> list[Fold]:
         if op_type(layer) != "BatchNorm" or not _last_axis(layer, node.shapes[0]):
             continue
         fold = _backward(graph, layer) or _forward(graph, node)
+        if fold and fold.behind and not behind:
+            continue
         if fold and not {id(layer), id(fold.layer)} & taken:
             taken |= {id(layer), id(fold.layer)}
             folds.append(fold)

@@ -136,7 +136,8 @@ def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
             if layer.bias_spec is None or layer.bias_spec.bits > 32 or input_grid is None:
                 continue
             output_grid = _output_quantizer(graph, node)
-            least = np.abs(np.float64(layer.layer.bias.numpy()))
+            bias = layer.layer.bias
+            least = np.zeros(1) if bias is None else np.abs(np.float64(bias.numpy()))
             if output_grid is not None:
                 least = np.maximum(least, np.float64(output_grid.scale.numpy()))
             room = 2.0 ** BIAS_BITS[8 if input_grid.spec.bits <= 8 else 16]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
-from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.layers.layer_traits import op_type, weight_trait
 from keras_edgeq.numerics.round_to_steps import TWICE
+from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -29,14 +32,18 @@ def insert(
 
     Layers keep their names; a quantizer is named after the tensor that owns its grid. A weighted
     layer reads the steps of its input's quantizer, and the scale; the quantizer behind it reads its
-    integer sums. A fused ReLU becomes a bound of that quantizer.
+    integer sums. A fused ReLU becomes a bound of that quantizer. What the plan says of a layer that
+    a batch norm folds into holds for the output of the batch norm, which becomes one that can be
+    frozen.
     """
-    work = _Insertion(LayerGraph(prepared), plan, profile)
+    work = _Insertion(prepared, plan, profile)
     sim = rebuild(
         prepared, work.on_layer, work.quantize, work.quantize, work.on_call, make=QuantSim
     )
     for old, new in work.copies:
         copy_weights(old, new)
+    for old, new in work.batch_norms:
+        new.set_weights([*old.get_weights(), np.zeros((), np.float32)])
     sim.attach(SimRecord(profile, plan, tuple(output_names)))
     return sim
 
@@ -49,11 +56,12 @@ class _Insertion:
         sums: output of a layer that sums whole numbers -> itself, the sums, and their scale.
         scales: owner of a grid -> its scale.
         fused: tensor -> activation that its quantizer takes over.
+        behind: batch norm -> layer that it folds into.
     """
 
-    def __init__(self, graph: LayerGraph, plan: QuantPlan, profile: TargetProfile):
-        self.graph, self.plan, self.profile = graph, plan, profile
-        self.nodes = {(n.layer.name, n.call.number): n for n in graph.nodes}
+    def __init__(self, prepared: tf_keras.Model, plan: QuantPlan, profile: TargetProfile):
+        self.graph, self.plan, self.profile = LayerGraph(prepared), plan, profile
+        self.nodes = {(n.layer.name, n.call.number): n for n in self.graph.nodes}
         self.params: dict[str, dict] = {}
         for ref, spec in plan.specs.items():
             if ref.kind == "param":
@@ -64,14 +72,23 @@ class _Insertion:
         self.scales: dict[TensorRef, Any] = {}
         self.fused: dict[TensorRef, str] = {}
         self.copies: list[tuple[Any, Any]] = []
+        self.behind = batch_norms_behind(prepared)
+        self.batch_norms: list[tuple[Any, Any]] = []
 
     def on_layer(self, layer):
-        """Wrap a layer that has parameters to quantize."""
+        """Wrap a layer that has parameters to quantize; exchange a batch norm that trains."""
+        if layer.name in self.behind and type(layer) is tf_keras.layers.BatchNormalization:
+            new = FreezableBatchNorm.from_config(layer.get_config())
+            self.batch_norms.append((layer, new))
+            return new
         if layer.name not in self.params:
             return None
         inner = clone(layer)
         self.copies.append((layer, inner))
-        return QuantizedLayer(inner, self.params[layer.name])
+        specs = self.params[layer.name]
+        return QuantizedLayer(
+            inner, {n: s for n, s in specs.items() if getattr(layer, n, None) is not None}
+        )
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
@@ -88,7 +105,7 @@ class _Insertion:
                 self.steps[id(moved)] = (moved, moved)
                 return moved
         out = node.outputs[0]
-        is_inside = op in FUSED_ACTIVATIONS and self.plan.owner(node.inputs[0]) is None
+        is_inside = op in FUSED_ACTIVATIONS and self._lies_on(node.inputs[0]) is None
         if is_inside and self._quantized_on(out) is not None:
             self.fused[out] = FUSED_ACTIVATIONS[op]
             return args[0]
@@ -99,15 +116,17 @@ class _Insertion:
         owner = self._quantized_on(ref)
         if owner is None:
             return tensor
-        options: dict[str, Any] = {"tensor": str(ref)}
-        if ref in self.plan.rounding:
-            options["rounding"] = self.plan.rounding[ref]
+        planned = self._planned(ref)
+        assert planned is not None  # it has an owner
+        options: dict[str, Any] = {"tensor": str(planned)}
+        if planned in self.plan.rounding:
+            options["rounding"] = self.plan.rounding[planned]
         if ref in self.fused:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
             _, tensor, options["input_scale"] = self.sums[id(tensor)]
         elif ref.kind == "input" and id(tensor) in self.steps:
-            source = self.plan.owner(self.nodes[ref.layer, ref.call].inputs[ref.index])
+            source = self._lies_on(self.nodes[ref.layer, ref.call].inputs[ref.index])
             assert source is not None  # what has steps lies on a grid
             tensor, options["input_scale"] = self.steps[id(tensor)][1], self.scales[source]
         elif options.get("rounding") in TWICE:
@@ -155,11 +174,26 @@ class _Insertion:
 
     def _quantized_on(self, ref: TensorRef) -> TensorRef | None:
         """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
-        return ref if ref in self.plan.specs else self.plan.shared.get(ref)
+        planned = self._planned(ref)
+        if planned is None:
+            return None
+        return planned if planned in self.plan.specs else self.plan.shared.get(planned)
+
+    def _planned(self, ref: TensorRef) -> TensorRef | None:
+        """Return what the plan calls a tensor, None for one that a batch norm still changes."""
+        if ref.kind == "output" and ref.layer in self.behind:
+            return replace(ref, layer=self.behind[ref.layer])
+        if ref.kind == "output" and ref.layer in self.behind.values():
+            return None
+        return ref
+
+    def _lies_on(self, ref: TensorRef) -> TensorRef | None:
+        planned = self._planned(ref)
+        return None if planned is None else self.plan.owner(planned)
 
     def _owner(self, node) -> TensorRef | None:
         """Return the grid of the first tensor a call reads, None where it is float."""
-        return self.plan.owner(node.call.input_ref(0)) or self.plan.owner(node.inputs[0])
+        return self.plan.owner(node.call.input_ref(0)) or self._lies_on(node.inputs[0])
 
     def _is_half(self, owner: TensorRef) -> bool:
         return self.plan.specs[owner].is_half

@@ -10,6 +10,7 @@ import tf_keras
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import kept_channels, op_type, weight_trait
+from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.choose import TRANSPARENT, choose_precisions
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.quant_plan import QuantPlan
@@ -29,7 +30,8 @@ def resolve(
     again at the reader (`conv2<0`). All other layers stay float and are named with the reason.
 
     Args:
-        model: a prepared model.
+        model: a prepared model. The plan is that of the model with its batch norms folded, which
+            is what the target gets.
         profile: the target.
         precision: glob over layer names -> precision, where it is not the profile's own.
 
@@ -37,7 +39,7 @@ def resolve(
         UnsupportedModelError: the profile quantizes nothing in this model.
         ProfileError: a precision that does not exist, or two rules that contradict each other.
     """
-    resolver = _Resolver(LayerGraph(model), profile, precision or {})
+    resolver = _Resolver(LayerGraph(fold_batch_norms(model)), profile, precision or {})
     for node in resolver.graph.nodes:
         resolver.visit(node)
     plan = resolver.plan()

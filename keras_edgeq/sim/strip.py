@@ -5,7 +5,7 @@ from __future__ import annotations
 import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
-from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.sim.insert import layer_name
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -16,14 +16,18 @@ L = tf_keras.layers
 def strip(sim: QuantSim) -> tf_keras.Model:
     """Return the float Keras model inside a sim: plain layers, present weights, no rounding.
 
-    It is the prepared form of the user's model: batch norms folded, one operation per layer. It
-    loads without keras_edgeq.
+    It is the prepared form of the user's model: batch norms folded, but for those that train, one
+    operation per layer. It loads without keras_edgeq.
     """
-    copies = []
+    copies, batch_norms = [], []
 
     def on_layer(layer):
         if isinstance(layer, FakeQuant):
             return layer
+        if isinstance(layer, FreezableBatchNorm):
+            plain = L.BatchNormalization.from_config(layer.get_config())
+            batch_norms.append((layer, plain))
+            return plain
         if not isinstance(layer, QuantizedLayer):
             return None
         inner = clone(layer.layer)
@@ -40,6 +44,8 @@ def strip(sim: QuantSim) -> tf_keras.Model:
     model = rebuild(sim, on_layer, on_call=on_call)
     for old, new in copies:
         copy_weights(old, new)
+    for old, new in batch_norms:
+        new.set_weights(old.get_weights()[:-1])
     return model
 
 

@@ -1,0 +1,115 @@
+"""Fold batch norms, those of a float model or those that a sim was trained with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import tf_keras
+
+from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind, scale_and_offset
+from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
+from keras_edgeq.sim.calibrate import floor_weight_scales
+from keras_edgeq.sim.freeze import all_quantizers
+from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.strip import strip
+
+
+def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
+    """Return an equal model with batch norms folded into neighbouring weights.
+
+    Of a sim made with `batch_norm="train"`, the batch norms multiply the scale of each channel of
+    the kernel in front of them, whose integers stay, and become its bias; the result is the sim
+    that is exported. All ranges stay what training made of them and are no longer learned.
+
+    Of a float model, batch norms fold backward into Conv1D/2D/3D, their transposes, depthwise
+    convolutions and Dense, forward into a convolution without padding, a depthwise one, or Dense;
+    others stay.
+
+    Args:
+        model: a sim, or a functional model; it is not changed.
+
+    Returns:
+        The folded model; the same object when there was nothing to fold.
+
+    Raises:
+        UnsupportedModelError: a kernel has one scale for all channels, so that no batch norm
+            folds into it; the layers are named.
+
+    Reference:
+        Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.2; Nagel et al. 2021, "A White Paper on
+        Neural Network Quantization", arXiv:2106.08295, section 5.2.2.
+    """
+    if not isinstance(model, QuantSim):
+        return fold_float(model)
+    prepared = strip(model)
+    behind = batch_norms_behind(prepared)
+    if not behind:
+        return model
+    _check_channels(model, behind.values())
+    record = model.record
+    result = insert(fold_float(prepared), record.plan, record.profile, record.output_names)
+    result.attach(record)
+    result.stats = model.stats
+    old, new = all_quantizers(model), all_quantizers(result)
+    for name, quantizer in new.items():
+        encoding = old[name].encoding
+        if encoding is not None and not encoding.spec.is_half:
+            quantizer.assign(encoding)
+    for name, layer in behind.items():
+        gain = scale_and_offset(model.get_layer(name))[0]
+        _fold_scale(model.get_layer(layer), result.get_layer(layer), gain)
+    result.keep(floored={**record.floored, **floor_weight_scales(result)})
+    return result
+
+
+def _check_channels(sim: QuantSim, layers) -> None:
+    """Raise unless the kernels have a scale per channel, or no grid."""
+    wrapped = sim.quantized_layers()
+    whole = [name for name in layers if name in wrapped and not _per_channel(wrapped[name])]
+    if whole:
+        raise UnsupportedModelError(
+            f"The kernels of {sorted(whole)} have one scale for all channels, so that their batch "
+            "norms do not fold without other integers. Quantize for a target with scales per "
+            'channel, or with batch_norm="fold"; eq.quantize(eq.strip(sim), data, profile) makes '
+            "new grids for what was trained."
+        )
+
+
+def _per_channel(layer: QuantizedLayer) -> bool:
+    spec = layer.quantizers[layer.kernel_name].spec
+    return spec.is_half or bool(spec.axes)
+
+
+def _fold_scale(old, new, gain: np.ndarray) -> None:
+    """Multiply the scales of a kernel with a factor per channel, and keep its integers."""
+    if not isinstance(new, QuantizedLayer):
+        return
+    name = new.kernel_name
+    before, after = old.quantizers[name], new.quantizers[name]
+    encoding = before.encoding
+    if encoding is None or encoding.spec.is_half:
+        return
+    factor = np.abs(gain).reshape(encoding.scale.shape)
+    # A gamma of 0 leaves nothing of the channel: any scale gives its integers, all 0.
+    scale = np.where(factor > 0.0, np.float64(encoding.scale) * factor, encoding.scale)
+    after.assign(replace(encoding, scale=np.float32(scale)))
+    wanted = _steps(old.layer, before, name) * np.sign(gain).reshape(encoding.scale.shape)
+    low, high = encoding.bounds
+    if np.any((wanted < low) | (wanted > high)):
+        raise UnsupportedModelError(
+            f"Layer {new.name!r} has weights at {low}, and its batch norm turns their sign, which "
+            f"the grid up to {high} does not hold. Leave gamma_constraint of the batch norm free, "
+            "so that gamma stays positive."
+        )
+    kernel = getattr(new.layer, name)
+    moved = _steps(new.layer, after, name) != wanted
+    # Where float rounding would take a weight next to a tie to the other integer.
+    kernel.assign(np.where(moved, np.float32(wanted * np.float64(after.scale)), kernel.numpy()))
+
+
+def _steps(layer: tf_keras.layers.Layer, quantizer: FakeQuant, name: str) -> np.ndarray:
+    return np.asarray(quantizer(getattr(layer, name))[1])
