@@ -22,7 +22,9 @@ from keras_edgeq.sim.calibrate import (
 from keras_edgeq.sim.data import Batch, batches, fixed_batch
 from keras_edgeq.sim.data_free import RULES, data_free_stats, known_means
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
 
@@ -33,6 +35,7 @@ def quantize(
     *,
     precision: Mapping[str, str] | None = None,
     rules: Mapping[str, Any] | None = None,
+    plan: QuantPlan | None = None,
     batch_size: int = 32,
     steps: int | None = None,
     keep_samples: int = 4,
@@ -60,6 +63,8 @@ def quantize(
             model stands for all its layers; the last glob that matches counts.
         rules: range rules other than the profile's: `{"activations": "entropy", "weights": "octav",
             "conv1": "minmax"}`; see `QuantPlan.with_rules`.
+        plan: where quantizers stand and on which grids, as another sim of this model has it
+            (`sim.record.plan`, `QuantPlan.from_json`); in place of `precision`.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
@@ -79,7 +84,8 @@ def quantize(
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; or there is
             none, and nothing is known about some tensors, which are named.
-        ProfileError: no such profile, precision or rule, or a name matches nothing.
+        ProfileError: no such profile, precision or rule, or a name matches nothing; a plan that is
+            that of another model.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -98,7 +104,11 @@ def quantize(
         raise UnsupportedModelError(f'batch_norm is "fold" or "train", not {batch_norm!r}.')
     prepared, known = prepare_with_statistics(model, batch_norm == "train")
     folded = fold_batch_norms(prepared)
-    plan = resolve(folded, target, precision).with_rules(rules)
+    if plan is None:
+        plan = resolve(folded, target, precision)
+    else:
+        check_plan(plan, folded, precision)
+    plan = plan.with_rules(rules)
     stats = data_free_stats(folded, plan, known, input_range) if data_free else None
     sim = insert(prepared, plan, target, model.output_names)
     sim.keep(precision=dict(precision or {}), rules=rules)

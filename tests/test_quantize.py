@@ -405,3 +405,22 @@ def test_losses_by_output_name_are_those_of_the_model():
     y = {"logit": np.zeros((16, 1)), "class": np.zeros((16, 3))}
     history = sim.fit(x, y, verbose=0).history
     assert {"loss", "logit_loss", "class_loss"} <= set(history)
+
+
+@pytest.mark.parametrize("batch_norm", ["fold", "train"])
+def test_a_plan_from_another_sim_says_where_quantizers_stand(batch_norm):
+    x = inputs = tf_keras.Input((6, 6, 3))
+    x = tf_keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
+    x = tf_keras.layers.BatchNormalization(name="norm")(x)
+    x = tf_keras.layers.Dense(2, name="head")(tf_keras.layers.Flatten()(x))
+    model, data = tf_keras.Model(inputs, x), np.random.default_rng(0).normal(size=(16, 6, 6, 3))
+    mixed = eq.quantize(model, data, "qnn_w8a8", precision={"conv": "W4A8"}, progress=False)
+    plan = type(mixed.record.plan).from_json(mixed.record.plan.to_json())
+    same = eq.quantize(model, data, "qnn_w8a8", plan=plan, batch_norm=batch_norm, progress=False)
+    assert same.record.plan == mixed.record.plan
+    assert same.get_layer("conv").quantizers["kernel"].encoding.spec.bits == 4
+    with pytest.raises(ProfileError, match="precision"):
+        eq.quantize(model, data, plan=plan, precision={"conv": "W8A8"}, progress=False)
+    other = tf_keras.Sequential([tf_keras.Input((6, 6, 3)), tf_keras.layers.Conv2D(4, 3)])
+    with pytest.raises(ProfileError, match="conv/kernel"):
+        eq.quantize(other, data, plan=plan, progress=False)

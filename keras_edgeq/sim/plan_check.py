@@ -1,0 +1,48 @@
+"""Check a plan that somebody brings against the model that it shall hold for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tf_keras
+
+from keras_edgeq.errors import ProfileError
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.spec.tensor_ref import TensorRef
+
+
+def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, str] | None) -> None:
+    """Raise unless a plan names tensors of a model only.
+
+    Args:
+        plan: the plan.
+        model: prepared, its batch norms folded.
+        precision: what was asked for beside it, which has to be nothing.
+
+    Raises:
+        ProfileError: names the tensors that the model does not have, or the precisions.
+    """
+    if precision:
+        raise ProfileError(
+            f"A plan says already what precision={dict(precision)} would; give one of them."
+        )
+    graph = LayerGraph(model)
+    known: set[TensorRef] = set()
+    for node in graph.nodes:
+        known |= {*node.outputs, *(node.call.input_ref(i) for i in range(len(node.inputs)))}
+    layers = {node.layer.name: node.layer for node in graph.nodes}
+    named = {*plan.specs, *plan.shared, *plan.carriers, *plan.rounding}
+    foreign = sorted(
+        str(ref)
+        for ref in named
+        if (
+            getattr(layers.get(ref.layer), ref.param, None) is None
+            if ref.kind == "param"
+            else ref not in known
+        )
+    )
+    if foreign:
+        raise ProfileError(
+            f"The plan is that of another model: {model.name!r} has no {', '.join(foreign[:10])}."
+        )
