@@ -11,7 +11,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
-from keras_edgeq.prepare import fold_batch_norms, prepare_with_statistics
+from keras_edgeq.prepare import fold_batch_norms, mixed_policies, prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
     assign_activations,
@@ -46,7 +46,8 @@ def quantize(
     """Return a calibrated simulation of `model` on a target.
 
     The sim is a Keras model: compile, evaluate, fit and save it. What it computes is what the
-    target's integer kernels compute, in float. The given model is not changed.
+    target's integer kernels compute, in float. The given model is not changed. Layers under a
+    mixed policy train in half precision as before (`QuantizedLayer`); inference is in float32.
 
     Args:
         model: a built functional or Sequential `tf_keras` model, nested models and op layers
@@ -110,7 +111,7 @@ def quantize(
         check_plan(plan, folded, precision)
     plan = plan.with_rules(rules)
     stats = data_free_stats(folded, plan, known, input_range) if data_free else None
-    sim = insert(prepared, plan, target, model.output_names)
+    sim = insert(prepared, plan, target, model.output_names, mixed_policies(model))
     sim.keep(precision=dict(precision or {}), rules=rules)
     assign_weights(sim)
     kept: list[Batch] = []

@@ -57,7 +57,7 @@ def requantize(
     chosen = record.rules if rules is None else rules
     prepared = strip(sim)
     plan = resolve(prepared, target, asked).with_rules(chosen)
-    result = insert(prepared, plan, target, record.output_names)
+    result = insert(prepared, plan, target, record.output_names, record.policies)
     result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
     result.keep(rounded=record.rounded)
     assign_weights(result)

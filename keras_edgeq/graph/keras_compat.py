@@ -13,6 +13,7 @@ from tf_keras.src import backend as _backend
 from tf_keras.src.engine import functional as _functional
 from tf_keras.src.engine import node as _node
 from tf_keras.src.layers.core import tf_op_layer as _tf_op_layer
+from tf_keras.src.mixed_precision import policy as _policy
 
 Functional = _functional.Functional
 KerasNode: TypeAlias = _node.Node
@@ -130,6 +131,18 @@ def compile_arguments(model: tf_keras.Model) -> dict[str, Any] | None:
     """Return what the user gave to `compile`, as it was given; None before it."""
     config = getattr(model, "_compile_config", None)
     return None if config is None else dict(config.config)
+
+
+def computing_in(dtype: tf.DType) -> dict[str, Any]:
+    """Return the attributes of a layer that make it compute in `dtype`."""
+    return {"_compute_dtype_object": dtype}
+
+
+@contextmanager
+def float32_policy():
+    """Let layers that are made inside compute in float32, whatever the user's global policy is."""
+    with _policy.policy_scope("float32"):
+        yield
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def rebuild(
 
     Returns:
         The new model; same input and output structure, names and weights where nothing was asked.
+        What the callbacks make computes in float32 where they do not say otherwise.
     """
     replacements: dict[int, Any] = {}
     copies: list[tuple[Any, Any]] = []
@@ -155,11 +156,12 @@ def rebuild(
     if on_output is not None:
         names = [keras_compat.producer(tensor)[0].name for tensor in model.inputs]
         fed = [on_output(TensorRef(n), t) for n, t in zip(names, inputs, strict=True)]
-    outputs = replay(model, fed, visit)
     structure = keras_compat.structured_inputs(model)
-    result = (make or tf_keras.Model)(
-        inputs=tf.nest.pack_sequence_as(structure, inputs), outputs=outputs, name=model.name
-    )
+    with keras_compat.float32_policy():
+        outputs = replay(model, fed, visit)
+        result = (make or tf_keras.Model)(
+            inputs=tf.nest.pack_sequence_as(structure, inputs), outputs=outputs, name=model.name
+        )
     for old, new in copies:
         copy_weights(old, new)
     return result

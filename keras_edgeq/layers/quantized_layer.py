@@ -9,13 +9,17 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers.fake_quant import FakeQuant
-from keras_edgeq.layers.layer_traits import weight_trait
+from keras_edgeq.layers.layer_traits import activation_name, weight_trait
 from keras_edgeq.numerics.round_to_steps import round_to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 # Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
 BIAS_MAX = {32: float(2**31 - 1), 64: float(2**39 - 1)}
+# Steps of grids up to so many bits are exact in both half types: 255 has 8 significant bits.
+HALF_BITS = 8
+HALF_STEPS = 2.0**HALF_BITS
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -25,11 +29,22 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     The wrapped layer sees the rounded tensors in place of its variables for the length of the
     call, so gradients reach both the variables and the scales.
 
+    It computes in float32, and inference always does. Under `dtype="mixed_float16"` or
+    `"mixed_bfloat16"` a call with `training=True` multiplies in half precision: steps of inputs and
+    of the kernel, divided by 256 so that nothing overflows, which is exact for grids of up to 8
+    bits; a real input is cast. The products go back to float32 and to whole sums, of which half
+    precision keeps 11 bits, or 8. The bias, all variables and their gradients stay float32. A
+    kernel of more bits or of floats, a layer that sums no products, an activation or activity
+    regularizer inside the layer, and a `training` that is known only at run time leave it in
+    float32.
+
     Args:
         layer: a layer that `weight_trait` knows.
         params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`, or is half
             precision as the kernel is.
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
+        dtype: the policy that it trains under; a mixed one only where inputs in steps have at most
+            8 bits.
 
     Call arguments:
         inputs: what the layer takes.
@@ -50,7 +65,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         training: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(layer, **{"name": layer.name, "dtype": "float32", **kwargs})
+        options = {"name": layer.name, "dtype": "float32", **kwargs, "autocast": False}
+        super().__init__(layer, **options)
         specs = {
             name: spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
             for name, spec in params.items()
@@ -91,12 +107,20 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     def call(self, inputs, input_scale=None, in_steps=False, training=None):
         """Call the wrapped layer on its rounded parameters."""
+        half = self._half(training)
         if input_scale is None:
-            outputs = self._call_layer(inputs, self.rounded_params(), training)
+            if half is None:
+                outputs = self._call_layer(inputs, self.rounded_params(), training)
+            else:
+                outputs = self._half_outputs(inputs, half)
             return outputs, outputs, tf.constant(1.0)
         steps = inputs if in_steps else to_steps(inputs, input_scale)
         params, scale = self.integer_params(input_scale)
-        sums = self._call_layer(steps, params, training)
+        if half is None:
+            sums = self._call_layer(steps, params, training)
+        else:
+            sums = self._products(steps / HALF_STEPS, params[self.kernel_name], half) * HALF_STEPS
+            sums = sums + params["bias"] if "bias" in params else sums
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
     def compute_mask(self, inputs, mask=None):
@@ -152,6 +176,34 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             if self.layer._expects_training_arg:
                 return self.layer(inputs, training=training)
             return self.layer(inputs)
+
+    def _half(self, training) -> tf.DType | None:
+        """Return the half type that a call multiplies in, None for float32."""
+        dtype = tf.as_dtype(self.compute_dtype)
+        if dtype not in (tf.float16, tf.bfloat16) or not tf.get_static_value(training):
+            return None
+        layer = self.layer
+        is_plain = self.sums_integers and activation_name(layer.activation) == "linear"
+        few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
+        return dtype if few_bits and layer.activity_regularizer is None else None
+
+    def _half_outputs(self, inputs, dtype):
+        """Return the outputs for a real input, in float32: only the products are half precision."""
+        _, steps, scale = self.quantizers[self.kernel_name](getattr(self.layer, self.kernel_name))
+        scale = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
+        outputs = self._products(inputs, steps, dtype) * scale
+        bias = getattr(self.layer, "bias", None)
+        return outputs if bias is None else outputs + bias
+
+    def _products(self, inputs, steps, dtype):
+        """Sum the products of inputs and kernel steps in `dtype`, without the bias; float32."""
+        # Divided in float32: behind the cast, gradients would lose bits to it in half precision.
+        params = {self.kernel_name: tf.cast(steps / HALF_STEPS, dtype)}
+        without_bias = {"use_bias": False, "bias": None}
+        params |= {k: v for k, v in without_bias.items() if k in vars(self.layer)}
+        params |= keras_compat.computing_in(dtype)
+        products = self._call_layer(tf.cast(inputs, dtype), params, True)
+        return tf.cast(products, tf.float32) * HALF_STEPS
 
     def get_config(self):
         """Return the wrapped layer and the grids of its parameters."""

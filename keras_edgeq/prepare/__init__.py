@@ -10,7 +10,7 @@ from keras_edgeq.prepare.activations import split_activations
 from keras_edgeq.prepare.affine import constants_to_affine
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
-from keras_edgeq.prepare.float32 import to_float32
+from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import (
     batch_norms_behind,
     batch_norms_to_affine,
@@ -63,4 +63,4 @@ def prepare_with_statistics(
     return with_positive_gammas(prepared, kept) if kept else prepared, known
 
 
-__all__ = ["fold_batch_norms", "prepare", "prepare_with_statistics"]
+__all__ = ["fold_batch_norms", "mixed_policies", "prepare", "prepare_with_statistics"]

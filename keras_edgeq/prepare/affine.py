@@ -34,7 +34,8 @@ def affine(name: str, scale: np.ndarray, offset: np.ndarray) -> Callable:
         offset: shape `(channels,)`.
     """
     weights = [np.reshape(scale, (1, 1, -1, 1)), np.reshape(offset, (-1,))]
-    convolution = L.DepthwiseConv2D(1, name=name, weights=[w.astype(np.float32) for w in weights])
+    weights = [w.astype(np.float32) for w in weights]
+    convolution = L.DepthwiseConv2D(1, name=name, weights=weights, dtype="float32")
     reshapes: dict[tuple, tuple] = {}
 
     def apply(x):

@@ -7,7 +7,23 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, rebuild
 
+# Policies under which half precision is for speed, and variables are float32.
+MIXED = ("mixed_float16", "mixed_bfloat16")
 HALF_TYPES = (tf.float16, tf.bfloat16, tf.float64)
+
+
+def mixed_policies(model: tf_keras.Model, path: str = "") -> dict[str, str]:
+    """Return the mixed policy of each layer that has one, by the layer's name in `flatten_nested`.
+
+    A prepared model computes in float32; this is what it forgets of the user's model.
+    """
+    policies: dict[str, str] = {}
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            policies |= mixed_policies(layer, f"{path}{layer.name}/")
+        elif layer.dtype_policy.name in MIXED:
+            policies[f"{path}{layer.name}"] = layer.dtype_policy.name
+    return policies
 
 
 def to_float32(model: tf_keras.Model) -> tf_keras.Model:

@@ -51,7 +51,8 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         return model
     _check_channels(model, behind.values())
     record = model.record
-    result = insert(fold_float(prepared), record.plan, record.profile, record.output_names)
+    folded, names = fold_float(prepared), record.output_names
+    result = insert(folded, record.plan, record.profile, names, record.policies)
     result.attach(record)
     result.stats = model.stats
     old, new = all_quantizers(model), all_quantizers(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.layers.quantized_layer import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
@@ -26,7 +27,11 @@ FUSED_ACTIVATIONS = {"Relu": "relu", "Relu6": "relu6"}
 
 
 def insert(
-    prepared: tf_keras.Model, plan: QuantPlan, profile: TargetProfile, output_names: Sequence[str]
+    prepared: tf_keras.Model,
+    plan: QuantPlan,
+    profile: TargetProfile,
+    output_names: Sequence[str],
+    policies: Mapping[str, str] | None = None,
 ) -> QuantSim:
     """Return an uncalibrated sim: the prepared model with the plan's quantizers.
 
@@ -34,9 +39,10 @@ def insert(
     layer reads the steps of its input's quantizer, and the scale; the quantizer behind it reads its
     integer sums. A fused ReLU becomes a bound of that quantizer. What the plan says of a layer that
     a batch norm folds into holds for the output of the batch norm, which becomes one that can be
-    frozen.
+    frozen. Layers train under the mixed policies that `mixed_policies` gave, by name, where half
+    precision holds their steps.
     """
-    work = _Insertion(prepared, plan, profile)
+    work = _Insertion(prepared, plan, profile, policies or {})
     sim = rebuild(
         prepared, work.on_layer, work.quantize, work.quantize, work.on_call, make=QuantSim
     )
@@ -44,7 +50,7 @@ def insert(
         copy_weights(old, new)
     for old, new in work.batch_norms:
         new.set_weights([*old.get_weights(), np.zeros((), np.float32)])
-    sim.attach(SimRecord(profile, plan, tuple(output_names)))
+    sim.attach(SimRecord(profile, plan, tuple(output_names), policies=policies or {}))
     return sim
 
 
@@ -59,8 +65,15 @@ class _Insertion:
         behind: batch norm -> layer that it folds into.
     """
 
-    def __init__(self, prepared: tf_keras.Model, plan: QuantPlan, profile: TargetProfile):
+    def __init__(
+        self,
+        prepared: tf_keras.Model,
+        plan: QuantPlan,
+        profile: TargetProfile,
+        policies: Mapping[str, str],
+    ):
         self.graph, self.plan, self.profile = LayerGraph(prepared), plan, profile
+        self.policies = policies
         self.nodes = {(n.layer.name, n.call.number): n for n in self.graph.nodes}
         self.params: dict[str, dict] = {}
         for ref, spec in plan.specs.items():
@@ -86,9 +99,8 @@ class _Insertion:
         inner = clone(layer)
         self.copies.append((layer, inner))
         specs = self.params[layer.name]
-        return QuantizedLayer(
-            inner, {n: s for n, s in specs.items() if getattr(layer, n, None) is not None}
-        )
+        own = {n: s for n, s in specs.items() if getattr(layer, n, None) is not None}
+        return QuantizedLayer(inner, own, dtype=self._policy(layer))
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
@@ -194,6 +206,15 @@ class _Insertion:
     def _owner(self, node) -> TensorRef | None:
         """Return the grid of the first tensor a call reads, None where it is float."""
         return self.plan.owner(node.call.input_ref(0)) or self._lies_on(node.inputs[0])
+
+    def _policy(self, layer) -> str:
+        """Return the policy under which a layer trains: float32 where it reads more than a byte."""
+        read = [self._owner(node) for node in self.graph.nodes if node.layer is layer]
+        if any(owner and self.plan.specs[owner].bits > HALF_BITS for owner in read):
+            return "float32"
+        # The parts of a split layer, `name/part`, are under its policy.
+        whole = layer.name.rpartition("/")[0]
+        return self.policies.get(layer.name) or self.policies.get(whole, "float32")
 
     def _is_half(self, owner: TensorRef) -> bool:
         return self.plan.specs[owner].is_half

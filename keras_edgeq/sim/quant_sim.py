@@ -38,6 +38,7 @@ class SimRecord:
         frozen: printed names of the tensors whose grids no calibration changes.
         rounded: layer -> how a technique chose its integers, such as `"gptq"`; no entry where each
             weight is rounded to the nearest.
+        policies: layer -> mixed policy that it had in the user's model.
     """
 
     profile: TargetProfile
@@ -49,6 +50,7 @@ class SimRecord:
     rules: Mapping[str, Any] = field(default_factory=dict)
     frozen: frozenset[str] = frozenset()
     rounded: Mapping[str, str] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -64,6 +66,7 @@ class SimRecord:
             "rules": dict(self.rules),
             "frozen": sorted(self.frozen),
             "rounded": dict(self.rounded),
+            "policies": dict(self.policies),
         }
 
     @classmethod
@@ -78,8 +81,8 @@ class SimRecord:
         profile = TargetProfile.from_json(data["profile"], "The sim's profile")
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
         asked = (data["precision"], data["rules"], frozenset(data.get("frozen", ())))
-        rounded = data.get("rounded", {})
-        return cls(profile, plan, names, samples, data["floored"], *asked, rounded)
+        later = (data.get("rounded", {}), data.get("policies", {}))
+        return cls(profile, plan, names, samples, data["floored"], *asked, *later)
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -95,6 +98,13 @@ class QuantSim(tf_keras.Model):
     record: SimRecord
     stats: CalibrationStats | None = None
     reference: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def dtype_policy(self):
+        """The policy of the layers that train in half precision: `compile` scales their loss."""
+        names = {layer.dtype_policy.name for layer in self.quantized_layers().values()}
+        mixed = sorted(names - {"float32"}, reverse=True)  # float16, which needs it, before bfloat16
+        return tf_keras.mixed_precision.Policy(mixed[0] if mixed else "float32")
 
     def quantizers(self) -> dict[str, FakeQuant]:
         """Return the activation quantizers by the name of the tensor that owns the grid."""
