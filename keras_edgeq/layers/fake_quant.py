@@ -25,7 +25,8 @@ class FakeQuant(tf_keras.layers.Layer):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
     Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32, or casts to half
-    precision and back. Calling one instance on several tensors makes them share a grid.
+    precision and back, whatever the policy of the model: only `QuantizedLayer` trains in another
+    type. Calling one instance on several tensors makes them share a grid.
 
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.

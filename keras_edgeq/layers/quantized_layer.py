@@ -65,8 +65,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         training: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ):
-        options = {"name": layer.name, "dtype": "float32", **kwargs, "autocast": False}
-        super().__init__(layer, **options)
+        defaults = {"name": layer.name, "dtype": "float32"}
+        super().__init__(layer, **{**defaults, **kwargs, "autocast": False})
         specs = {
             name: spec if isinstance(spec, QuantSpec) else QuantSpec.from_json(spec)
             for name, spec in params.items()
