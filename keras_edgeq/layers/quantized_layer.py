@@ -12,7 +12,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import activation_name, weight_trait
-from keras_edgeq.numerics.round_to_steps import round_to_steps
+from keras_edgeq.numerics.round_to_steps import carry_scale, round_to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 # Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
@@ -119,8 +119,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         if half is None:
             sums = self._call_layer(steps, params, training)
         else:
-            sums = self._products(steps / HALF_STEPS, params[self.kernel_name], half) * HALF_STEPS
-            sums = sums + params["bias"] if "bias" in params else sums
+            sums = self._half_sums(steps, params, input_scale, scale, half)
+            input_scale, scale = tf.stop_gradient(input_scale), tf.stop_gradient(scale)
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
     def compute_mask(self, inputs, mask=None):
@@ -187,11 +187,22 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
         return dtype if few_bits and layer.activity_regularizer is None else None
 
+    def _half_sums(self, steps, params, input_scale, scale, dtype):
+        """Return the sums for an input in steps; gradients of the scales go through the steps."""
+        kept = self.quantizers[self.kernel_name].start.shape
+        kernel = carry_scale(params[self.kernel_name], tf.reshape(scale, kept))
+        steps = carry_scale(steps, input_scale)
+        sums = self._products(steps / HALF_STEPS, kernel, dtype) * HALF_STEPS
+        if "bias" not in params:
+            return sums
+        return sums + carry_scale(params["bias"], input_scale * scale)
+
     def _half_outputs(self, inputs, dtype):
-        """Return the outputs for a real input, in float32: only the products are half precision."""
+        """Return the outputs for a real input."""
         _, steps, scale = self.quantizers[self.kernel_name](getattr(self.layer, self.kernel_name))
-        scale = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
-        outputs = self._products(inputs, steps, dtype) * scale
+        outputs = self._products(inputs, carry_scale(steps, scale), dtype)
+        fixed = tf.stop_gradient(scale)
+        outputs *= tf.reshape(fixed, self._channels(fixed)) if fixed.shape.rank else fixed
         bias = getattr(self.layer, "bias", None)
         return outputs if bias is None else outputs + bias
 

@@ -86,6 +86,22 @@ def scale_sums(sums, factor):
     return tf.cast(tf.floor(product + 0.5), tf.float32) * power, grad
 
 
+@tf.custom_gradient
+def carry_scale(steps, scale):
+    """Return `steps` unchanged; their gradient also reaches the scale of what they stand for.
+
+    A sum of products of such steps is multiplied with scales that have no gradient of their own.
+    What rounding gives a scale nearly cancels what the multiplication gives it; here both are sums
+    over the same gradients of steps, so the difference is as good as those, in half precision too.
+    """
+
+    def grad(upstream):
+        by_scale = _sum_like(upstream * steps, scale)
+        return upstream, tf.math.divide_no_nan(by_scale, scale)
+
+    return tf.identity(steps), grad
+
+
 @cache
 def _op(rounded, ewgs: float):
     """Return the op for one way of rounding and one strength of gradient scaling."""
