@@ -103,7 +103,9 @@ class QuantSim(tf_keras.Model):
     def dtype_policy(self):
         """The policy of the layers that train in half precision: `compile` scales their loss."""
         names = {layer.dtype_policy.name for layer in self.quantized_layers().values()}
-        mixed = sorted(names - {"float32"}, reverse=True)  # float16, which needs it, before bfloat16
+        mixed = sorted(
+            names - {"float32"}, reverse=True
+        )  # float16, which needs it, before bfloat16
         return tf_keras.mixed_precision.Policy(mixed[0] if mixed else "float32")
 
     def quantizers(self) -> dict[str, FakeQuant]:
