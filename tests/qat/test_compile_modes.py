@@ -56,7 +56,8 @@ def test_eager_training_is_bit_identical_to_traced():
 
 
 def test_learned_ranges_train_the_same_traced_eager_and_compiled():
-    sim = eq.learn_ranges(eq.quantize(tiny(), DATA, "litert_w4a8", progress=False))
+    sim = eq.quantize(tiny(), DATA, "litert_w4a8", progress=False)
+    sim = eq.learn_ranges(sim, "conv/relu", "depthwise*", "head")
     start = sim.get_weights()
     moves, losses = trained(sim, start)
     for options in ({"run_eagerly": True}, {"jit_compile": True}):
