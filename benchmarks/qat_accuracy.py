@@ -1,6 +1,7 @@
 """What quantization-aware training reaches, against a float model trained for the same steps.
 
     python benchmarks/qat_accuracy.py DATA_FOLDER resnet8 [ROWS] [SEEDS] [EPOCHS]
+    python benchmarks/qat_accuracy.py DATA_FOLDER depthwise [MODELS] [SEEDS] [EPOCHS]
 
 ResNet-8 of MLPerf Tiny on 10 000 CIFAR-10 images that went through JPEG (any fine-tuning lifts the
 model, so the float model is fine-tuned in the same way). Every row: batch 64, random flips and
@@ -10,6 +11,10 @@ mean what they mean in the papers: kernels and inputs of convolutions; the first
 classifier and the sums of residual branches have 8 bits. ROWS is a list with commas of
 names in `ROWS`, or `all`; SEEDS a list of integers. Seeds share nothing but the pretrained weights.
 About half a minute for an epoch of a row on two cores.
+
+`depthwise` trains a DS-CNN and a MobileNetV1 of CIFAR size from nothing (12 epochs), then at W4A8
+with and without `OscillationFreezing`, each with and without re-estimated batch norms, and the
+float model for the same steps. MODELS is `DS-CNN`, `MobileNetV1` or `all`.
 """
 
 from __future__ import annotations
@@ -95,7 +100,7 @@ def augmented(images: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Data
     return data.batch(BATCH, drop_remainder=True).prefetch(2)
 
 
-def train(model, data, test, labels, epochs: int, rate: float = RATE, callbacks=()) -> None:
+def train(model, data, epochs: int, rate: float = RATE, callbacks=()) -> None:
     """Fit a model or a sim."""
     steps = epochs * int(data.cardinality())
     schedule = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -119,7 +124,7 @@ def one_row(folder: Path, row: str, seed: int, epochs: int) -> tuple[float, floa
     if row == "float":
         model.set_weights(case.model.get_weights())
     before = accuracy(model, test, test_labels)
-    train(model, augmented(images, labels, seed), test, test_labels, epochs)
+    train(model, augmented(images, labels, seed), epochs)
     if row != "float":
         model = eq.fold_batch_norms(model)
     return before, accuracy(model, test, test_labels)
@@ -141,5 +146,67 @@ def resnet8(folder: str, rows: str = "all", seeds: str = "0,1,2", epochs: str = 
         print(f"ResNet-8 {row}: {np.mean(reached):.2f} ± {np.std(reached):.2f} %", flush=True)
 
 
+def separable(first: dict, blocks: list[tuple[int, int]]) -> tf_keras.Model:
+    """Return a network of depthwise and pointwise convolutions for CIFAR-10.
+
+    Args:
+        first: arguments of the first convolution.
+        blocks: channels and stride of each pair behind it.
+    """
+    layers = tf_keras.layers
+    x = inputs = layers.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 127.5, -1.0)(x)
+
+    def normed(x):
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    x = normed(layers.Conv2D(padding="same", use_bias=False, **first)(x))
+    for channels, stride in blocks:
+        x = normed(layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x))
+        x = normed(layers.Conv2D(channels, 1, use_bias=False)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return tf_keras.Model(inputs, layers.Dense(10)(x))
+
+
+DEPTHWISE: dict[str, Callable] = {
+    "DS-CNN": lambda: separable({"filters": 64, "kernel_size": 4, "strides": 2}, [(64, 1)] * 4),
+    "MobileNetV1": lambda: separable(
+        {"filters": 16, "kernel_size": 3},
+        [(32, 1), (64, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1)],
+    ),
+}
+
+
+def depthwise(folder: str, models: str = "all", seeds: str = "0,1,2", epochs: str = "4") -> None:
+    """Print a line per model, way of training and seed."""
+    images, labels, test, test_labels = read_cifar(Path(folder))
+    for name in DEPTHWISE if models == "all" else models.split(","):
+        for seed in map(int, seeds.split(",")):
+            tf_keras.utils.set_random_seed(seed)
+            model = DEPTHWISE[name]()
+            train(model, augmented(images, labels, seed), 12, 4e-3)
+
+            def report(kind, made, name=name, seed=seed):
+                print(
+                    f"{name} {kind}, seed {seed}: {accuracy(made, test, test_labels):.2f} %",
+                    flush=True,
+                )
+
+            report("float", model)
+            sim = eq.quantize(model, images[:256], "qnn_w4a8", batch_norm="train", progress=False)
+            report("W4A8 before training", eq.fold_batch_norms(sim))
+            for kind, callbacks in (
+                ("W4A8", []),
+                ("W4A8 oscillation freezing", [eq.callbacks.OscillationFreezing(0.05)]),
+            ):
+                learning = eq.learn_ranges(sim)
+                train(learning, augmented(images, labels, seed), int(epochs), callbacks=callbacks)
+                report(kind, eq.fold_batch_norms(learning))
+                measured = eq.reestimate_batch_norms(learning, images[:1000], progress=False)
+                report(f"{kind}, batch norms re-estimated", eq.fold_batch_norms(measured))
+            train(model, augmented(images, labels, seed), int(epochs))
+            report("float for the same steps", model)
+
+
 if __name__ == "__main__":
-    {"resnet8": resnet8}[sys.argv[2]](sys.argv[1], *sys.argv[3:])
+    {"resnet8": resnet8, "depthwise": depthwise}[sys.argv[2]](sys.argv[1], *sys.argv[3:])
