@@ -163,3 +163,30 @@ def weight_penalty(model: tf_keras.Model) -> float:
     layers = model._flatten_layers()
     penalties = [penalty() for layer in layers for penalty in layer._callable_losses]
     return float(sum(float(value) for value in penalties if value is not None))
+
+
+def forget(model: tf_keras.Model, name: str) -> None:
+    """Delete an attribute of a model, and let checkpoints no longer save it."""
+    delattr(model, name)
+    model._delete_tracking(name)  # Keras itself leaves the dependency behind
+
+
+def batches_per_call(model: tf_keras.Model) -> int:
+    """Return `steps_per_execution`: after how many batches callbacks are called."""
+    steps = model._steps_per_execution
+    return 1 if steps is None else int(steps)
+
+
+def backup(model: tf_keras.Model) -> Any:
+    """Return what `BackupAndRestore` saves with, None before it began its work on the model."""
+    return getattr(model, "_training_state", None)
+
+
+def backs_up_batches(state: Any) -> bool:
+    """Tell whether a `backup` saves after batches, and not only at the end of epochs."""
+    return isinstance(state._save_freq, int)
+
+
+def skip_numpy_logs(callback: tf_keras.callbacks.Callback) -> None:
+    """Let Keras not wait for the device after each batch, because the callback reads no logs."""
+    callback._supports_tf_logs = True

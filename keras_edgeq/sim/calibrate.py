@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -39,8 +39,11 @@ BIAS_BITS = {8: 24, 16: 30}
 Observer = tuple[list[str], Callable]
 
 
-def assign_weights(sim: QuantSim) -> None:
-    """Give every weight its grid from its present values, but for frozen ones."""
+def assign_weights(sim: QuantSim, bits: Mapping[str, int] | None = None) -> None:
+    """Give every weight its grid from its present values, but for frozen ones.
+
+    A weight named in `bits` gets so many.
+    """
     for layer in sim.quantized_layers().values():
         for name, quantizer in layer.quantizers.items():
             if f"{layer.name}/{name}" in sim.record.frozen:
@@ -50,7 +53,8 @@ def assign_weights(sim: QuantSim) -> None:
                 raise UnsupportedModelError(f"Weight {layer.name}/{name} has NaN or infinity.")
             if quantizer.spec.is_half:
                 continue
-            spec = _signed(quantizer.spec, float(values.min()))
+            spec = _widened(quantizer.spec, f"{layer.name}/{name}", bits)
+            spec = _signed(spec, float(values.min()))
             low, high = weight_range(values, spec.axes, spec.rule, **_grid_options(spec))
             quantizer.assign(_encoding(spec, low, high))
 
@@ -87,8 +91,12 @@ def collect(
     return CalibrationStats(merged, samples)
 
 
-def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
+def assign_activations(
+    sim: QuantSim, stats: CalibrationStats, bits: Mapping[str, int] | None = None
+) -> None:
     """Give every activation its grid from statistics, but for frozen ones; no data is needed.
+
+    A tensor named in `bits` gets so many.
 
     Raises:
         CalibrationDataError: the statistics lack tensors; all are named.
@@ -97,7 +105,7 @@ def assign_activations(sim: QuantSim, stats: CalibrationStats) -> None:
     for owner, quantizer in sim.quantizers().items():
         if owner in sim.record.frozen:
             continue
-        spec = quantizer.spec
+        spec = _widened(quantizer.spec, owner, bits)
         if spec.is_half:
             continue
         if spec.fixed_range is not None:
@@ -240,6 +248,10 @@ def _stack(taps: list):
         return tuple(tf.zeros(shape) for shape in ([0, 0], [0], [0], [0]))
     counts, exponents, lows, highs = zip(*taps, strict=True)
     return tf.stack(counts), tf.stack(exponents), tf.stack(lows), tf.stack(highs)
+
+
+def _widened(spec: QuantSpec, name: str, bits: Mapping[str, int] | None) -> QuantSpec:
+    return replace(spec, bits=bits[name]) if bits and name in bits else spec
 
 
 def _signed(spec: QuantSpec, low: float) -> QuantSpec:

@@ -1,0 +1,67 @@
+"""`FreezeEncodings`: ranges that stay what they are from an epoch on."""
+
+from __future__ import annotations
+
+import tf_keras
+
+from keras_edgeq.callbacks.sim_of import sim_of
+from keras_edgeq.errors import EncodingsError
+from keras_edgeq.sim.freeze import all_quantizers, matching
+
+
+class FreezeEncodings(tf_keras.callbacks.Callback):
+    """Keeps the ranges of some tensors from an epoch on, while the weights train on.
+
+    Learned ranges are held: no optimizer step changes them. `Recalibrate` and later calibrations
+    leave them too, as after `freeze_encodings`. Nothing is traced anew.
+
+    Works with `BackupAndRestore` in any order.
+
+    Args:
+        epoch: from which on, counted from 0.
+        patterns: names of tensors as `describe` prints them, `*` and `?` allowed; none means all.
+
+    Raises:
+        ValueError: a negative epoch.
+        UnsupportedModelError: when `fit` starts, the model is no sim.
+        EncodingsError: when `fit` starts, a pattern names no tensor, or one without a grid.
+
+    Example:
+        >>> sim = eq.learn_ranges(sim)  # doctest: +SKIP
+        >>> sim.fit(x, y, epochs=10, callbacks=[FreezeEncodings(6, "conv1/*")])  # doctest: +SKIP
+    """
+
+    def __init__(self, epoch: int, *patterns: str):
+        super().__init__()
+        if epoch < 0:
+            raise ValueError(f"epoch is {epoch}; it is at least 0.")
+        self.epoch, self.patterns = epoch, patterns
+        self._names: frozenset[str] = frozenset()
+        self._froze = False
+
+    def on_train_begin(self, logs=None):
+        del logs
+        quantizers = all_quantizers(sim_of(self))
+        self._names, self._froze = matching(self.patterns or ["*"], quantizers), False
+        empty = sorted(name for name in self._names if quantizers[name].encoding is None)
+        if empty:
+            raise EncodingsError(f"{empty[:20]} have no grid to freeze; calibrate the sim first.")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        del logs
+        if epoch >= self.epoch:
+            self._freeze()
+
+    def on_train_end(self, logs=None):
+        del logs
+        # EarlyStopping may have brought back weights of an epoch in which the ranges learned.
+        if self._froze:
+            self._freeze()
+
+    def _freeze(self) -> None:
+        sim = sim_of(self)
+        quantizers = all_quantizers(sim)
+        for name in self._names:
+            quantizers[name].hold()
+        sim.keep(frozen=sim.record.frozen | self._names)
+        self._froze = True
