@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ class ExportBest(tf_keras.callbacks.Callback):
         self.best = value
 
     def _write(self, sim: QuantSim, folder: Path, state: dict[str, Any]) -> None:
-        self.report = export(sim, folder, self.formats, self.verify, **self.options)
+        report = export(sim, folder, self.formats, self.verify, **self.options)
+        moved = {n: self.folder / path.relative_to(folder) for n, path in report.files.items()}
+        self.report = replace(report, files=moved)
         (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _improves(self, value: float) -> bool:

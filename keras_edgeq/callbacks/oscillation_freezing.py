@@ -118,7 +118,9 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         # Set at last, because a checkpoint that was read before is restored into it here.
         setattr(sim, ATTRIBUTE, tf.train.Checkpoint(step=self._step, kernels=states))
         self._total = self._total_steps()
-        self._update = tf.function(self._update_all, autograph=False)
+        traced = tf.function(self._update_all, autograph=False)
+        # Here, so that the first batch need not wait, of which Keras would warn.
+        self._update = traced.get_concrete_function(tf.TensorSpec([], tf.float32))
         self._order = BackupOrder(self)
 
     def on_epoch_begin(self, epoch, logs=None):
