@@ -17,6 +17,7 @@ from keras_edgeq.export.export import checked_formats, export
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.qat.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim import QuantSim
 
 STATE = "best.json"
@@ -98,7 +99,7 @@ class ExportBest(tf_keras.callbacks.Callback):
             return
         state = {"monitor": self.monitor, "mode": self.mode, "best": value, "epoch": epoch}
         with keras_compat.kept_seeds():
-            sim = _folded(sim_of(self))
+            sim: Any = fold_batch_norms(sim_of(self))
             write_whole(self.folder, lambda folder: self._write(sim, folder, state))
         self.best = value
 
@@ -134,12 +135,3 @@ class ExportBest(tf_keras.callbacks.Callback):
                 "folder, or delete this one."
             )
         return kept["best"]
-
-
-def _folded(sim: QuantSim) -> QuantSim:
-    """Return a sim whose batch norms are part of the layers before them."""
-    if not sim.batch_norms():
-        return sim
-    from keras_edgeq.qat.fold_batch_norms import fold_batch_norms
-
-    return fold_batch_norms(sim)

@@ -11,6 +11,12 @@ def sim():
 
 
 @pytest.fixture(scope="session")
+def normed():
+    """The same model, whose batch norms train."""
+    return small_sim("litert_w4a8", batch_norm="train")
+
+
+@pytest.fixture(scope="session")
 def learning(sim):
     """The same with learned ranges."""
     return learn_ranges(sim)

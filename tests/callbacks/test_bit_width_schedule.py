@@ -28,14 +28,14 @@ def test_bits_follow_the_schedule_without_retracing(sim):
     fit(own, [schedule, watch, traces], epochs=5, validate=False)
     weights = [bits["conv/kernel"] for bits in watch.seen]
     assert weights == [4, 12, 6, 6, 4]
-    assert [bits["conv/relu"] for bits in watch.seen] == [8, 12, 8, 8, 8]
+    assert [bits["conv_relu"] for bits in watch.seen] == [8, 12, 8, 8, 8]
     assert len(set(traces.seen)) == 1
 
 
 def test_a_tensor_never_gets_fewer_bits_than_its_plan(sim):
     watch = Watch()
     drive(fresh(sim), [BitWidthSchedule({0: 6, 1: None}), watch], epochs=2)
-    assert {watch.seen[0][name] for name in ("conv/relu", "head", "image")} == {8}
+    assert {watch.seen[0][name] for name in ("conv_relu", "head", "image")} == {8}
     assert watch.seen[0]["conv/kernel"] == 6
 
 

@@ -12,7 +12,7 @@ from tests.harness import assert_same_arrays
 
 @pytest.fixture(scope="module")
 def trained():
-    return fresh(small_sim())
+    return fresh(small_sim())  # 8 bits, whose kernels LiteRT and the sim agree on exactly
 
 
 def begin(sim, folder, *args, **options):
@@ -59,6 +59,17 @@ def test_only_an_improvement_is_exported_and_a_restart_goes_on_from_the_best(tra
     assert again.report is not None
     state = json.loads((folder / "best.json").read_text())
     assert state == {"monitor": "val_accuracy", "mode": "max", "best": 0.6, "epoch": 4}
+
+
+def test_batch_norms_that_train_are_folded_into_what_is_exported(normed, tmp_path):
+    own, x = fresh(normed), data()[0][:4]
+    fit(own, [], epochs=1, validate=False)
+    callback = begin(own, tmp_path / "best", "loss")
+    callback.on_epoch_end(0, {"loss": 1.0})
+    assert list(own.batch_norms()) == ["norm"]
+    step = float(own.quantizers()["head"].encoding.scale)
+    difference = outputs(tmp_path / "best" / "model.tflite", x) - own.predict(x, verbose=0)
+    assert np.abs(difference).max() <= 1.01 * step
 
 
 def test_a_failed_export_leaves_the_former_set(trained, tmp_path, monkeypatch):

@@ -27,8 +27,8 @@ def oscillating(folder):
 def everything(folder):
     """All at once, with what Keras saves and stops."""
     return [
-        *freezing(folder), *bits(folder), *oscillating(folder), C.Recalibrate(data()[0]),
-        C.EncodingLogger(folder / "logs"),
+        C.FreezeBatchNorm(2), *freezing(folder), C.BitWidthSchedule({0: 8, 1: None}),
+        *oscillating(folder), C.Recalibrate(data()[0]), C.EncodingLogger(folder / "logs"),
         tf_keras.callbacks.ModelCheckpoint(str(folder / "best.keras"), save_best_only=True),
         tf_keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True),
     ]  # fmt: skip
@@ -54,8 +54,17 @@ def test_frozen_weights_stay_so_when_a_training_goes_on_within_an_epoch(sim, tmp
     check_restart(sim, oscillating, KillAt(2, batch=2), tmp_path, save_freq=1, data=alike)
 
 
-def test_all_together_with_those_of_keras(sim, tmp_path):
-    whole = check_restart(sim, everything, KillAt(3), tmp_path, run_eagerly=True)
+def test_what_is_saved_reaches_callbacks_behind_the_backup(learning, tmp_path):
+    def make(folder):
+        return freezing(folder) + oscillating(folder)
+
+    options = {"data": PLAIN, "backup_first": True, "run_eagerly": True}
+    check_restart(learning, make, KillAt(3), tmp_path, **options)
+
+
+def test_all_together_with_those_of_keras(normed, tmp_path):
+    whole = check_restart(normed, everything, KillAt(3), tmp_path, run_eagerly=True)
     assert whole.record.frozen
+    assert [float(layer.frozen) for layer in whole.batch_norms().values()] == [1.0]
     loaded = tf_keras.models.load_model(tmp_path / "whole" / "best.keras")
     assert [w.shape for w in loaded.weights] == [w.shape for w in whole.weights]

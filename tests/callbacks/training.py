@@ -19,10 +19,11 @@ def data(samples=32):
 
 
 def small_sim(profile="litert_int8", **options):
-    """A calibrated sim of a convolution and a Dense."""
+    """A calibrated sim of a convolution with a batch norm and a Dense."""
     tf_keras.utils.set_random_seed(0)
     x = tf_keras.Input((8, 8, 1), name="image")
-    y = L.Conv2D(4, 3, strides=2, activation="relu", name="conv")(x)
+    y = L.Conv2D(4, 3, strides=2, name="conv")(x)
+    y = L.ReLU(name="conv_relu")(L.BatchNormalization(momentum=0.8, name="norm")(y))
     model = tf_keras.Model(x, L.Dense(3, name="head")(L.Flatten(name="flat")(y)))
     return eq.quantize(model, data()[0], profile, progress=False, **options)
 
@@ -102,7 +103,9 @@ def encodings(sim):
     return {n: (g.spec.bits, g.scale.tolist(), g.zero_point.tolist()) for n, g in grids.items()}
 
 
-def check_restart(sim, make, kill, folder, save_freq="epoch", data=None, **options):
+def check_restart(
+    sim, make, kill, folder, save_freq="epoch", data=None, backup_first=False, **options
+):
     """Compare a training that is killed and restarted with one that is not; return the latter.
 
     Args:
@@ -112,6 +115,7 @@ def check_restart(sim, make, kill, folder, save_freq="epoch", data=None, **optio
         folder: where to write.
         save_freq: of `BackupAndRestore`.
         data: arguments for `fit`.
+        backup_first: list `BackupAndRestore` before the other callbacks.
         options: for `compile`.
     """
 
@@ -120,7 +124,9 @@ def check_restart(sim, make, kill, folder, save_freq="epoch", data=None, **optio
     def train(place, extra=()):
         own = fresh(sim, **options)
         backup = tf_keras.callbacks.BackupAndRestore(folder / place / "backup", save_freq)
-        history = fit(own, [*make(folder / place), backup, *extra], **(data or {}))
+        callbacks = make(folder / place)
+        callbacks.insert(0 if backup_first else len(callbacks), backup)
+        history = fit(own, [*callbacks, *extra], **(data or {}))
         epochs.append(history.epoch)
         return own
 
