@@ -1,10 +1,10 @@
-import pytest
 import tf_keras
 
 from keras_edgeq import callbacks as C
 from tests.callbacks.training import KillAt, check_restart, data
 
 PLAIN = {"validate": False}
+EARLY = {0: 8, 1: None}
 
 
 def bits(folder):
@@ -27,23 +27,23 @@ def oscillating(folder):
 def everything(folder):
     """All at once, with what Keras saves and stops."""
     return [
-        C.FreezeBatchNorm(2), *freezing(folder), C.BitWidthSchedule({0: 8, 1: None}),
+        C.FreezeBatchNorm(2), *freezing(folder), C.BitWidthSchedule(EARLY),
         *oscillating(folder), C.Recalibrate(data()[0]), C.EncodingLogger(folder / "logs"),
         tf_keras.callbacks.ModelCheckpoint(str(folder / "best.keras"), save_best_only=True),
         tf_keras.callbacks.EarlyStopping(patience=9, restore_best_weights=True),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [bits, recalibrating])
-def test_a_killed_training_ends_as_one_that_was_not(sim, make, tmp_path):
-    check_restart(sim, make, KillAt(2), tmp_path, data=PLAIN)
+def test_a_killed_training_ends_as_one_that_was_not(sim, tmp_path):
+    check_restart(sim, lambda f: bits(f) + recalibrating(f), KillAt(2), tmp_path, data=PLAIN)
 
 
-@pytest.mark.parametrize("kill", [KillAt(2), KillAt(3, batch=1)])
-def test_learned_ranges_do_too(learning, kill, tmp_path):
-    whole = check_restart(
-        learning, lambda f: freezing(f) + bits(f), kill, tmp_path, data=PLAIN, run_eagerly=True
-    )
+def test_learned_ranges_do_too_and_with_the_backup_ahead(learning, tmp_path):
+    def make(folder):
+        return [*freezing(folder), C.BitWidthSchedule(EARLY), *oscillating(folder)]
+
+    options = {"data": PLAIN, "backup_first": True, "run_eagerly": True}
+    whole = check_restart(learning, make, KillAt(3, batch=1), tmp_path, **options)
     assert not whole.quantized_layers()["conv"].quantizers["kernel"].is_learning
     assert whole.quantized_layers()["head"].quantizers["kernel"].is_learning
 
@@ -52,14 +52,6 @@ def test_frozen_weights_stay_so_when_a_training_goes_on_within_an_epoch(sim, tmp
     # Such a restart reads the data from its beginning, so all batches are alike.
     alike = {**PLAIN, "alike": True}
     check_restart(sim, oscillating, KillAt(2, batch=2), tmp_path, save_freq=1, data=alike)
-
-
-def test_what_is_saved_reaches_callbacks_behind_the_backup(learning, tmp_path):
-    def make(folder):
-        return freezing(folder) + oscillating(folder)
-
-    options = {"data": PLAIN, "backup_first": True, "run_eagerly": True}
-    check_restart(learning, make, KillAt(3), tmp_path, **options)
 
 
 def test_all_together_with_those_of_keras(normed, tmp_path):
