@@ -30,7 +30,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
 
     Reference:
         Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference",
-        arXiv:1806.08342, section 3.2.2.
+        arXiv:1806.08342, on batch normalization.
     """
 
     def __init__(self, epoch: int):

@@ -34,7 +34,8 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
     What is known of the weights takes 17 bytes each while training. `BackupAndRestore` and other
     TensorFlow checkpoints save it; list those that save after batches behind this callback. Such a
     restart goes on within the epoch but reads the dataset from its beginning, so it equals a
-    training that was not killed only where all batches are alike.
+    training that was not killed only where all batches are alike. Weights that were saved while
+    training in TensorFlow's own format bring it to a later training too.
 
     Args:
         threshold: turns per step, as a moving average, above which a weight is frozen. Above
@@ -53,8 +54,8 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         ValueError: a threshold or a momentum outside (0, 1], or a negative dampening; when `fit`
             starts, an annealing over a number of steps that is not known.
         UnsupportedModelError: when `fit` starts, the model is no sim, has no kernel of so few
-            bits, was compiled with `steps_per_execution` above 1, or has no optimizer to take the
-            learning rate of the dampening from.
+            bits, or has no optimizer to take the learning rate of the dampening from; when a call
+            has taken several steps, which `steps_per_execution` above 1 does.
 
     Warns:
         UserWarning: `BackupAndRestore` saves batches before this callback has seen them.
@@ -65,7 +66,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
 
     Reference:
         Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training",
-        arXiv:2203.11086, equations 5 to 9 and algorithm 1.
+        arXiv:2203.11086, sections 4.1 to 4.3 and algorithm 1.
     """
 
     def __init__(
@@ -95,11 +96,6 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         del logs
         sim = sim_of(self)
-        if keras_compat.batches_per_call(sim) > 1:
-            raise UnsupportedModelError(
-                "OscillationFreezing looks at the weights after each step, and the sim was "
-                "compiled with steps_per_execution above 1; compile it with 1."
-            )
         if any(self.dampenings) and getattr(sim, "optimizer", None) is None:
             raise UnsupportedModelError(
                 "The dampening takes the optimizer's learning rate, and the sim has no optimizer; "
@@ -127,8 +123,17 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         del epoch, logs
         self._order.check_batches()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        del logs
+        self._begun = batch
+
     def on_train_batch_end(self, batch, logs=None):
-        del batch, logs
+        del logs
+        if batch != self._begun:
+            raise UnsupportedModelError(
+                f"OscillationFreezing looks at the weights after each step, and one call took the "
+                f"steps {self._begun} to {batch}; train with steps_per_execution=1."
+            )
         self._update(self._learning_rate())
 
     def on_epoch_end(self, epoch, logs=None):

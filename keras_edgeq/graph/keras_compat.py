@@ -171,12 +171,6 @@ def forget(model: tf_keras.Model, name: str) -> None:
     model._delete_tracking(name)  # Keras itself leaves the dependency behind
 
 
-def batches_per_call(model: tf_keras.Model) -> int:
-    """Return `steps_per_execution`: after how many batches callbacks are called."""
-    steps = model._steps_per_execution
-    return 1 if steps is None else int(steps)
-
-
 def backup(model: tf_keras.Model) -> Any:
     """Return what `BackupAndRestore` saves with, None before it began its work on the model."""
     return getattr(model, "_training_state", None)

@@ -57,48 +57,26 @@ def test_the_rule_is_that_of_the_paper():
     assert not any(frozen[:4])
 
 
-class Steps(tf_keras.callbacks.Callback):
-    """Follows what a callback makes of the kernel of a layer, batch by batch."""
-
-    def __init__(self, inner, layer="conv"):
-        super().__init__()
-        self.inner, self.layer, self.seen = inner, layer, []
-
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-
-    def set_model(self, model):
-        super().set_model(model)
-        self.inner.set_model(model)
-
-    def set_params(self, params):
-        self.inner.set_params(params)
+class Watched(OscillationFreezing):
+    """Keeps what became of a kernel, batch by batch."""
 
     def on_train_begin(self, logs=None):
-        self.inner.on_train_begin(logs)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.inner.on_epoch_begin(epoch, logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.inner.on_epoch_end(epoch, logs)
+        super().on_train_begin(logs)
+        self.seen = []
 
     def on_train_batch_end(self, batch, logs=None):
-        layer = self.model.get_layer(self.layer)
+        layer = self.model.get_layer("conv")
         before = layer.layer.kernel.numpy()
-        self.inner.on_train_batch_end(batch, logs)
+        super().on_train_batch_end(batch, logs)
         quantizer = layer.quantizers["kernel"]
         grid = [np.float32(tf.identity(getattr(quantizer, n))) for n in ("scale", "qmin", "qmax")]
         self.seen.append((before, layer.layer.kernel.numpy(), *grid))
-
-    def on_train_end(self, logs=None):
-        self.inner.on_train_end(logs)
 
 
 def test_a_training_freezes_and_pulls_as_a_loop_over_numpy_does(learning):
     rate, pull = 0.02, 0.7
     options = {"final_threshold": 0.06, "dampening": pull, "momentum": MOMENTUM}
-    steps = Steps(OscillationFreezing(0.12, **options))
+    steps = Watched(0.12, **options)
     own = fresh(learning)
     fit(own, [steps], epochs=12, validate=False)
     weights = None
@@ -117,7 +95,7 @@ def test_a_training_freezes_and_pulls_as_a_loop_over_numpy_does(learning):
         places = np.reshape([w.frozen or 0.0 for w in weights], before.shape)
         np.testing.assert_allclose(after, np.where(frozen, places * scale, free), atol=1e-6)
     assert 0 < frozen.sum() < frozen.size
-    assert 0 < steps.inner.frozen_share < 1
+    assert 0 < steps.frozen_share < 1
     assert not hasattr(own, ATTRIBUTE)
 
 
