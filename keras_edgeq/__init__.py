@@ -17,7 +17,7 @@ from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.seq_mse import seq_mse
 from keras_edgeq.ptq.smooth import smooth
-from keras_edgeq.qat.fold_batch_norms import fold_batch_norms
+from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.qat.learn_ranges import learn_ranges
 from keras_edgeq.qat.reestimate_batch_norms import reestimate_batch_norms
 from keras_edgeq.quantize import quantize

@@ -17,7 +17,7 @@ from keras_edgeq.export.export import checked_formats, export
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.qat.fold_batch_norms import fold_batch_norms
+from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim import QuantSim
 
 STATE = "best.json"

@@ -25,6 +25,7 @@ from keras_edgeq.runtime.verify import RunReport
 from keras_edgeq.runtime.verify import verify as verify_artifact
 from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -70,6 +71,7 @@ def export(
         raise ExportError(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
+    sim = fold_batch_norms(sim)
     wanted = checked_formats(formats, sim.record.profile)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
