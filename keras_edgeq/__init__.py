@@ -6,7 +6,7 @@ Example:
     >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
 """
 
-from keras_edgeq import callbacks
+from keras_edgeq import callbacks, qat
 from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
 from keras_edgeq.prepare.model_file import load_model
@@ -47,6 +47,7 @@ __all__ = [
     "load_profile",
     "load_sim",
     "profile_names",
+    "qat",
     "quantize",
     "reestimate_batch_norms",
     "requantize",

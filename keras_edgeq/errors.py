@@ -23,3 +23,7 @@ class EncodingsError(EdgeqError):
 
 class ExportError(EdgeqError):
     """An artifact cannot be written; nothing was left behind."""
+
+
+class TrainingError(EdgeqError):
+    """A sim cannot be trained so: the data, the teacher or the loss does not allow it."""

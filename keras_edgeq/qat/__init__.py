@@ -1,1 +1,11 @@
-"""Quantization-aware training beyond `fit`."""
+"""Quantization-aware training beyond `fit`.
+
+Example:
+    >>> import keras_edgeq as eq
+    >>> result = eq.qat.train(sim, (x, y), epochs=3, loss=loss, teacher=model)  # doctest: +SKIP
+"""
+
+from keras_edgeq.qat.distill import Distillation
+from keras_edgeq.qat.train import TrainingResult, train
+
+__all__ = ["Distillation", "TrainingResult", "train"]
