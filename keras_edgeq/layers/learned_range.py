@@ -90,7 +90,7 @@ class LearnedRange:
         if self.method == "tqt":
             return start * tf.pow(2.0, self.active * self.change)
         by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(start))
-        return start * (1.0 + self.active * scale_gradient(self.change, by))
+        return start * (1.0 + self.active * scale_gradient(tf.convert_to_tensor(self.change), by))
 
     def zero_point(self, elements=1.0):
         """Return the present zero point, a whole number on the grid."""
@@ -104,7 +104,7 @@ class LearnedRange:
             unit = span * tf.convert_to_tensor(layer.start)
             by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(unit))
         free = self.active * tf.cast(start > layer.qmin, tf.float32)
-        point = start + span * free * scale_gradient(self.shift, by)
+        point = start + span * free * scale_gradient(tf.convert_to_tensor(self.shift), by)
         whole = tf.clip_by_value(tf.math.rint(point), layer.qmin, layer.qmax)
         return point + tf.stop_gradient(whole - point)
 
