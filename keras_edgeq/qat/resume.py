@@ -46,6 +46,8 @@ class Resume:
         self.folder = Path(folder)
         self._values = tf.Variable(tf.zeros([len(fields(Position))], tf.int64), trainable=False)
         self._checkpoint = tf.train.Checkpoint(position=self._values, **parts)
+        # Making a variable takes all workers, and only the chief will count.
+        _ = self._checkpoint.save_counter
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self.folder), max_to_keep=2
         )

@@ -1,0 +1,109 @@
+"""Trains the same sim alone, on two logical devices, or as one of several workers.
+
+    python tests/qat/replicas.py mirrored RESULT.npz
+    TF_CONFIG=... python tests/qat/replicas.py worker RESULT.npz FOLDER
+
+Run by test_distribution.py: devices and workers have to be known before TensorFlow starts.
+"""
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+import keras_edgeq as eq
+from keras_edgeq.qat.learn_ranges import learn_ranges
+from tests.models import train_like
+
+L = tf_keras.layers
+RNG = np.random.default_rng(0)
+# 10 samples: the second batch of 6 is a part of one, and its halves differ in size.
+X = np.float32(RNG.normal(size=(10, 6, 6, 2)))
+Y = RNG.integers(0, 3, 10)
+LOSS = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def build():
+    x = tf_keras.Input((6, 6, 2), name="image")
+    y = L.Conv2D(4, 3, strides=2, activation="relu", kernel_regularizer="l2", name="conv")(x)
+    return train_like(tf_keras.Model(x, L.Dense(3, name="logits")(L.Flatten(name="flat")(y))))
+
+
+def calibrated():
+    sim = eq.quantize(build(), X, precision={"*": "W4A8"}, progress=False)
+    return learn_ranges(sim)
+
+
+def fit(sim):
+    sim.compile(tf_keras.optimizers.SGD(0.1), LOSS)
+    sim.fit(X[:6], Y[:6], batch_size=6, epochs=2, shuffle=False, verbose=0)
+
+
+def train(sim, folder=None):
+    result = eq.qat.train(
+        sim,
+        (X, Y, np.linspace(0.5, 1.5, 10)),
+        epochs=2,
+        loss=LOSS,
+        teacher=build(),
+        distillation=eq.qat.Distillation(features=["conv/relu"]),
+        optimizer=tf_keras.optimizers.SGD(0.1, momentum=0.9),
+        range_optimizer=tf_keras.optimizers.SGD(0.3),
+        clip_norm=0.5,
+        metrics=["accuracy"],
+        validation=(X, Y),
+        batch_size=6,
+        steps_per_execution=2,
+        checkpoint=folder,
+        progress=False,
+    )
+    return result.history
+
+
+def record(name, strategy, folder=None):
+    """Return the sim's variables after each stage, on each replica of this process."""
+    results = {}
+    sim = calibrated()
+    start = sim.get_weights()
+
+    def note(stage):
+        for i, variable in enumerate(sim.variables):
+            for number, copy in enumerate(strategy.experimental_local_results(variable)):
+                results[f"{stage}|{name}{number}|{i}"] = copy.numpy()
+
+    note("calibrated")
+    fit(sim)
+    note("fit")
+    sim.set_weights(start)
+    for key, losses in train(sim, folder).items():
+        results[f"history|{name}0|{key}"] = np.array(losses)
+    note("train")
+    if folder is not None:
+        # What the checkpoint holds, from where a worker that is started anew goes on.
+        sim.set_weights(start)
+        assert train(sim, folder) == {}
+        note("restored")
+    return results
+
+
+def mirrored(path):
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    results = record("alone", tf.distribute.get_strategy())
+    with strategy.scope():
+        results.update(record("mirrored", strategy))
+    np.savez(path, **results)
+
+
+def worker(path, folder):
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        results = record("worker", strategy, folder)
+    np.savez(path, **results)
+
+
+if __name__ == "__main__":
+    {"mirrored": mirrored, "worker": worker}[sys.argv[1]](*sys.argv[2:])
