@@ -71,22 +71,32 @@ class Teaching:
 
     Args:
         student: a model of the sim's own layers; returns outputs, what is compared of them, and
-            features, three lists.
+            features.
         teacher: returns the last two; None where there is none.
-        losses: `"kl"`, `"mse"` or `"none"` per output.
+        losses: `"kl"`, `"mse"` or `"none"` per output; empty without a teacher.
+        names: of the features.
     """
 
     student: tf_keras.Model
     teacher: tf_keras.Model | None
-    losses: tuple[str, ...]
+    losses: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def made(self, inputs: Any, training: bool) -> tuple[list, list, list]:
+        """Return outputs, compared outputs and features of the sim."""
+        flat = tf.nest.flatten(self.student(inputs, training=training))
+        count = len(flat) - len(self.losses) - len(self.names)
+        compared = count + len(self.losses)
+        return flat[:count], flat[count:compared], flat[compared:]
 
     def targets(self, inputs: Any) -> tuple[list, list]:
-        """Return what the teacher makes of a batch in the form that the sim takes."""
+        """Return compared outputs and features of the teacher for a batch as the sim takes it."""
         if self.teacher is None:
             return [], []
         flat = keras_compat.flat_inputs(self.student, inputs)
-        made = self.teacher(flat, training=False)
-        return tf.nest.map_structure(tf.stop_gradient, tuple(made))
+        made = tf.nest.flatten(self.teacher(flat, training=False))
+        made = [tf.stop_gradient(tensor) for tensor in made]
+        return made[: len(self.losses)], made[len(self.losses) :]
 
 
 def float_teacher(sim: QuantSim) -> tf_keras.Model:
@@ -114,7 +124,7 @@ def teaching(
     """
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:
-        return Teaching(tf_keras.Model(structure, [outputs, [], []]), None, ())
+        return Teaching(tf_keras.Model(structure, outputs), None)
     ready = prepare(teacher)
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
@@ -139,8 +149,9 @@ def teaching(
                 f"Feature {name!r} has shape {tuple(own.shape)}, the teacher's {other!r} has "
                 f"{tuple(aim.shape)}; features are compared element by element."
             )
-    student = tf_keras.Model(structure, [outputs, ours, seen])
-    return Teaching(student, tf_keras.Model(ready.inputs, [theirs, aims]), tuple(losses))
+    student = tf_keras.Model(structure, [*outputs, *ours, *seen])
+    taught = tf_keras.Model(ready.inputs, [*theirs, *aims])
+    return Teaching(student, taught, tuple(losses), tuple(pairs))
 
 
 def _check_alike(sim: QuantSim, teacher: tf_keras.Model) -> None:

@@ -51,7 +51,7 @@ class Steps:
             terms.append("label_loss")
         if how.weight and any(kind != "none" for kind in self.objective.output_losses):
             terms.append("teacher_loss")
-        if how.feature_weight and how.pairs and self.teaching.teacher is not None:
+        if how.feature_weight and self.teaching.names:
             terms.append("feature_loss")
         return terms
 
@@ -84,7 +84,7 @@ class Steps:
         targets = self.teaching.targets(inputs)
         variables = self.descent.variables
         with tf.GradientTape() as tape:
-            made = self.teaching.student(inputs, training=True)
+            made = self.teaching.made(inputs, training=True)
             losses, samples = self._losses(made, targets, labels, weights)
             scaled = self.descent.scaled(losses[0])
         self.descent.apply(tape.gradient(scaled, variables))
@@ -94,7 +94,7 @@ class Steps:
     def _evaluate(self, batch):
         inputs, labels, weights = tf_keras.utils.unpack_x_y_sample_weight(batch)
         targets = self.teaching.targets(inputs)
-        made = self.teaching.student(inputs, training=False)
+        made = self.teaching.made(inputs, training=False)
         losses, samples = self._losses(made, targets, labels, weights)
         self._score(inputs, labels, made[0], weights)
         return tf.stack(losses), samples

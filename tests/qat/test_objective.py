@@ -34,10 +34,10 @@ def test_outputs_of_classes_are_compared_by_the_divergence_of_softened_probabili
 
 
 def test_at_high_temperature_the_divergence_becomes_the_squared_difference_of_centred_logits():
-    found = terms(Distillation(temperature=1000.0))["teacher_loss"]
+    found = terms(Distillation(temperature=50.0))["teacher_loss"]
     centred = OURS - OURS.mean(1, keepdims=True) - THEIRS + THEIRS.mean(1, keepdims=True)
     # Hinton et al. 2015, section 2.1: T^2 KL -> sum of squares / (2 N).
-    np.testing.assert_allclose(found, np.sum(centred**2, axis=1) / 8.0, rtol=1e-2)
+    np.testing.assert_allclose(found, np.sum(centred**2, axis=1) / 8.0, rtol=0.05)
 
 
 def test_other_outputs_are_compared_by_squares():
@@ -49,12 +49,9 @@ def test_features_are_compared_relative_to_the_teachers_norm():
     ours, theirs = (np.float32(RNG.normal(size=(5, 3, 2))) for _ in range(2))
     theirs[2] = 0.0
     found = terms(Distillation(outputs="none", feature_weight=2.0), ("none",), ([ours], [theirs]))
-    wanted = (
-        2.0
-        * np.sum((ours - theirs) ** 2, (1, 2))
-        / np.sum(theirs**2, (1, 2), where=True).clip(1e-30)
-    )
-    wanted[2] = 0.0
+    norms = np.sum(theirs**2, (1, 2))
+    norms[2] = np.inf
+    wanted = 2.0 * np.sum((ours - theirs) ** 2, (1, 2)) / norms
     assert set(found) == {"feature_loss"}
     np.testing.assert_allclose(found["feature_loss"], wanted, rtol=1e-5)
 
@@ -72,7 +69,9 @@ def test_features_are_compared_relative_to_the_teachers_norm():
 )
 def test_the_loss_on_labels_is_that_of_keras_whatever_its_reduction(loss, labels):
     weights = np.float32([0.0, 1.0, 2.0, 0.5, 1.5])
-    found = terms(Distillation(), (), loss=loss, labels=labels, weights=weights)["label_loss"]
+    found = terms(Distillation(), ("none",), loss=loss, labels=labels, weights=weights)[
+        "label_loss"
+    ]
     model = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.ReLU(negative_slope=1.0)])
     if isinstance(loss, losses.Loss):
         loss = type(loss).from_config({**loss.get_config(), "reduction": "auto"})
@@ -99,7 +98,7 @@ def test_each_output_has_its_own_loss_by_name_or_in_order():
 
 def test_a_loss_on_labels_needs_labels():
     with pytest.raises(TrainingError, match="yields inputs alone"):
-        terms(Distillation(), (), loss="mse")
+        terms(Distillation(), ("none",), loss="mse")
 
 
 def test_cross_entropies_of_classes_are_known():
