@@ -14,7 +14,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.prepare import prepare
+from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
 from keras_edgeq.sim.strip import strip
@@ -125,7 +125,8 @@ def teaching(
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
-    ready = prepare(teacher)
+    # Kept or folded as in the sim, so that equal names are equal tensors.
+    ready, _ = prepare_with_statistics(teacher, bool(sim.batch_norms()))
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):

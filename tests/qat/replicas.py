@@ -13,7 +13,6 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.qat.learn_ranges import learn_ranges
 from tests.models import train_like
 
 L = tf_keras.layers
@@ -26,18 +25,28 @@ LOSS = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def build():
     x = tf_keras.Input((6, 6, 2), name="image")
-    y = L.Conv2D(4, 3, strides=2, activation="relu", kernel_regularizer="l2", name="conv")(x)
-    return train_like(tf_keras.Model(x, L.Dense(3, name="logits")(L.Flatten(name="flat")(y))))
+    y = L.Conv2D(4, 3, strides=2, use_bias=False, kernel_regularizer="l2", name="conv")(x)
+    y = L.Flatten(name="flat")(L.ReLU(name="relu")(L.BatchNormalization(name="norm")(y)))
+    return train_like(tf_keras.Model(x, L.Dense(3, name="logits")(y)))
 
 
 def calibrated():
-    sim = eq.quantize(build(), X, precision={"*": "W4A8"}, progress=False)
-    return learn_ranges(sim)
+    options = {"precision": {"*": "W4A8"}, "batch_norm": "train", "progress": False}
+    sim = eq.learn_ranges(eq.quantize(build(), X, **options))
+    # Statistics of half a batch are not those of the batch.
+    freeze_batch_norm(sim, 1.0)
+    return sim
+
+
+def freeze_batch_norm(sim, frozen):
+    for layer in sim.batch_norms().values():
+        layer.frozen.assign(frozen)
 
 
 def fit(sim):
-    sim.compile(tf_keras.optimizers.SGD(0.1), LOSS)
-    sim.fit(X[:6], Y[:6], batch_size=6, epochs=2, shuffle=False, verbose=0)
+    if sim.optimizer is None:
+        sim.compile(tf_keras.optimizers.SGD(0.1), LOSS)
+    sim.fit(X[:6], Y[:6], batch_size=6, shuffle=False, verbose=0)
 
 
 def train(sim, folder=None):
@@ -47,7 +56,7 @@ def train(sim, folder=None):
         epochs=2,
         loss=LOSS,
         teacher=build(),
-        distillation=eq.qat.Distillation(features=["conv/relu"]),
+        distillation=eq.qat.Distillation(features=["relu"]),
         optimizer=tf_keras.optimizers.SGD(0.1, momentum=0.9),
         range_optimizer=tf_keras.optimizers.SGD(0.3),
         clip_norm=0.5,
@@ -75,6 +84,12 @@ def record(name, strategy, folder=None):
     note("calibrated")
     fit(sim)
     note("fit")
+    sim.set_weights(start)
+    freeze_batch_norm(sim, 0.0)
+    fit(sim)
+    note("thawed")
+    for layer in sim.batch_norms().values():
+        results[f"moving mean|{name}0|{layer.name}"] = layer.moving_mean.numpy()
     sim.set_weights(start)
     for key, losses in train(sim, folder).items():
         results[f"history|{name}0|{key}"] = np.array(losses)

@@ -108,10 +108,17 @@ def test_calibration_under_a_mirrored_strategy_gives_the_same_grids(single):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fit", "train"])
 def test_two_devices_step_as_one_does_on_the_whole_batch(single, stage):
-    # Two kernels, two biases, and changes of all five ranges at least.
-    assert moved(single, stage) >= 9
+    # Two kernels, beta, gamma and bias, and changes of all five ranges at least.
+    assert moved(single, stage) >= 10
     assert_close(single[stage]["mirrored0"], single[stage]["alone0"])
     assert_equal(single[stage]["mirrored1"], single[stage]["mirrored0"])
+
+
+@pytest.mark.slow
+def test_batch_norms_average_the_statistics_of_the_devices(single):
+    assert moved(single, "thawed") > moved(single, "fit")
+    assert_close(single["moving mean"]["mirrored0"], single["moving mean"]["alone0"])
+    assert_equal(single["thawed"]["mirrored1"], single["thawed"]["mirrored0"])
 
 
 @pytest.mark.slow
