@@ -116,7 +116,6 @@ def test_two_devices_step_as_one_does_on_the_whole_batch(single, stage):
 
 @pytest.mark.slow
 def test_batch_norms_average_the_statistics_of_the_devices(single):
-    assert moved(single, "thawed") > moved(single, "fit")
     assert_close(single["moving mean"]["mirrored0"], single["moving mean"]["alone0"])
     assert_equal(single["thawed"]["mirrored1"], single["thawed"]["mirrored0"])
 
