@@ -71,7 +71,7 @@ def train(sim, folder=None):
 
 
 def record(name, strategy, folder=None):
-    """Return the sim's variables after each stage, on each replica of this process."""
+    """Return the trained sim, and its variables after each stage on each replica here."""
     results = {}
     sim = calibrated()
     start = sim.get_weights()
@@ -96,12 +96,14 @@ def record(name, strategy, folder=None):
     for key, losses in train(sim, folder).items():
         results[f"history|{name}0|{key}"] = np.array(losses)
     note("train")
+    if name == "alone":
+        results[f"folded|{name}0|outputs"] = eq.fold_batch_norms(sim).predict(X, verbose=0)
     if folder is not None:
         # What the checkpoint holds, from where a worker that is started anew goes on.
         sim.set_weights(start)
         assert train(sim, folder) == {}
         note("restored")
-    return results
+    return sim, results
 
 
 def mirrored(path):
@@ -109,16 +111,21 @@ def mirrored(path):
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    results = record("alone", tf.distribute.get_strategy())
+    _, results = record("alone", tf.distribute.get_strategy())
     with strategy.scope():
-        results.update(record("mirrored", strategy))
+        results.update(record("mirrored", strategy)[1])
     np.savez(path, **results)
 
 
 def worker(path, folder):
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with strategy.scope():
-        results = record("worker", strategy, folder)
+        sim, results = record("worker", strategy, folder)
+    saved = f"{path}.keras"
+    eq.save_sim(sim, saved)
+    if strategy.cluster_resolver.task_id == 0:
+        folded = eq.fold_batch_norms(eq.load_sim(saved))
+        results["folded|worker0|outputs"] = folded.predict(X, verbose=0)
     np.savez(path, **results)
 
 

@@ -139,3 +139,12 @@ def test_workers_go_on_from_what_the_chief_saved(workers):
     for found in (first, second):
         assert_equal(found["restored"]["worker0"], found["train"]["worker0"])
     assert [path.name for path in (folder / "saved").glob("aside*")] == []
+
+
+@pytest.mark.slow
+def test_one_worker_folds_what_all_of_them_saved(single, workers):
+    _, (first, _) = workers
+    ours, theirs = (f["folded"][w]["outputs"] for f, w in ((first, "worker0"), (single, "alone0")))
+    # A sum that is a tie of rounding but for float noise may come out a step apart.
+    step = np.ptp(theirs) / 100.0
+    np.testing.assert_allclose(ours, theirs, atol=step)
