@@ -240,15 +240,14 @@ def test_scaled_losses_are_unscaled_and_a_step_that_overflows_is_left_out_by_bot
         np.testing.assert_allclose(v.numpy(), was - 0.1 / np.sqrt(count), rtol=1e-5, atol=1e-6)
 
 
-def test_mixed_float16_trains(float_model):
+def test_mixed_float16_trains_with_a_scaled_loss():
     tf_keras.mixed_precision.set_global_policy("mixed_float16")
     try:
-        sim = eq.quantize(float_model, X, precision={"*": "W4A8"}, progress=False)
-        sim = learn_ranges(sim)
-        listen = Listen(5)
-        result = train(sim, X, 6, optimizer=1e-3, range_optimizer=1e-3, callbacks=[listen])
+        sim = eq.quantize(build(), X, precision={"*": "W4A8"}, progress=False)
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
+    sim, listen = eq.learn_ranges(sim), Listen(5)
+    result = train(sim, X, 6, optimizer=1e-3, range_optimizer=1e-3, callbacks=[listen])
     assert isinstance(listen.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
     assert result.history["teacher_loss"][-1] < result.history["teacher_loss"][0]
 
