@@ -3,7 +3,7 @@
     python -m pip install ".[all]" && python examples/02_qat.py
 
 Takes about half a minute on two cores. Expected: rounding to 4-bit weights costs the small model
-several percent of accuracy, and training gets most of it back. The TFLite file of the best epoch
+several percent of accuracy, and training gets them back. The TFLite file of the best epoch
 agrees with the sim. Writes to out/qat in the working directory, anew each time.
 """
 
@@ -50,7 +50,7 @@ def show(name, either):
 calibration = train_x[:300]
 sim = eq.quantize(model, calibration, precision={"*": "W4A8"}, batch_norm="train", progress=False)
 sim = eq.learn_ranges(sim)
-epochs, rows = 8, len(train_x) - 200
+epochs, rows = 6, len(train_x) - 200
 rate = tf_keras.optimizers.schedules.CosineDecay(5e-3, epochs * -(-rows // 32))
 sim.compile(tf_keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
 show("float", model)
