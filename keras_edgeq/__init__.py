@@ -17,13 +17,13 @@ from keras_edgeq.ptq.equalize import equalize
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.seq_mse import seq_mse
 from keras_edgeq.ptq.smooth import smooth
-from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.qat.learn_ranges import learn_ranges
 from keras_edgeq.qat.reestimate_batch_norms import reestimate_batch_norms
 from keras_edgeq.quantize import quantize
 from keras_edgeq.requantize import requantize
 from keras_edgeq.runtime.verify import verify
 from keras_edgeq.sim.describe import describe
+from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.freeze import freeze_encodings
 from keras_edgeq.sim.storage import load_sim, save_sim
 from keras_edgeq.sim.strip import strip

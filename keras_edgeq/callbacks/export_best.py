@@ -17,7 +17,6 @@ from keras_edgeq.export.export import checked_formats, export
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim import QuantSim
 
 STATE = "best.json"
@@ -99,8 +98,7 @@ class ExportBest(tf_keras.callbacks.Callback):
             return
         state = {"monitor": self.monitor, "mode": self.mode, "best": value, "epoch": epoch}
         with keras_compat.kept_seeds():
-            sim: Any = fold_batch_norms(sim_of(self))
-            write_whole(self.folder, lambda folder: self._write(sim, folder, state))
+            write_whole(self.folder, lambda folder: self._write(sim_of(self), folder, state))
         self.best = value
 
     def _write(self, sim: QuantSim, folder: Path, state: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -44,7 +44,8 @@ def export(
     """Write a sim for its target and verify what was written.
 
     Args:
-        sim: a calibrated sim; it is not changed.
+        sim: a calibrated sim; it is not changed. Batch norms that train are folded in what is
+            written, as by `fold_batch_norms`.
         folder: where to write; made if need be. Each file is written whole or not at all.
         formats: of `"tflite"` (integer kernels), `"onnx"` (QDQ with integer initializers),
             `"encodings"` (float ONNX with AIMET encodings in a `.aimet` folder, and encodings by
@@ -71,7 +72,7 @@ def export(
         raise ExportError(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
-    sim = fold_batch_norms(sim)
+    sim = cast(QuantSim, fold_batch_norms(sim))
     wanted = checked_formats(formats, sim.record.profile)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
