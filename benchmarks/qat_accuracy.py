@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,11 @@ def one_row(folder: Path, row: str, seed: int, epochs: int) -> tuple[float, floa
     train(model, augmented(images, labels, seed), epochs)
     if row != "float":
         model = eq.fold_batch_norms(model)
+    if row.startswith("W8A8"):
+        with tempfile.TemporaryDirectory() as out:
+            report = eq.export(model, out, ["tflite", "onnx"], verify=test[:1000], progress=False)
+        for run in report.runs:
+            print(f"  {run}", flush=True)
     return before, accuracy(model, test, test_labels)
 
 
