@@ -1,10 +1,10 @@
 """`LearnedRange`: the trainable part of a grid.
 
 What is trained is the change of the range relative to where training began: the scale is
-`start * (1 + change)`, or `start * 2**change`. Steps of Adam are relative then, whatever the units
-of the tensor, and weight decay pulls to the calibrated range and not to zero. Gradients of methods
-that were published for the scale itself are divided by the square of the start, so that plain SGD
-takes the steps that it would take on the scale.
+`start * (1 + GAIN * change)`, or `start * 2**(GAIN * change)`. Steps of Adam are relative then,
+whatever the units of the tensor, and weight decay pulls to the calibrated range and not to zero.
+Gradients are divided by the square of what a change of 1 is, so that plain SGD takes the steps that
+it would take on the variable of the paper.
 
 Reference:
     Esser et al. 2020, "Learned Step Size Quantization" (LSQ), arXiv:1902.08153, section 2.2.
@@ -23,6 +23,9 @@ import tf_keras
 METHODS = ("lsq", "tqt", "pact")
 # A scale can shrink to that share of what it was; at 0 nothing would be left to learn from.
 LEAST = 2.0**-6
+# A step of Adam moves a weight, some hundredths in size, by ten times its rate or more in relative
+# terms. LSQ's gradient scale makes relative steps of scales and weights alike; so does this.
+GAIN = 10.0
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -57,7 +60,7 @@ class LearnedRange:
 
     def __init__(self, layer: Any, method: str):
         self._layer, self.method = layer, method
-        lowest = None if method == "tqt" else AtLeast(LEAST - 1.0)
+        lowest = None if method == "tqt" else AtLeast((LEAST - 1.0) / GAIN)
 
         def variable(name, shape, value=0.0, **options):
             return layer.add_weight(
@@ -87,10 +90,11 @@ class LearnedRange:
             elements: how many numbers of a sample one scale rounds, for LSQ's gradient scale.
         """
         start = tf.convert_to_tensor(self._layer.start)
-        if self.method == "tqt":
-            return start * tf.pow(2.0, self.active * self.change)
-        by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(start))
-        return start * (1.0 + self.active * scale_gradient(tf.convert_to_tensor(self.change), by))
+        by = self._gradient_scale(elements)
+        if self.method != "tqt":
+            by = tf.math.divide_no_nan(by, tf.square(start))
+        change = self._gained(self.change, by)
+        return start * (tf.pow(2.0, change) if self.method == "tqt" else 1.0 + change)
 
     def zero_point(self, elements=1.0):
         """Return the present zero point, a whole number on the grid."""
@@ -99,12 +103,11 @@ class LearnedRange:
         if self.shift is None:
             return start
         span = layer.qmax - layer.qmin
-        by = 1.0
+        by = self._gradient_scale(elements)
         if self.method == "lsq":
-            unit = span * tf.convert_to_tensor(layer.start)
-            by = tf.math.divide_no_nan(self._gradient_scale(elements), tf.square(unit))
-        free = self.active * tf.cast(start > layer.qmin, tf.float32)
-        point = start + span * free * scale_gradient(tf.convert_to_tensor(self.shift), by)
+            by = tf.math.divide_no_nan(by, tf.square(span * tf.convert_to_tensor(layer.start)))
+        free = tf.cast(start > layer.qmin, tf.float32)
+        point = start + span * free * self._gained(self.shift, by)
         whole = tf.clip_by_value(tf.math.rint(point), layer.qmin, layer.qmax)
         return point + tf.stop_gradient(whole - point)
 
@@ -113,9 +116,15 @@ class LearnedRange:
         for variable in self.variables:
             variable.assign(tf.zeros_like(variable))
 
+    def _gained(self, variable, by):
+        """Return a variable times `GAIN`, 0 once held; its gradient is multiplied besides."""
+        return self.active * GAIN * scale_gradient(tf.convert_to_tensor(variable), by / GAIN**2)
+
     def _gradient_scale(self, elements):
         """Return LSQ's `1 / sqrt(N Qp)`; for PACT what makes a step on the scale one on alpha."""
         layer = self._layer
+        if self.method == "tqt":
+            return 1.0
         highest = layer.qmax if layer.spec.symmetric else layer.qmax - layer.qmin
         if self.method == "pact":
             return 1.0 / tf.square(layer.qmax - tf.convert_to_tensor(layer.start_zero_point))

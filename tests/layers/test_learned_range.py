@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.learned_range import LEAST
+from keras_edgeq.layers.learned_range import GAIN, LEAST
 from keras_edgeq.spec import Encoding, QuantSpec
 
 SYMMETRIC = QuantSpec(4, symmetric=True)
@@ -25,7 +25,8 @@ def layer_of(spec, scale, zero_point, learn, shape, **options):
 def gradients(layer, x, upstream):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x)[0] * upstream)
-    return [np.asarray(v) for v in tape.gradient(loss, layer.learned.variables)]
+    # In units of the change itself: what SGD does to the change is `GAIN` times a variable's step.
+    return [GAIN * np.asarray(v) for v in tape.gradient(loss, layer.learned.variables)]
 
 
 def by_scale(x, scale, zero_point, qmin, qmax):
@@ -68,7 +69,7 @@ def test_plain_sgd_on_the_change_moves_the_scale_as_lsq_moves_it():
     g = np.float32([[0.3, -0.2, 0.5, 0.1, 0.4, 0.6]])
     layer = layer_of(SYMMETRIC, scale, 0, "lsq", (None, 6))
     (gradient,) = gradients(layer, x, g)
-    tf_keras.optimizers.SGD(1e-3).apply_gradients([(gradient, layer.learned.change)])
+    tf_keras.optimizers.SGD(1e-3).apply_gradients([(gradient / GAIN, layer.learned.change)])
     step = 1e-3 / np.sqrt(6 * 7) * np.sum(g * by_scale(x, scale, 0, -8, 7))
     np.testing.assert_allclose(layer.scale, scale - step, rtol=1e-5)
 
@@ -94,7 +95,7 @@ def test_the_zero_point_is_that_of_lsq_plus(learn):
 
 def test_the_zero_point_stays_whole_and_a_range_from_zero_keeps_its_zero():
     layer = layer_of(ASYMMETRIC, 0.5, 6, "lsq", (None, 6))
-    layer.learned.shift.assign(0.1)
+    layer.learned.shift.assign(0.1 / GAIN)
     assert float(layer.zero_point) == 8.0  # 6 + 1.5
     layer.learned.shift.assign(9.0)
     assert float(layer.zero_point) == 15.0
@@ -112,7 +113,7 @@ def test_tqt_trains_the_logarithm_of_the_scale():
     (got,) = gradients(layer, x, g)
     wanted = np.log(2.0) * scale * np.sum(g * by_scale(x, scale, 0, -8, 7))
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
-    layer.learned.change.assign(-1.0)
+    layer.learned.change.assign(-1.0 / GAIN)
     assert float(layer.scale) == 0.25
 
 
@@ -123,7 +124,7 @@ def test_pact_trains_the_bound_by_clipped_values_alone(activation):
     layer = layer_of(ASYMMETRIC, 0.5, 0, "pact", (None, 6))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(x, activation=activation)[0] * g)
-    got = tape.gradient(loss, layer.learned.change)
+    got = GAIN * tape.gradient(loss, layer.learned.change)
     # In units of the start, divided by alpha^2, so that SGD steps on alpha are the paper's.
     alpha = 0.5 * 15
     np.testing.assert_allclose(got, (17.0 + 19.0) / alpha, rtol=1e-5)
@@ -153,8 +154,8 @@ def test_the_scale_stays_positive_whatever_the_optimizer_does(learn):
 @pytest.mark.parametrize("learn", ["lsq", "tqt"])
 def test_a_held_range_is_the_present_one_for_good(learn):
     layer = layer_of(ASYMMETRIC, 0.3, 6, learn, (None, 6))
-    layer.learned.change.assign(0.37)
-    layer.learned.shift.assign(-0.1)
+    layer.learned.change.assign(0.037)
+    layer.learned.shift.assign(-0.01)
     before, encoding = layer(STEPS[None])[0].numpy(), layer.encoding
     assert layer.is_learning
     for _ in range(2):
@@ -177,4 +178,4 @@ def test_inputs_of_unknown_size_count_their_elements():
     x = np.tile(STEPS, (2, 5, 1)) * np.float32(0.5)
     g = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
     wanted = np.sum(g * by_scale(x, 0.5, 0, -8, 7)) / 0.5 / np.sqrt(5 * 6 * 7)
-    np.testing.assert_allclose(traced(x, g), wanted, rtol=1e-5)
+    np.testing.assert_allclose(GAIN * traced(x, g), wanted, rtol=1e-5)

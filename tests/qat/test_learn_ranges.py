@@ -7,6 +7,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import EncodingsError
+from keras_edgeq.layers.learned_range import GAIN
 from keras_edgeq.sim.freeze import all_quantizers
 from tests.models import train_like
 
@@ -171,5 +172,5 @@ def test_gradients_through_integer_sums_are_finite_differences_of_a_smooth_surro
                 scales[index] = scales[index] * 2.0 ** (sign * step.reshape(shape))
                 ends.append(compute(scales, dict(residuals))[0])
             np.testing.assert_allclose(
-                gradient[channel], (ends[0] - ends[1]) / 2e-6, rtol=2e-3, atol=2e-3
+                GAIN * gradient[channel], (ends[0] - ends[1]) / 2e-6, rtol=2e-3, atol=2e-3
             )
