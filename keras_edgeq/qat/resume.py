@@ -68,7 +68,9 @@ class Resume:
         if latest is None:
             return Position()
         try:
-            self._checkpoint.restore(latest).assert_existing_objects_matched()
+            # What is missing here is said by the error, and needs no warning at exit.
+            status = self._checkpoint.restore(latest).expect_partial()
+            status.assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise TrainingError(

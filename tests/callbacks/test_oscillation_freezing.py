@@ -74,11 +74,11 @@ class Watched(OscillationFreezing):
 
 
 def test_a_training_freezes_and_pulls_as_a_loop_over_numpy_does(learning):
-    rate, pull = 0.02, 0.7
+    rate, pull = 0.004, 0.7
     options = {"final_threshold": 0.06, "dampening": pull, "momentum": MOMENTUM}
     steps = Watched(0.12, **options)
-    own = fresh(learning)
-    fit(own, [steps], epochs=12, validate=False)
+    own = fresh(learning, rate=rate)
+    fit(own, [steps], epochs=40, validate=False)
     weights = None
     for t, (before, after, scale, qmin, qmax) in enumerate(steps.seen):
         ratio = before * (np.float32(1) / scale)

@@ -28,11 +28,11 @@ def small_sim(profile="litert_int8", **options):
     return eq.quantize(model, data()[0], profile, progress=False, **options)
 
 
-def fresh(sim, compiled=True, **options):
+def fresh(sim, compiled=True, rate=0.02, **options):
     """A sim of its own, of the same values, with an optimizer of its own."""
     copy = copy_sim(sim)
     if compiled:
-        copy.compile(tf_keras.optimizers.Adam(0.02), "mse", **options)
+        copy.compile(tf_keras.optimizers.Adam(rate), "mse", **options)
     return copy
 
 
@@ -59,6 +59,8 @@ def drive(sim, callbacks, epochs=4, steps=2, validate=False):
             hooks.on_train_batch_begin(batch)
             for weight in sim.trainable_weights:
                 weight.assign_add(0.05 * rng.normal(size=weight.shape).astype("float32"))
+                if weight.constraint is not None:
+                    weight.assign(weight.constraint(weight))
             hooks.on_train_batch_end(batch)
         if validate:
             hooks.on_test_begin()

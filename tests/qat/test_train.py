@@ -160,7 +160,7 @@ def test_a_teacher_alone_needs_no_labels_and_callbacks_see_all_of_it(sim):
     before = len(traces)
     options = {"steps_per_epoch": 3, "steps_per_execution": 2, "batch_size": 8}
     result = train(
-        sim, X, 9, teacher=teacher, callbacks=[listen], optimizer=0.01, validation=X, **options
+        sim, X, 9, teacher=teacher, callbacks=[listen], optimizer=0.002, validation=X, **options
     )
     logs = "end ['loss', 'teacher_loss', 'val_loss', 'val_teacher_loss']"
     epoch = ["batch 1", "batch 2", "test", logs]
