@@ -39,7 +39,8 @@ def reestimate_batch_norms(
 
     Args:
         sim: made with `batch_norm="train"` and trained; it is not changed.
-        data: in any form that `quantize` takes; some hundred samples do.
+        data: in any form that `quantize` takes, like what was trained on, augmentation included;
+            some hundred samples do.
         batches: read at most that many batches; fewer are fine.
         batch_size: for arrays and files.
         memory_bytes: activations are kept in memory up to that size, on disk past it.
