@@ -5,8 +5,7 @@ from __future__ import annotations
 import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
-from keras_edgeq.errors import EncodingsError
-from keras_edgeq.sim.freeze import all_quantizers, matching
+from keras_edgeq.sim.freeze import all_quantizers, freezable
 
 
 class FreezeEncodings(tf_keras.callbacks.Callback):
@@ -41,11 +40,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         del logs
-        quantizers = all_quantizers(sim_of(self))
-        self._names, self._froze = matching(self.patterns or ["*"], quantizers), False
-        empty = sorted(name for name in self._names if quantizers[name].encoding is None)
-        if empty:
-            raise EncodingsError(f"{empty[:20]} have no grid to freeze; calibrate the sim first.")
+        self._names, self._froze = freezable(sim_of(self), self.patterns or ["*"]), False
 
     def on_epoch_begin(self, epoch, logs=None):
         del logs

@@ -27,14 +27,24 @@ def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
     Raises:
         EncodingsError: a pattern names no tensor, or a tensor without a grid.
     """
+    names = freezable(sim, patterns)
+    copy = copy_sim(sim)
+    copy.keep(frozen=sim.record.frozen | names)
+    return copy
+
+
+def freezable(sim: QuantSim, patterns: Iterable[str]) -> frozenset[str]:
+    """Return the names of the tensors that patterns match, each with a grid.
+
+    Raises:
+        EncodingsError: a pattern names no tensor, or a tensor without a grid.
+    """
     quantizers = all_quantizers(sim)
     names = matching(patterns, quantizers)
     empty = sorted(name for name in names if quantizers[name].encoding is None)
     if empty:
         raise EncodingsError(f"{empty[:20]} have no grid to freeze; calibrate the sim first.")
-    copy = copy_sim(sim)
-    copy.keep(frozen=sim.record.frozen | names)
-    return copy
+    return names
 
 
 def keep_frozen(old: QuantSim, new: QuantSim) -> None:
