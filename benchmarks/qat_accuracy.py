@@ -13,7 +13,7 @@ names in `ROWS`, or `all`; SEEDS a list of integers. Seeds share nothing but the
 About half a minute for an epoch of a row on two cores.
 
 `depthwise` trains a DS-CNN and a MobileNetV1 of CIFAR size from nothing (12 epochs), then at W4A8
-with and without `OscillationFreezing`, each with and without re-estimated batch norms, and the
+with and without `OscillationFreezing`, each with batch norms as trained and re-estimated, and the
 float model for the same steps. MODELS is `DS-CNN`, `MobileNetV1` or `all`.
 """
 
@@ -77,6 +77,7 @@ ROWS: dict[str, Callable] = {
     "W8A8 folded": int8,
     "W4A4 static": low_bits(4, 4, False),
     "W4A4": low_bits(4, 4, True),
+    "W3A3 static": low_bits(3, 3, False),
     "W3A3": low_bits(3, 3, True),
     "W2A4": low_bits(2, 4, True),
 }
@@ -208,8 +209,13 @@ def depthwise(folder: str, models: str = "all", seeds: str = "0,1,2", epochs: st
                 learning = eq.learn_ranges(sim)
                 train(learning, augmented(images, labels, seed), int(epochs), callbacks=callbacks)
                 report(kind, eq.fold_batch_norms(learning))
-                measured = eq.reestimate_batch_norms(learning, images[:1000], progress=False)
-                report(f"{kind}, batch norms re-estimated", eq.fold_batch_norms(measured))
+                for seen, data in (
+                    ("clean", images[:1000]),
+                    ("augmented", augmented(images, labels, seed).take(16)),
+                ):
+                    measured = eq.reestimate_batch_norms(learning, data, progress=False)
+                    folded = eq.fold_batch_norms(measured)
+                    report(f"{kind}, batch norms re-estimated on {seen} images", folded)
             train(model, augmented(images, labels, seed), int(epochs))
             report("float for the same steps", model)
 
