@@ -24,6 +24,8 @@ from keras_edgeq.sim.data_free import RULES, data_free_stats, known_means
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.settle import settle
+from keras_edgeq.spec.kernel import precisions_of
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
@@ -65,7 +67,8 @@ def quantize(
         rules: range rules other than the profile's: `{"activations": "entropy", "weights": "octav",
             "conv1": "minmax"}`; see `QuantPlan.with_rules`.
         plan: where quantizers stand and on which grids, as another sim of this model has it
-            (`sim.record.plan`, `QuantPlan.from_json`); in place of `precision`.
+            (`sim.record.plan`, `QuantPlan.from_json`), with the bits its `with_bits` asks for; in
+            place of `precision`.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
@@ -109,6 +112,8 @@ def quantize(
         plan = resolve(folded, target, precision)
     else:
         check_plan(plan, folded, precision)
+        plan = settle(plan, folded, target)
+        precision = precisions_of(plan.kernels)
     plan = plan.with_rules(rules)
     stats = data_free_stats(folded, plan, known, input_range) if data_free else None
     sim = insert(prepared, plan, target, model.output_names, mixed_policies(model))

@@ -9,12 +9,17 @@ from typing import Any
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
+from keras_edgeq.prepare import fold_batch_norms
 from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.settle import settle
 from keras_edgeq.sim.strip import strip
+from keras_edgeq.spec.kernel import precisions_of
+from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
 
@@ -24,6 +29,7 @@ def requantize(
     *,
     precision: Mapping[str, str] | None = None,
     rules: Mapping[str, Any] | None = None,
+    plan: QuantPlan | None = None,
 ) -> QuantSim:
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
@@ -35,13 +41,16 @@ def requantize(
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
         profile: another target; None keeps the sim's.
         precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
-        rules: as for `quantize`; likewise.
+        rules: as for `quantize`; likewise. Beside a plan, changes to the rules it holds.
+        plan: where quantizers stand and on which grids, in place of `precision`:
+            `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
 
     Raises:
         CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
             quantized; all are named.
-        ProfileError: no such profile or precision, a name matches nothing, or a frozen grid
-            cannot stay what it is.
+        ProfileError: no such profile or precision, a name matches nothing, the plan is that of
+            another model, or a frozen grid, such as that of rounded weights, cannot stay what it
+            is.
 
     Example:
         >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
@@ -56,7 +65,13 @@ def requantize(
     asked = record.precision if precision is None else precision
     chosen = record.rules if rules is None else rules
     prepared = strip(sim)
-    plan = resolve(prepared, target, asked).with_rules(chosen)
+    if plan is None:
+        plan = resolve(prepared, target, asked).with_rules(chosen)
+    else:
+        check_plan(plan, fold_batch_norms(prepared), precision)
+        plan = settle(plan, prepared, target, chosen).with_rules(rules or {})
+        asked = precisions_of(plan.kernels)
+        chosen = {**record.rules, **(rules or {})}
     result = insert(prepared, plan, target, record.output_names, record.policies)
     result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
     result.keep(rounded=record.rounded)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.spec.kernel import names_layer
 from keras_edgeq.spec.precision import Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -53,7 +53,7 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
     unused, chosen = set(asked), {}
     for node in graph.nodes:
         op, layer = op_type(node.layer), node.layer.name
-        globs = [glob for glob in asked if op not in TRANSPARENT and _matches(layer, glob)]
+        globs = [glob for glob in asked if op not in TRANSPARENT and names_layer(layer, glob)]
         unused.difference_update(globs)
         name = asked[globs[-1]] if globs else profile.allowed(op)[0]
         if name not in profile.allowed(op):
@@ -102,8 +102,3 @@ def _width(precision: Precision) -> int:
 def _follows(profile: TargetProfile, node: GraphNode) -> bool:
     op = op_type(node.layer)
     return op == "Identity" or op in profile.same_grid or op in profile.regrid
-
-
-def _matches(layer: str, glob: str) -> bool:
-    parts = layer.split("/")
-    return any(fnmatchcase("/".join(parts[: i + 1]), glob) for i in range(len(parts)))

@@ -42,6 +42,7 @@ def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, s
             else ref not in known
         )
     )
+    foreign += sorted(name for name in plan.kernels if name not in layers)
     if foreign:
         raise ProfileError(
             f"The plan is that of another model: {model.name!r} has no {', '.join(foreign[:10])}."

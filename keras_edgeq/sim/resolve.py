@@ -11,7 +11,9 @@ from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import kept_channels, op_type, weight_trait
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
+from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import TRANSPARENT, choose_precisions
+from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.quant_spec import QuantSpec
@@ -60,7 +62,7 @@ class _Resolver:
     def __init__(self, graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]):
         self.graph, self.profile = graph, profile
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
-        chains = self.chains = {id(node): self._chain(node) for node in graph.nodes}
+        chains = self.chains = fused_chains(graph, profile, self.unsupported)
         self.chosen = choose_precisions(graph, profile, asked, chains)
         self.specs: dict[TensorRef, QuantSpec] = {}
         self.parent: dict[TensorRef, TensorRef] = {}
@@ -110,7 +112,9 @@ class _Resolver:
         shared = {ref: root(on) for ref, on in self.quantized_on.items() if root(on) != ref}
         carriers = {ref: root(on) for ref, on in self.lies_on.items()}
         specs = {ref: spec for ref, spec in self.specs.items() if root(ref) == ref}
-        return QuantPlan({**specs, **self.params}, shared, carriers, self.rounding, self.floats)
+        kernels = kernel_table(self.graph, self.profile, self.chosen, self.chains)
+        grids = ({**specs, **self.params}, shared, carriers)
+        return QuantPlan(*grids, self.rounding, self.floats, kernels)
 
     def _on_grid(self, node: GraphNode) -> bool:
         """Tell whether a call reads and makes tensors on the grids of its precision."""
@@ -271,22 +275,3 @@ class _Resolver:
     def _for_litert(self) -> bool:
         """Tell whether XNNPACK's arithmetic is wanted, and LiteRT's own where XNNPACK has none."""
         return "tflite" in self.profile.formats and self.profile.arithmetic == "xnnpack_float"
-
-    def _chain(self, head: GraphNode) -> list[GraphNode]:
-        """Return the layers behind `head` in the longest fused chain that starts there."""
-        chains = [self._match(head, ops) for ops in self.profile.fused]
-        return max(chains, key=len, default=[])
-
-    def _match(self, node: GraphNode, ops: tuple[str, ...]) -> list[GraphNode]:
-        behind: list[GraphNode] = []
-        for position, op in enumerate(ops):
-            if op_type(node.layer) != op or self.unsupported[id(node)] is not None:
-                return []
-            if position:
-                behind.append(node)
-            if position + 1 < len(ops):
-                reader = self.graph.only_consumer(node.outputs[0])
-                if reader is None:
-                    return []
-                node = reader
-        return behind

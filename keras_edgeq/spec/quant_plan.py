@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.spec.kernel import Kernel, kernels_from_json, kernels_to_json, matching
+from keras_edgeq.spec.plan_diff import PlanDiff, diff_plans
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -27,6 +29,10 @@ class QuantPlan:
             (reshaped, pooled by max, concatenated).
         rounding: tensor -> how its kernel rounds ties, where that is not half to even.
         floats: layer -> why it stays float.
+        kernels: layer -> what it computes in and could compute in; `with_bits` chooses among them.
+            Empty in a plan from before they were kept.
+        asked: layer -> precision that was asked for and is not resolved yet: which quantizers that
+            takes is known only to `quantize` and `requantize`, which see the model.
     """
 
     specs: Mapping[TensorRef, QuantSpec]
@@ -34,9 +40,11 @@ class QuantPlan:
     carriers: Mapping[TensorRef, TensorRef] = field(default_factory=dict)
     rounding: Mapping[TensorRef, str] = field(default_factory=dict)
     floats: Mapping[str, str] = field(default_factory=dict)
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("specs", "shared", "carriers", "rounding", "floats"):
+        for name in ("specs", "shared", "carriers", "rounding", "floats", "kernels", "asked"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         missing = {str(o) for o in self.shared.values() if o not in self.specs}
         if missing:
@@ -79,6 +87,64 @@ class QuantPlan:
             specs.update({ref: replace(specs[ref], **fields) for ref in refs})
         return replace(self, specs=specs)
 
+    def with_bits(
+        self,
+        *patterns: str,
+        weights: int | None = None,
+        activations: int | None = None,
+        precision: str | None = None,
+    ) -> QuantPlan:
+        """Return a plan that asks for other bits for some layers.
+
+        The plan's grids stay what they are until `quantize(model, data, plan=plan)` or
+        `requantize(sim, plan=plan)` resolves what is asked for, tells which other layers follow,
+        and keeps range rules and exchanged grids where nothing else changed.
+
+        Args:
+            patterns: names of layers or of nested models, globs, operations (`"Conv2D"`), or
+                `"input"` and `"output"`: the layers between an input or output of the model and the
+                next layer with weights, and that one. What is fused into a layer names the layer.
+            weights: bits of the weights; None keeps them. Layers without weights have none.
+            activations: bits of what the layers read and make; None keeps them.
+            precision: name of a precision, in place of bits: `"FP16"`, `"FP32"`, `"W8A16"`.
+
+        Raises:
+            ProfileError: a pattern matches nothing, or the profile has no such kernel for a layer;
+                what there is is listed.
+
+        Example:
+            >>> plan = sim.record.plan.with_bits("conv_pw_*", weights=4)  # doctest: +SKIP
+            >>> mixed = eq.requantize(sim, plan=plan)  # doctest: +SKIP
+            >>> print(sim.record.plan.diff(mixed.record.plan))  # doctest: +SKIP
+        """
+        if not self.kernels:
+            raise ProfileError(
+                "The plan does not say which kernels there are: an earlier version made it. Take "
+                "the plan of a sim that quantize or requantize returns now."
+            )
+        bits = (weights, activations)
+        if not patterns or (bits == (None, None)) == (precision is None):
+            raise ProfileError(
+                "with_bits takes patterns, and either weights= and activations= or precision=."
+            )
+        asked, met = dict(self.asked), False
+        for pattern in patterns:
+            for layer in matching(self.kernels, pattern, self.floats):
+                kernel = self.kernels[layer]
+                now = self.asked.get(layer, kernel.precision)
+                if precision is not None:
+                    asked[layer] = kernel.named(layer, precision)
+                elif kernel.has_weights or activations is not None:
+                    asked[layer] = kernel.of_bits(layer, now, weights, activations)
+                met |= kernel.has_weights or weights is None
+        if not met:
+            raise ProfileError(f"{', '.join(patterns)} name no layer with weights to quantize.")
+        return replace(self, asked=asked)
+
+    def diff(self, other: QuantPlan) -> PlanDiff:
+        """Return what differs in `other`, a later plan of the same model; `print` shows a table."""
+        return diff_plans(self, other)
+
     def to_json(self) -> dict:
         """Return the plan as JSON values, tensors by their printed names."""
         return {
@@ -91,6 +157,8 @@ class QuantPlan:
             "carriers": [_pair(ref, owner) for ref, owner in self.carriers.items()],
             "rounding": {str(ref): kind for ref, kind in self.rounding.items()},
             "floats": dict(self.floats),
+            "kernels": kernels_to_json(self.kernels),
+            "asked": dict(self.asked),
         }
 
     @classmethod
@@ -110,6 +178,8 @@ class QuantPlan:
                 for text, kind in data["rounding"].items()
             },
             data["floats"],
+            kernels_from_json(data["kernels"]) if "kernels" in data else {},
+            data.get("asked", {}),
         )
 
 

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec import QuantPlan, QuantSpec, TensorRef
+from keras_edgeq.spec.kernel import Kernel
 from keras_edgeq.spec.quant_spec import BIAS_SPEC
 
 CONV, POOL, CAT = TensorRef("conv"), TensorRef("pool"), TensorRef("cat", "input", index=1)
@@ -16,9 +18,57 @@ PLAN = QuantPlan(
     {"softmax": "no integer kernel"},
 )
 
+BITS = {"W8A8": (8, 8), "W4A8": (4, 8), "W8A16": (8, 16), "W4A16": (4, 16), "FP16": (None, None)}
+ADD_BITS = {name: (None, activations) for name, (_, activations) in BITS.items()}
+CHOOSABLE = replace(
+    PLAN, kernels={"conv": Kernel("Conv2D", "W8A8", BITS), "add": Kernel("Add", "W8A8", ADD_BITS)}
+)
+
 
 def test_a_plan_survives_json():
-    assert QuantPlan.from_json(json.loads(json.dumps(PLAN.to_json()))) == PLAN
+    for plan in (PLAN, CHOOSABLE, CHOOSABLE.with_bits("conv", weights=4)):
+        assert QuantPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_plan_from_before_kernels_were_kept_is_read_and_has_none_to_choose():
+    data = {k: v for k, v in PLAN.to_json().items() if k not in ("kernels", "asked")}
+    old = QuantPlan.from_json(data)
+    assert old == PLAN
+    with pytest.raises(ProfileError, match="earlier version"):
+        old.with_bits("conv", weights=4)
+
+
+def test_bits_are_asked_for_and_the_grids_wait():
+    asking = CHOOSABLE.with_bits("*", weights=4, activations=16)
+    assert asking.asked == {"conv": "W4A16", "add": "W8A16"}
+    assert asking.specs == CHOOSABLE.specs
+    assert CHOOSABLE.asked == {}
+
+
+def test_layers_without_weights_keep_their_precision_where_only_weights_change():
+    assert CHOOSABLE.with_bits("*", weights=4).asked == {"conv": "W4A8"}
+
+
+def test_later_bits_start_from_those_asked_for_before():
+    asking = CHOOSABLE.with_bits("conv", weights=4).with_bits("Conv2D", activations=16)
+    assert asking.asked == {"conv": "W4A16"}
+    assert asking.with_bits("conv", precision="FP16").asked == {"conv": "FP16"}
+
+
+@pytest.mark.parametrize(("patterns", "options", "words"), [
+    ((), {"weights": 4}, "takes patterns"),
+    (("conv",), {}, "takes patterns"),
+    (("conv",), {"weights": 4, "precision": "W4A8"}, "takes patterns"),
+    (("conv", "pool"), {"weights": 4}, "No layer matches 'pool'.*conv, add"),
+    (("softmax",), {"weights": 4}, "'softmax': no integer kernel"),
+    (("add",), {"weights": 4}, "add name no layer with weights"),
+    (("conv",), {"weights": 3}, "'conv' was asked for weights=3.*W8A8 now"),
+    (("add",), {"activations": 4}, "'add' was asked for activations=4.*activations 16"),
+    (("conv",), {"precision": "W2A8"}, "'conv' was asked for W2A8"),
+])  # fmt: skip
+def test_bits_that_cannot_be_are_refused_with_what_can(patterns, options, words):
+    with pytest.raises(ProfileError, match=words):
+        CHOOSABLE.with_bits(*patterns, **options)
 
 
 def test_a_plan_of_another_schema_is_refused():

@@ -1,0 +1,90 @@
+"""Which kernels the layers of a resolved model have, and could have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.sim.choose import TRANSPARENT, Chains, Choice
+from keras_edgeq.sim.supported import why_unsupported
+from keras_edgeq.spec.kernel import Bits, Kernel
+from keras_edgeq.spec.target_profile import TargetProfile
+
+
+def kernel_table(
+    graph: LayerGraph, profile: TargetProfile, chosen: Choice, chains: Chains
+) -> dict[str, Kernel]:
+    """Return the kernel of each layer that the target computes, in graph order.
+
+    A layer that is called twice is one kernel; what is fused into a layer is no kernel of its own.
+
+    Args:
+        graph: of the prepared model, batch norms folded.
+        profile: the target.
+        chosen: precision of each call.
+        chains: the other layers of each fused chain, by the `id` of the first.
+    """
+    heads: dict[int, str] = {}
+    parts: dict[str, list[str]] = {}
+    kernels: dict[str, Kernel] = {}
+    for node in graph.nodes:
+        name: str = node.layer.name
+        op = op_type(node.layer)
+        head = heads.get(id(node), name)
+        heads.update({id(part): head for part in chains.get(id(node), ())})
+        if head != name:
+            parts.setdefault(head, []).append(name)
+        elif op not in TRANSPARENT and why_unsupported(node, profile) is None:
+            kernel = Kernel(op, chosen[id(node)].name, _allowed(node, profile, op))
+            kernels.setdefault(name, kernel)
+    ends = _at_ends(graph)
+    return {
+        name: replace(
+            kernel, parts=tuple(dict.fromkeys(parts.get(name, ()))), ends=ends.get(name, ())
+        )
+        for name, kernel in kernels.items()
+    }
+
+
+def _allowed(node: GraphNode, profile: TargetProfile, op: str) -> dict[str, Bits]:
+    """Return the bits of the weights and activations of each precision an operation can have."""
+    rule = profile.ops.get(op)
+    weighted = weight_trait(node.layer) is not None and (rule is None or rule.weights)
+    allowed: dict[str, Bits] = {}
+    for name in profile.allowed(op):
+        precision = profile.precision(name)
+        weights = None
+        if weighted and precision.is_integer and precision.weight is not None:
+            changes = {} if rule is None else rule.weight
+            weights = replace(precision.weight, **changes).bits
+        activation = precision.activation if precision.is_integer else None
+        allowed[name] = (weights, None if activation is None else activation.bits)
+    return allowed
+
+
+def _at_ends(graph: LayerGraph) -> dict[str, tuple[str, ...]]:
+    """Return for each layer the ends of the model it stands at.
+
+    A way inward from an end passes layers without weights and ends at one with weights, or at one
+    that reads several tensors.
+    """
+    makers = {id(node): [graph.producer(ref) for ref in node.inputs] for node in graph.nodes}
+    readers = {
+        id(node): [r for ref in node.outputs for r in graph.consumers(ref)] for node in graph.nodes
+    }
+    inputs = [r for node in graph.nodes if not node.inputs for r in readers[id(node)]]
+    outputs = [graph.producer(ref) for ref in graph.outputs]
+    found: dict[str, tuple[str, ...]] = {}
+    for end, starts, onward in (("input", inputs, readers), ("output", outputs, makers)):
+        waiting, seen = list(starts), set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen:
+                continue
+            seen.add(id(node))
+            name = node.layer.name
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), end)))
+            if weight_trait(node.layer) is None and len(node.inputs) <= 1:
+                waiting += onward[id(node)]
+    return found
