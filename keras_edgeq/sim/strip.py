@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
@@ -20,6 +22,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
     operation per layer. It loads without keras_edgeq.
     """
     copies, batch_norms = [], []
+    activations: dict[str, tf_keras.layers.Layer] = {}
 
     def on_layer(layer):
         if isinstance(layer, FakeQuant):
@@ -36,7 +39,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
 
     def on_call(call, new, args, kwargs):
         if isinstance(new, FakeQuant):
-            return (_activated(args[0], call.node.call_kwargs),) * 3
+            return (_activated(args[0], call.node.call_kwargs, activations),) * 3
         if isinstance(call.layer, QuantizedLayer):
             return (new(args[0]),) * 3
         return new(*args, **kwargs)
@@ -49,10 +52,13 @@ def strip(sim: QuantSim) -> tf_keras.Model:
     return model
 
 
-def _activated(tensor, options):
-    """Give a fused activation its layer and its name back."""
+def _activated(tensor, options, activations):
+    """Give a fused activation its layer and its name back; a layer called twice shares it."""
     activation = options.get("activation")
     if activation is None:
         return tensor
-    name = layer_name(TensorRef.parse(options["tensor"], "output")).removesuffix("/quant")
-    return L.ReLU(6.0 if activation == "relu6" else None, name=name)(tensor)
+    ref = replace(TensorRef.parse(options["tensor"], "output"), call=0)
+    name = layer_name(ref).removesuffix("/quant")
+    if name not in activations:
+        activations[name] = L.ReLU(6.0 if activation == "relu6" else None, name=name)
+    return activations[name](tensor)

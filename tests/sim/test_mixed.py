@@ -76,3 +76,14 @@ def test_it_comes_back_from_disk_whole(sim, tmp_path, name):
 
 def test_it_trains(sim):
     check_training_step(eq.requantize(sim), X[:8])
+
+
+def test_a_shared_layer_with_a_fused_activation_can_be_requantized():
+    x = Input((6,))
+    shared = L.Dense(6, activation="relu", name="shared")
+    model = train_like(tf_keras.Model(x, L.Dense(2, name="head")(shared(shared(x)))))
+    data = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    sim = eq.quantize(model, data, progress=False)
+    wide = eq.requantize(sim, precision={"shared": "W8A16"})
+    assert wide.quantizers().keys() >= {"shared/relu", "shared/relu@1"}
+    assert_same_arrays(outputs(eq.requantize(wide, precision={}), data), outputs(sim, data))
