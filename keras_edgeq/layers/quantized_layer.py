@@ -147,7 +147,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         """
         name = self.kernel_name
         _, steps, scale = self.quantizers[name](getattr(self.layer, name))
-        scale = tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
+        scale = self.per_output(scale)
         params = {name: steps}
         if getattr(self.layer, "bias", None) is not None:
             bias = self.layer.bias
@@ -158,6 +158,10 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                 ratio, most = tf.math.divide_no_nan(bias, full), BIAS_MAX[self.bias_spec.bits]
                 params["bias"] = round_to_steps(ratio, -most - 1.0, most)
         return params, scale
+
+    def per_output(self, scale):
+        """Return a scale of the kernel as it broadcasts to the output's last axes."""
+        return tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
 
     def _exact(self, input_scale, scale):
         """Return the product of the scales, in float64 for a kernel that may be rounded twice."""
@@ -202,7 +206,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         _, steps, scale = self.quantizers[self.kernel_name](getattr(self.layer, self.kernel_name))
         outputs = self._products(inputs, carry_scale(steps, scale), dtype)
         fixed = tf.stop_gradient(scale)
-        outputs *= tf.reshape(fixed, self._channels(fixed)) if fixed.shape.rank else fixed
+        outputs *= self.per_output(fixed)
         bias = getattr(self.layer, "bias", None)
         return outputs if bias is None else outputs + bias
 

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.numerics.closed_form import Grid
 from keras_edgeq.ptq.normal_equations import NormalEquations
 from keras_edgeq.ptq.rows import Rows
-from keras_edgeq.ptq.stream import OnCall, Stream, float_call, rounded_call
+from keras_edgeq.ptq.stream import Stream, float_call, real_input, rounded_call
 from keras_edgeq.ptq.workshop import Workshop
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -159,8 +160,3 @@ def is_product(layer: Any) -> bool:
     if not isinstance(layer, QuantizedLayer) or not Rows.can(layer.layer):
         return False
     return not layer.quantizers[layer.kernel_name].spec.is_half
-
-
-def real_input(args: tuple, kwargs: dict) -> Any:
-    """Return the input of a call of a quantized layer in real units."""
-    return args[0] * kwargs["input_scale"] if kwargs.get("in_steps") else args[0]

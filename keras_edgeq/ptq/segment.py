@@ -9,11 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.graph.rebuild import Call, compute
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import swapped
 from keras_edgeq.ptq.blocks import Unit
-from keras_edgeq.ptq.stream import OnCall, rounded_call
+from keras_edgeq.ptq.stream import rounded_call
 
 
 class Segment:

@@ -99,6 +99,12 @@ class StoredBatches:
         self._store = store
         self._batches = [[store.put(tf.convert_to_tensor(p)) for p in batch] for batch in source]
 
+    def every(self, step: int, start: int = 0) -> StoredBatches:
+        """Return every so many batches, from a first one; nothing is copied."""
+        part = StoredBatches((), self._store)
+        part._batches = self._batches[start::step]
+        return part
+
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self._batches)

@@ -6,18 +6,17 @@ layers computes every call once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import Call, calls, compute, infer
+from keras_edgeq.graph.pieces import OnCall, Piece, last_reads, made_by, trace_piece
+from keras_edgeq.graph.rebuild import Call, calls, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
-
-OnCall = Callable[[Call, tuple, dict], Any]
 
 
 def float_call(call: Call, args: tuple, kwargs: dict) -> Any:
@@ -44,6 +43,11 @@ def float_activations_call(call: Call, args: tuple, kwargs: dict) -> Any:
     return float_call(call, args, kwargs)
 
 
+def real_input(args: tuple, kwargs: dict) -> Any:
+    """Return the input of a call of a quantized layer in real units."""
+    return args[0] * kwargs["input_scale"] if kwargs.get("in_steps") else args[0]
+
+
 class Stream:
     """The activations of a model in front of one of its calls, batch by batch.
 
@@ -64,7 +68,7 @@ class Stream:
         self.calls = [call for call in calls(model) if not call.node.is_input]
         self.position = 0
         self._on_call, self._source, self._store = on_call, source, store
-        self._last_read = _last_reads(self.calls, model)
+        self._last_read = last_reads(self.calls, model)
         self._specs = {id(t): tf.TensorSpec(t.shape, t.dtype) for t in model.inputs}
         self._inputs = list(self._specs)
         self._alive = self._inputs
@@ -80,10 +84,11 @@ class Stream:
         """Compute the calls up to `stop`, that one left out, on every batch."""
         if stop == self.position:
             return
-        step, origin = self._segment(stop)
+        piece = self._piece(stop)
+        origin = piece.origin
         for index, held in enumerate(self._batches):
             tensors = self._tensors(index, self._alive)
-            outputs = [self._store.put(output) for output in step(list(tensors.values()))]
+            outputs = [self._store.put(output) for output in piece.function(list(tensors.values()))]
             now = {
                 key: outputs[made] if held_key is None else held[held_key]
                 for key, (held_key, made) in origin.items()
@@ -115,44 +120,9 @@ class Stream:
             for key in keys
         }
 
-    def _segment(self, stop: int) -> tuple[Callable, dict[int, tuple[int | None, int]]]:
-        """Return a traced function over the living tensors, and what lives at `stop`.
-
-        Each tensor there is one that lived already, by its key, or an output of the function, by
-        its index.
-        """
-        alive, segment, specs = self._alive, self.calls[self.position : stop], self._specs
-        made_here = [id(t) for call in segment for t in tf.nest.flatten(call.node.outputs)]
-        wanted = [k for k in (*alive, *made_here) if self._last_read.get(k, -1) >= stop]
-        origin: dict[int, tuple[int | None, int]] = {}
-
-        def run(tensors):
-            values = dict(zip(alive, tensors, strict=True))
-            known: dict[int, tuple[int | None, int]] = {
-                id(tensor): (key, -1) for key, tensor in values.items()
-            }
-            compute(segment, values, self._on_call)
-            outputs = []
-            for key in wanted:
-                tensor = values[key]
-                if id(tensor) not in known:
-                    known[id(tensor)] = (None, len(outputs))
-                    outputs.append(tensor)
-                origin[key] = known[id(tensor)]
-                # What a call makes here may differ from what its symbol says: a scale of 1.
-                specs[key] = tf.TensorSpec(tensor.shape, tensor.dtype)
-            return outputs
-
-        signature = [[specs[key] for key in alive]]
-        traced = tf.function(run, input_signature=signature, autograph=False)
-        return traced.get_concrete_function(), origin
-
-
-def _last_reads(walked: Sequence[Call], model: tf_keras.Model) -> dict[int, int]:
-    """Return the index of the last call that reads a tensor, by its id."""
-    last = {}
-    for i, call in enumerate(walked):
-        read = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
-        last.update({id(t): i for t in read if keras_compat.is_keras_tensor(t)})
-    last.update({id(t): len(walked) for t in model.outputs})
-    return last
+    def _piece(self, stop: int) -> Piece:
+        """Return the calls up to `stop`, traced over the living tensors."""
+        walked = self.calls[self.position : stop]
+        known = (*self._alive, *made_by(walked))
+        wanted = [key for key in known if self._last_read.get(key, -1) >= stop]
+        return trace_piece(walked, self._alive, wanted, self._specs, self._on_call)

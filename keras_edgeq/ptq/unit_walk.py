@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.ptq.blocks import Unit
 from keras_edgeq.ptq.gptq import round_layer
@@ -19,7 +20,7 @@ from keras_edgeq.ptq.normal_equations import NormalEquations
 from keras_edgeq.ptq.open_kernel import kernel_of
 from keras_edgeq.ptq.reconstruct import Rounding, Settings, make_loop, optimise
 from keras_edgeq.ptq.segment import Segment
-from keras_edgeq.ptq.stream import OnCall, Stream, float_call, rounded_call
+from keras_edgeq.ptq.stream import Stream, float_call, rounded_call
 from keras_edgeq.ptq.unit_work import GraphWork, RowsWork, Sampling, make_work
 
 # Outputs of one layer that an iteration looks at, per sample of a batch.

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from keras_edgeq.graph.rebuild import Call
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.ptq.blocks import POINTWISE_ACTIVATIONS, Unit, operation
-from keras_edgeq.ptq.layer_walk import real_input
 from keras_edgeq.ptq.open_kernel import assign_steps, bounds, encoding_of, ratio, steps
 from keras_edgeq.ptq.reconstruct import Candidates
 from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.segment import Segment, open_call
-from keras_edgeq.ptq.stream import Stream, float_call
+from keras_edgeq.ptq.stream import Stream, float_call, real_input
 
 # Samples that do not fit into memory at once are drawn anew after so many iterations.
 REDRAW = 500

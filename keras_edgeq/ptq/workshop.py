@@ -30,7 +30,7 @@ class Workshop:
 
     Args:
         sim: a calibrated sim; it is not changed.
-        data: in any form `keras_edgeq.quantize` takes.
+        data: in any form `keras_edgeq.quantize` takes, or as another workshop has it.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         memory_bytes: activations are kept in memory up to that size.
@@ -61,7 +61,11 @@ class Workshop:
         self.work.reference = float_parameters(sim)
         self.store = TensorStore(memory_bytes, cache_folder)
         try:
-            self.source = StoredBatches(batches(data, sim, batch_size, steps), self.store)
+            self.source = (
+                data
+                if isinstance(data, StoredBatches)
+                else StoredBatches(batches(data, sim, batch_size, steps), self.store)
+            )
         except BaseException:
             self.store.close()
             raise
