@@ -27,3 +27,7 @@ class ExportError(EdgeqError):
 
 class TrainingError(EdgeqError):
     """A sim cannot be trained so: the data, the teacher or the loss does not allow it."""
+
+
+class SearchError(EdgeqError):
+    """A search cannot be done: no choice keeps the limits, or there are too many to try."""

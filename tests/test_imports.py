@@ -18,7 +18,7 @@ ROWS = (
     ("ptq",),
     ("export",),
     ("runtime",),
-    ("quantize",),
+    ("quantize", "requantize"),
     ("sim",),
     ("prepare",),
     ("layers",),

@@ -1,0 +1,89 @@
+"""One HTML file that needs nothing else: headings, tables and pictures, for dark and light."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from html import escape
+from typing import Any
+
+from keras_edgeq.analysis.drawing import svg
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #24292f; --paper: #fff; --grid: #d0d7de;
+  --band: #f3f5f7; --faint: #57606a; --mark: #fff4d6; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #14181d; --grid: #3d444d;
+  --band: #1c2229; --faint: #9aa4af; --mark: #3a3115; } }
+body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
+p.note, figcaption { color: var(--faint); }
+figure { margin: 0; }
+svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem; }
+th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid);
+  white-space: nowrap; }
+th { vertical-align: bottom; }
+th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tr.mark td { background: var(--mark); font-weight: 600; }
+"""
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole page of parts that are HTML already; the title is plain text."""
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    )
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def heading(text: str) -> str:
+    """Return a heading between parts."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str, note: bool = False) -> str:
+    """Return plain text as a paragraph; a note is fainter."""
+    kind = ' class="note"' if note else ""
+    return f"<p{kind}>{escape(text)}</p>"
+
+
+def picture(figure: Any, title: str, caption: str) -> str:
+    """Return a figure of matplotlib under its title, and above a few words on how to read it."""
+    drawn = svg(figure, escape(title))
+    return (
+        f'{heading(title)}<figure><div class="wide">{drawn}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    texts: Collection[int] = (0,),
+    marked: Collection[int] = (),
+) -> str:
+    """Return a table of plain text.
+
+    Args:
+        head: titles of the columns.
+        rows: of cells.
+        texts: columns that hold words, aligned to the left.
+        marked: rows to stand out.
+    """
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        kinds = [' class="text"' if i in texts else "" for i in range(len(cells))]
+        made = zip(kinds, cells, strict=True)
+        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in made)
+
+    mark = [' class="mark"' if i in marked else "" for i in range(len(rows))]
+    lines = [f"<tr{m}>{line('td', row)}</tr>" for m, row in zip(mark, rows, strict=True)]
+    return (
+        f'<div class="wide"><table><thead><tr>{line("th", head)}</tr></thead>\n<tbody>'
+        + "\n".join(lines)
+        + "</tbody></table></div>"
+    )

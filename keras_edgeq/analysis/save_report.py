@@ -1,0 +1,60 @@
+"""Save a report in the form that the name of its file asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from keras_edgeq.analysis.drawing import write_png
+from keras_edgeq.errors import ExportError
+from keras_edgeq.files import write_whole
+
+SUFFIXES = (".html", ".json", ".png")
+
+
+def save_report(
+    path: str | Path,
+    values: Callable[[], Any],
+    figure: Callable[[], Any],
+    page: Callable[[], str],
+) -> None:
+    """Write a report whole or not at all.
+
+    Args:
+        path: of the file to write; `.html`, `.json` or `.png`.
+        values: makes its JSON values.
+        figure: draws it.
+        page: makes its HTML.
+
+    Raises:
+        ExportError: another suffix, or the file cannot be written.
+        EdgeqError: matplotlib is not installed.
+    """
+    path = Path(path)
+    writers: dict[str, Callable[[Path], object]] = {
+        ".html": lambda new: new.write_text(page(), encoding="utf-8"),
+        ".json": lambda new: new.write_text(_json(values()), encoding="utf-8"),
+        ".png": lambda new: write_png(figure(), new),
+    }
+    if path.suffix not in writers:
+        raise ExportError(
+            f"Cannot save {path.name!r}: a report is saved as {', '.join(SUFFIXES)}, "
+            f"not {path.suffix or 'without a suffix'!r}."
+        )
+    write_whole(path, writers[path.suffix])
+
+
+def _json(values: Any) -> str:
+    return json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(values: Any) -> Any:
+    """Return JSON values with null where a number is none that JSON has."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not isfinite(values) else values
