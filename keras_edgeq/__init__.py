@@ -6,9 +6,10 @@ Example:
     >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
 """
 
-from keras_edgeq import callbacks, qat
+from keras_edgeq import analysis, callbacks, qat
 from keras_edgeq.export.encodings import load_encodings
 from keras_edgeq.export.export import export
+from keras_edgeq.mixed_precision import keep_worst, search_mixed_precision
 from keras_edgeq.prepare.model_file import load_model
 from keras_edgeq.ptq.absorb_bias import absorb_bias
 from keras_edgeq.ptq.adaround import adaround
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "absorb_bias",
     "adaround",
+    "analysis",
     "callbacks",
     "correct_bias",
     "describe",
@@ -41,6 +43,7 @@ __all__ = [
     "fold_batch_norms",
     "freeze_encodings",
     "gptq",
+    "keep_worst",
     "learn_ranges",
     "load_encodings",
     "load_model",
@@ -52,6 +55,7 @@ __all__ = [
     "reestimate_batch_norms",
     "requantize",
     "save_sim",
+    "search_mixed_precision",
     "seq_mse",
     "smooth",
     "strip",

@@ -1,0 +1,82 @@
+"""`keep_worst`: a wider precision for the layers that lose most, without a search."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from keras_edgeq.analysis.groups import find_groups, sim_of_choice
+from keras_edgeq.analysis.sensitivity import loss_of
+from keras_edgeq.analysis.study import Study
+from keras_edgeq.errors import SearchError
+from keras_edgeq.ptq.store import MEMORY_BYTES
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.precision import FLOAT
+
+
+def keep_worst(
+    sim: QuantSim,
+    data: Any,
+    percent: float = 10.0,
+    precision: str = "W8A16",
+    *,
+    batch_size: int = 32,
+    steps: int | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> QuantSim:
+    """Return a sim whose most sensitive layers compute in a wider precision.
+
+    Each layer is measured alone in the float model, at the precision it has; the given share of
+    those that have a kernel of `precision`, rounded up, gets it. What has no weights follows what
+    it reads.
+
+    Args:
+        sim: a calibrated sim of `keras_edgeq.quantize` with its statistics; it is not changed.
+        data: inputs in any form `quantize` takes; labels are not used. 50 to 500 samples.
+        percent: share of the layers, above 0 and up to 100.
+        precision: what they get, such as `"W8A16"` or `"FP16"`.
+        batch_size: for arrays and files.
+        steps: read at most that many batches.
+        memory_bytes: what is kept of the data stays in memory up to that size.
+        resume: folder of what was measured: the same call goes on from there.
+        progress: show a progress bar.
+
+    Raises:
+        SearchError: the share is out of range, or all layers that could have the precision do.
+        ProfileError: the target has no such precision, or none of the layers a kernel for it.
+        CalibrationDataError: the data is empty, does not fit the model or holds NaN; the sim has
+            no statistics.
+
+    Example:
+        >>> better = eq.keep_worst(sim, data, percent=10, precision="W8A16")  # doctest: +SKIP
+
+    Reference:
+        "Lite mixed precision" of AIMET's documentation: the SQNR of each layer alone decides.
+    """
+    if not 0.0 < percent <= 100.0:
+        raise SearchError(f"percent is above 0 and up to 100, not {percent!r}.")
+    kernels = sim.record.plan.kernels
+    present = {g.name: kernels[g.name].precision for g in find_groups(sim, [precision, FLOAT])}
+    candidates = dict.fromkeys([*present.values(), precision, FLOAT])
+    with Study(
+        sim, data, list(candidates), "nearest", batch_size, steps, memory_bytes, resume, progress
+    ) as study:
+        groups = study.bank.groups
+        floats = {group.name: FLOAT for group in groups}
+        open_groups = [
+            group.name
+            for group in groups
+            if precision in group.candidates and present[group.name] not in (precision, FLOAT)
+        ]
+        if not open_groups:
+            raise SearchError(f"No layer of {sim.name!r} is left that could get {precision}.")
+        choices = [{**floats, name: present[name]} for name in open_groups]
+        losses = study.evaluator.measure(choices, floats, "keep_worst")
+    ranked = sorted(
+        zip(open_groups, losses, strict=True), key=lambda pair: -loss_of(pair[1], "sqnr")
+    )
+    worst = ranked[: math.ceil(percent / 100.0 * len(ranked))]
+    return sim_of_choice(sim, {**present, **{name: precision for name, _ in worst}})

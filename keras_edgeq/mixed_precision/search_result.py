@@ -1,0 +1,230 @@
+"""`SearchResult`: the model a search found, and the Pareto curve it lies on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from keras_edgeq.analysis.groups import sim_of_choice
+from keras_edgeq.analysis.measures import MEASURES
+from keras_edgeq.analysis.save_report import save_report
+from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+from keras_edgeq.errors import SearchError
+from keras_edgeq.mixed_precision.cost_scale import scale_of
+from keras_edgeq.ptq.gptq import gptq
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.table import aligned
+
+MOST_ROWS = 12
+
+
+@dataclass(frozen=True)
+class Point:
+    """A choice of precisions, what it costs and what it loses.
+
+    Args:
+        choice: group -> name of a precision.
+        weight_bytes: bytes of all weights as the artifact stores them.
+        size: the same as a share of the bytes of 8-bit weights.
+        bitops: sum over the layers of multiply-accumulates times bits of weights times bits of
+            activations.
+        activation_memory: largest sum of bytes of activations that live at one time, of one sample.
+        predicted: loss that the sensitivities add up to; in the report's measure.
+        loss: loss that was measured, None where only the prediction is known.
+        score: the user's score, None without one.
+    """
+
+    choice: Mapping[str, str]
+    weight_bytes: int
+    size: float
+    bitops: float
+    activation_memory: int
+    predicted: float
+    loss: float | None = None
+    score: float | None = None
+
+    @property
+    def best_known(self) -> float:
+        """The measured loss, or the predicted one."""
+        return self.predicted if self.loss is None else self.loss
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, named as the arguments."""
+        return {
+            "choice": dict(self.choice),
+            "weight_bytes": int(self.weight_bytes),
+            "size": float(self.size),
+            "bitops": float(self.bitops),
+            "activation_memory": int(self.activation_memory),
+            "predicted": float(self.predicted),
+            "loss": None if self.loss is None else float(self.loss),
+            "score": None if self.score is None else float(self.score),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """What `search_mixed_precision` found.
+
+    Args:
+        model: the sim of the best choice.
+        best: that choice, its costs and its loss.
+        points: the Pareto curve, the smallest first; ask for one with `model_at`.
+        sensitivity: what the search began with.
+        cost: the cost that the curve is over: `"size"`, `"bitops"` or `"activation_memory"`.
+        evaluations: choices that were measured.
+        passes: work done, in forward passes over the data.
+        seconds: wall time.
+        searched: the sim that was given, from which `model_at` makes others.
+        rounding: how the weights of the model were rounded.
+        compared: what plainer methods choose within the same limits, measured: `"integer program"`
+            on the sensitivities alone, `"greedy"`, and precisions that all layers share.
+    """
+
+    model: QuantSim
+    best: Point
+    points: tuple[Point, ...]
+    sensitivity: SensitivityReport
+    cost: str
+    evaluations: int
+    passes: float
+    seconds: float
+    searched: QuantSim
+    rounding: str = "nearest"
+    compared: Mapping[str, Point] = field(default_factory=dict)
+
+    def model_at(self, point: Point, data: Any = None, **options: Any) -> QuantSim:
+        """Return the sim of another point of the curve.
+
+        Args:
+            point: one of `points`.
+            data: what the weights are rounded on, needed where `rounding` is `"gptq"`: inputs in
+                any form `keras_edgeq.quantize` takes.
+            options: of `keras_edgeq.gptq`.
+
+        Raises:
+            SearchError: data is needed and there is none.
+        """
+        if self.rounding == "gptq" and data is None:
+            raise SearchError("The weights are rounded by gptq: give model_at(point, data=...).")
+        made = sim_of_choice(self.searched, point.choice)
+        return made if self.rounding == "nearest" else gptq(made, data, **options)
+
+    @property
+    def plan(self) -> QuantPlan:
+        """The grids of the model that was found; a `QuantPlan` is plain data, JSON included."""
+        return self.model.record.plan
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `precision` and `plan` bring the choice to another sim."""
+        record = self.model.record
+        return {
+            "schema": 1,
+            "model": self.model.name,
+            "profile": record.profile.name,
+            "precision": dict(record.precision),
+            "plan": record.plan.to_json(),
+            "cost": self.cost,
+            "best": self.best.to_json(),
+            "points": [point.to_json() for point in self.points],
+            "compared": {name: point.to_json() for name, point in self.compared.items()},
+            "sensitivity": self.sensitivity.to_json(),
+            "evaluations": self.evaluations,
+            "passes": self.passes,
+            "seconds": self.seconds,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write a page with pictures and tables, one picture of three panels, or the values.
+
+        Args:
+            path: of the file; its suffix says which: `.html`, `.png` or `.json`.
+
+        Raises:
+            ExportError: another suffix, or the file cannot be written.
+            EdgeqError: matplotlib is not installed, and the file is no `.json`.
+        """
+        # Pages and figures are made of results, so they know this file.
+        from keras_edgeq.mixed_precision.figures import search_figure
+        from keras_edgeq.mixed_precision.search_page import search_page
+
+        save_report(path, self.to_json, lambda: search_figure(self), lambda: search_page(self))
+
+    @property
+    def curve(self) -> tuple[Point, ...]:
+        """The points with the chosen one among them, the cheapest first."""
+        if any(self.is_best(point) for point in self.points):
+            return self.points
+        every = (*self.points, self.best)
+        return tuple(sorted(every, key=lambda point: getattr(point, self.cost)))
+
+    def mix(self, point: Point) -> str:
+        """Return how many groups of a point have which precision, in words."""
+        counted = Counter(point.choice.values())
+        return ", ".join(f"{counted[n]} × {n}" for n in self.sensitivity.candidates if counted[n])
+
+    def is_best(self, point: Point) -> bool:
+        """Tell whether a point is the one that was chosen."""
+        return dict(point.choice) == dict(self.best.choice)
+
+    def found(self) -> str:
+        """Return what was found in a sentence."""
+        measure = MEASURES[self.sensitivity.measure]
+        best, known = self.best, "predicted" if self.best.loss is None else "measured"
+        text = (
+            f"{self.mix(best)}: {best.weight_bytes:,} bytes of weights, {100 * best.size:.1f} % of "
+            f"8-bit weights; {measure.total} {measure.text(best.best_known)} ({known})"
+        )
+        if self.cost != "size":
+            cost = getattr(best, self.cost)
+            text += f"; {scale_of(self.cost, [cost]).text(cost)}"
+            text += "" if self.cost == "bitops" else " of activations at one time"
+        return text + ("." if best.score is None else f"; score {best.score:.4g}.")
+
+    def __str__(self) -> str:
+        every = self.curve
+        last = len(every) - 1
+        picked = {i * last // (MOST_ROWS - 1) for i in range(MOST_ROWS)}
+        shown = [
+            point
+            for i, point in enumerate(every)
+            if last < MOST_ROWS or i in picked or self.is_best(point)
+        ]
+        head, rows = self.rows(shown)
+        table = aligned([("", *head), *(("*" if best else "", *cells) for cells, best in rows)])
+        more = f"\n({len(shown)} of {len(every)} points)" if len(shown) < len(every) else ""
+        return (
+            f"Found {self.found()}\n{self.evaluations} choices measured, {self.passes:.1f} passes, "
+            f"{self.seconds:.0f} s. The curve, * is chosen:\n{table}{more}"
+        )
+
+    def rows(self, points: Sequence[Point]) -> tuple[list[str], list[tuple[tuple[str, ...], bool]]]:
+        """Return the titles and the cells of points as people read them, and which is chosen."""
+        measure = MEASURES[self.sensitivity.measure]
+        scored = any(point.score is not None for point in points)
+        ops = scale_of("bitops", [point.bitops for point in self.points])
+        memory = scale_of("activation_memory", [p.activation_memory for p in self.points])
+        total = f"{measure.total},{measure.unit}"
+        head = ["size, %", "weight bytes", ops.unit.strip(), f"activations,{memory.unit}"]
+        head += [f"predicted {total}", f"measured {total}", *(["score"] if scored else []), "mix"]
+        rows = [
+            (
+                (
+                    f"{100 * point.size:.1f}",
+                    f"{point.weight_bytes:,}",
+                    f"{ops.factor * point.bitops:.4g}",
+                    f"{memory.factor * point.activation_memory:.4g}",
+                    measure.number(point.predicted),
+                    measure.number(point.loss),
+                    *([] if not scored else ["-" if point.score is None else f"{point.score:.4g}"]),
+                    self.mix(point),
+                ),
+                self.is_best(point),
+            )
+            for point in points
+        ]
+        return head, rows
