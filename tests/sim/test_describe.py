@@ -4,9 +4,15 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from tests.harness import assert_same_state, snapshot
-from tests.models import HAZARDS, inputs_for, make
+from tests.models import inputs_for, make
 
 L = tf_keras.layers
+
+# What has float islands, and what is rewritten most.
+SOME = (
+    "lambda_island", "recurrent", "attention", "conv3d", "transposed3d", "op_silu", "preprocessing",
+    "nested_twice", "shared_in_series", "dicts", "moves", "mixed_precision",
+)  # fmt: skip
 
 
 def rows(model, profile="litert_int8"):
@@ -44,7 +50,7 @@ def test_the_table_is_aligned_and_ends_with_the_sum():
     )
 
 
-@pytest.mark.parametrize("hazard", HAZARDS)
+@pytest.mark.parametrize("hazard", SOME)
 def test_floats_are_those_of_the_sims_plan_and_the_model_stays_as_it_is(hazard):
     model = make(hazard)
     before = snapshot(model)
