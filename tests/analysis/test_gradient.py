@@ -113,6 +113,7 @@ def test_what_a_group_lacks_is_no_number():
     np.testing.assert_array_equal(np.isnan(report.losses), lacks)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_numbers_and_traces_once(monkeypatch, tmp_path):
     walks = []
 
@@ -134,6 +135,7 @@ def test_the_same_call_gives_the_same_numbers_and_traces_once(monkeypatch, tmp_p
     assert one.passes == pytest.approx(1 + 2 + 2 * 2 * gradient.PROBES)
 
 
+@pytest.mark.slow
 def test_weights_of_gptq_are_taken_as_they_are():
     sim, data = sim_of("residual")
     wanted = estimate(sim, data, baseline="FP32", rounding="gptq", measure="sqnr")
@@ -142,6 +144,7 @@ def test_weights_of_gptq_are_taken_as_they_are():
     assert np.all((ratio > 0.5) & (ratio < 2.0)), ratio
 
 
+@pytest.mark.slow
 def test_a_search_starts_from_it_and_measures_what_it_chooses():
     pytest.importorskip("scipy")
     sim, data = sim_of("residual")

@@ -114,6 +114,7 @@ def test_what_was_finished_survives_an_interruption(case, tmp_path):
     assert ledger.added == unique - 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["rounds"])
 def test_a_worker_builds_its_bench_once(case, backend, monkeypatch):
     built = []

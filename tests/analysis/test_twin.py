@@ -64,6 +64,7 @@ def test_every_choice_is_that_of_a_sim(hazard, candidates):
         assert_close(outputs(real, x), run(twin, choice, as_list(sim, x)), 3e-3)
 
 
+@pytest.mark.slow
 def test_a_choice_leaves_no_trace():
     sim = sim_of("residual")
     batch = as_list(sim, inputs_for(sim, 4, seed=2))

@@ -43,6 +43,7 @@ def test_the_folder_holds_the_verified_artifacts_of_the_best_epoch(trained, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
+@pytest.mark.slow
 def test_only_an_improvement_is_exported_and_a_restart_goes_on_from_the_best(trained, tmp_path):
     folder = tmp_path / "best"
     first, before = begin(trained, folder, "val_accuracy"), trained.get_weights()
@@ -62,6 +63,7 @@ def test_only_an_improvement_is_exported_and_a_restart_goes_on_from_the_best(tra
     assert state == {"monitor": "val_accuracy", "mode": "max", "best": 0.6, "epoch": 4}
 
 
+@pytest.mark.slow
 def test_batch_norms_that_train_are_folded_into_what_is_exported(normed, tmp_path):
     own, x = fresh(normed), data()[0][:4]
     fit(own, [], epochs=1, validate=False)
@@ -73,6 +75,7 @@ def test_batch_norms_that_train_are_folded_into_what_is_exported(normed, tmp_pat
     assert np.abs(difference).max() <= 1.01 * step
 
 
+@pytest.mark.slow
 def test_a_failed_export_leaves_the_former_set(trained, tmp_path, monkeypatch):
     folder = tmp_path / "best"
     begin(trained, folder).on_epoch_end(0, {"val_loss": 1.0})

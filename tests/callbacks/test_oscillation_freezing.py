@@ -73,6 +73,7 @@ class Watched(OscillationFreezing):
         self.seen.append((before, layer.layer.kernel.numpy(), *grid))
 
 
+@pytest.mark.slow
 def test_a_training_freezes_and_pulls_as_a_loop_over_numpy_does(learning):
     rate, pull = 0.004, 0.7
     options = {"final_threshold": 0.06, "dampening": pull, "momentum": MOMENTUM}

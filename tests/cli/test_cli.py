@@ -82,6 +82,7 @@ def test_no_command_is_a_usage_error(capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own_is_one_line_and_status_2(tmp_path):
     command = [sys.executable, "-m", "keras_edgeq_cli", "inspect", str(tmp_path / "no.keras")]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -104,6 +105,7 @@ def test_one_profile_is_shown_as_json(capsys):
     assert json.loads(capsys.readouterr().out)["name"] == "qnn_w8a8"
 
 
+@pytest.mark.slow
 def test_inspect_shows_each_layer_and_the_sum(folder, capsys):
     assert main(["inspect", str(folder / "tiny.keras")]) == 0
     out = capsys.readouterr().out
@@ -141,6 +143,7 @@ def test_verify_accepts_what_was_exported_from_the_sim(folder, artifact, capsys)
     assert "DISAGREES" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("artifact", ["model.tflite", "model.onnx", "saved_model"])
 def test_verify_ends_with_status_1_for_a_file_of_other_weights(folder, artifact, capsys):
     other = folder / "other"
@@ -214,6 +217,7 @@ def test_a_damaged_model_is_one_line(folder, tmp_path, capsys):
     fails(capsys, ["inspect", str(damaged)], "damaged.keras")
 
 
+@pytest.mark.slow
 def test_the_extra_is_named_where_scikit_learn_is_missing(tmp_path):
     (tmp_path / "sklearn").mkdir()
     (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('none here')")

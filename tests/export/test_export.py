@@ -46,6 +46,7 @@ def report(sim, tmp_path_factory):
     return eq.export(sim, tmp_path_factory.mktemp("new") / "out", name="small", progress=False)
 
 
+@pytest.mark.slow
 def test_every_format_is_written_under_its_name_and_nothing_else(report):
     folder = report.files["tflite"].parent
     assert {kind: path.name for kind, path in report.files.items()} == ARTIFACTS
@@ -104,6 +105,7 @@ def test_names_that_are_no_identifiers_are_kept_in_every_format(tmp_path):
     assert tflite == "in-put.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 8])
 def test_a_model_with_a_fixed_batch_is_quantized_exported_and_verified(tmp_path, batch):
     x = tf_keras.Input((5, 5, 2), batch_size=batch, name="image")
@@ -229,6 +231,7 @@ def elsewhere(report, x, tmp_path_factory):
     return dict(np.load(folder / "results.npz"))
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_sims_outputs_without_this_package(sim, x, elsewhere):
     np.testing.assert_array_equal(elsewhere["quantized"], outputs(sim, x)[0])
 

@@ -124,7 +124,7 @@ def test_an_onnx_file_gives_the_integers_of_the_sim_plain_and_fused(hazard, tmp_
 
 
 @pytest.mark.parametrize("profile", PROFILES[1:])
-@pytest.mark.parametrize("hazard", ["residual", "moves", "fixed_meets_free", "shared_layer"])
+@pytest.mark.parametrize("hazard", ["moves", "shared_layer"])
 def test_sims_of_other_profiles_export_exactly(hazard, profile):
     sim, x = hazard_sim(hazard, profile)
     assert worst_step(sim, run(to_onnx_qdq(sim), fed(sim, x)), predicted(sim, x)) < 0.01

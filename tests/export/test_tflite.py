@@ -116,6 +116,7 @@ def test_every_tensor_of_a_file_without_float_ops_is_the_sims(hazard):
     assert float_ops(TfliteGraph(artifact.content)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hazard", ISLANDS)
 def test_a_float_island_is_named_and_the_tensors_around_it_are_the_sims(hazard):
     sim, x = hazard_sim(hazard)
@@ -129,6 +130,7 @@ def test_a_float_island_is_named_and_the_tensors_around_it_are_the_sims(hazard):
     assert sorted(float_ops(TfliteGraph(artifact.content))) == stayed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hazard", ONE_STEP)
 def test_fixed_point_kernels_are_one_step_off_at_most_and_all_others_exact(hazard):
     sim, x = hazard_sim(hazard)
@@ -138,6 +140,7 @@ def test_fixed_point_kernels_are_one_step_off_at_most_and_all_others_exact(hazar
     assert {s.op for s in seen if s.identical < 0.999} <= ONE_STEP[hazard]
 
 
+@pytest.mark.slow
 def test_an_lstm_stays_float_and_the_layers_around_it_are_the_sims():
     x = tf_keras.Input((5, 4), name="signal")
     y = L.LSTM(3, name="lstm")(L.Dense(4, name="before")(x))

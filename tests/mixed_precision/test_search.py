@@ -106,6 +106,7 @@ def test_the_work_stays_below_its_bound():
     assert result.passes <= 0.6 * len(result.sensitivity.groups) * len(CANDIDATES)
 
 
+@pytest.mark.slow
 def test_max_drop_asks_for_the_smallest_model():
     loose = eq.search_mixed_precision(sim_of(), X, CANDIDATES, max_drop=100.0, **QUIET)
     assert set(loose.best.choice.values()) == {"W4A8"}
@@ -230,6 +231,7 @@ def test_resume_of_another_run(tmp_path):
         eq.analysis.sensitivity(sim_of(), X + 1.0, CANDIDATES, resume=tmp_path, **QUIET)
 
 
+@pytest.mark.slow
 def test_keep_worst_widens_the_layers_that_lose_most():
     sim = sim_of()
     report = eq.analysis.sensitivity(sim, X, ["W8A8", "FP32"], baseline="FP32", **QUIET)

@@ -197,6 +197,7 @@ def test_a_bias_makes_the_mean_error_of_its_layer_zero(nearest, rounded):
     assert np.all(np.abs(error.mean(0)) < 0.02 * wanted.std())
 
 
+@pytest.mark.slow
 def test_seeds_decide_and_an_interrupted_run_goes_on_to_the_same_end(nearest, rounded, tmp_path):
     _, data, sim = nearest
     result, reports = rounded

@@ -49,6 +49,7 @@ def means(model, x):
     return [t.mean(axis=tuple(range(t.ndim - 1))) for t in outputs(model, x)]
 
 
+@pytest.mark.slow
 def test_with_data_the_sums_of_every_layer_are_right_on_average():
     model = sums()
     x = inputs_for(model, 40)
@@ -114,6 +115,7 @@ def normed():
     return model, data, eq.quantize(model, data, **COARSE, **QUIET)
 
 
+@pytest.mark.slow
 def test_batch_norms_alone_know_nearly_what_data_knows(normed):
     model, x, sim = normed
     before = weights_and_record(sim)

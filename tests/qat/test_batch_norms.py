@@ -147,6 +147,7 @@ def test_folding_leaves_the_sim_as_it_was(trained):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_folded_sim_is_exported_as_it_computes(model, tmp_path):
     sim = train(eq.learn_ranges(eq.quantize(model, DATA, batch_norm="train", progress=False)))
     folded = eq.fold_batch_norms(sim)
@@ -218,6 +219,7 @@ def test_reestimation_has_clear_errors(trained):
         eq.reestimate_batch_norms(trained, DATA[:0], progress=False)
 
 
+@pytest.mark.slow
 def test_gptq_and_training_build_on_each_other(model):
     sim = eq.quantize(model, DATA, "qnn_w4a8", progress=False)
     rounded = eq.gptq(sim, DATA, progress=False)
@@ -229,6 +231,7 @@ def test_gptq_and_training_build_on_each_other(model):
     np.testing.assert_allclose(kernel / scale, np.rint(kernel / scale), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_sim_with_data_from_no_calibration_trains_its_batch_norms(model):
     sim = eq.quantize(model, input_range=(-4.0, 4.0), batch_norm="train", progress=False)
     assert list(sim.batch_norms()) == KEPT

@@ -55,6 +55,7 @@ def test_eager_training_is_bit_identical_to_traced():
     assert eager_losses == losses
 
 
+@pytest.mark.slow
 def test_learned_ranges_train_the_same_traced_eager_and_compiled():
     sim = eq.quantize(tiny(), DATA, "litert_w4a8", progress=False)
     sim = eq.learn_ranges(sim, "conv/relu", "depthwise*", "head")

@@ -187,6 +187,7 @@ def test_gradients_of_weights_and_of_their_ranges_are_near_those_in_float32(poli
     assert all(tf.norm(found[index_of(sim, scale)]) > 0 for scale in scales)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "learn"), [
     ("mixed_float16", True), ("mixed_bfloat16", False)
 ])  # fmt: skip
@@ -211,6 +212,7 @@ def test_it_trains_and_saves_its_policy(policy, learn):
     assert not np.array_equal(loaded(DATA, training=True), loaded(DATA))
 
 
+@pytest.mark.slow
 def test_quantized_eval_sees_a_model_that_trains_in_half_precision():
     with under("mixed_float16"):
         model = tiny()

@@ -60,6 +60,7 @@ def test_a_learning_sim_computes_the_same_until_it_is_trained(sim, method):
     assert not moved & {"activation", *fixed}
 
 
+@pytest.mark.slow
 def test_what_was_learned_is_in_the_file_and_goes_on(sim, tmp_path):
     learning = fit(eq.learn_ranges(sim))
     eq.save_sim(learning, tmp_path / "sim.keras")
@@ -82,6 +83,7 @@ def test_names_choose_what_is_learned_frozen_ones_too(sim):
     assert "head/kernel" in named.record.frozen
 
 
+@pytest.mark.slow
 def test_learning_again_starts_from_what_was_learned(sim):
     once = fit(eq.learn_ranges(sim))
     again = eq.learn_ranges(once, method="tqt")
@@ -109,6 +111,7 @@ def test_a_learned_sim_is_exported_as_it_computes(sim, tmp_path):
     assert all(run.agrees for run in report.runs)
 
 
+@pytest.mark.slow
 def test_rounding_after_training_starts_from_learned_ranges(sim):
     learning = fit(eq.learn_ranges(sim))
     rounded = eq.gptq(learning, DATA, progress=False)

@@ -132,6 +132,7 @@ def test_a_step_is_the_gradient_of_all_terms_at_two_rates_and_clipped(sim, float
     assert result.sim is sim
 
 
+@pytest.mark.slow
 def test_without_teacher_it_does_what_fit_does(sim):
     other = copy_sim(sim)
     other.compile(SGD(0.1, momentum=0.9), LOSS, metrics=["accuracy"])

@@ -166,6 +166,7 @@ for run in eq.verify(eq.load_sim(sys.argv[1]), sys.argv[2]):
 """
 
 
+@pytest.mark.slow
 def test_without_litert_the_integer_executor_verifies(sim, files, tmp_path):
     eq.save_sim(sim, tmp_path / "sim.keras")
     command = [sys.executable, "-c", WITHOUT_LITERT, tmp_path / "sim.keras", files["tflite"]]

@@ -305,6 +305,7 @@ def test_other_rules_and_precisions_need_no_data_either():
     assert float(chosen.quantizers()[name].scale) == float(tight.quantizers()[name].scale)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_data_free_sim_is_saved_exported_and_verified(tmp_path):
     model = make("residual")

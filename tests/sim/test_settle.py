@@ -231,6 +231,7 @@ def test_statistics_that_lack_a_tensor_name_it():
         eq.requantize(half, plan=asked)
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_a_plan_to_files(tmp_path):
     asked = plan().with_bits("pw_*", weights=4).with_bits("deep", activations=16)
     with pytest.warns(UserWarning, match="flat"):

@@ -52,6 +52,7 @@ def test_a_saved_sim_comes_back_whole(sim, tmp_path, name):
     np.testing.assert_array_equal(sim.predict(x, verbose=0), loaded.predict(x, verbose=0))
 
 
+@pytest.mark.slow
 def test_a_saved_model_of_dicts_comes_back_by_keras_alone_and_runs_without_keras(tmp_path):
     sim = quantized("dicts")
     sim.save(tmp_path / "folder", save_format="tf")

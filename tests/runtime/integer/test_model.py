@@ -34,6 +34,7 @@ def exported(hazard, **how):
     return sim, to_tflite(sim, **how).content, arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hazard", WHOLE)
 def test_a_whole_model_is_bit_identical_inside_and_out(hazard):
     sim, content, inputs = exported(hazard)
@@ -75,6 +76,7 @@ def test_pieces_make_no_difference(monkeypatch):
         np.testing.assert_array_equal(value, whole[name])
 
 
+@pytest.mark.slow
 def test_integer_inputs_are_quantized_as_litert_is_fed():
     sim, content, inputs = exported("residual", float_io=False)
     theirs = LiteRtModel(content, "builtin").run(inputs, sim.input_names)
@@ -118,6 +120,7 @@ def test_int4_weights_are_unpacked():
     assert made.tolist() == [[16, 13]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hazard", "op"), [("conv3d", "CONV_3D"), ("recurrent", "LSTM"), ("lambda_island", "EXP")]
 )
