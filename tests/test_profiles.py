@@ -7,6 +7,8 @@ import tf_keras
 import keras_edgeq as eq
 from tests.models import Input, batch_norm, train_like
 
+pytestmark = pytest.mark.slow
+
 L = tf_keras.layers
 X = np.random.default_rng(0).normal(size=(64, 10, 10, 3)).astype(np.float32)
 # Largest difference to the float model's probabilities, several times what was measured.
@@ -54,7 +56,6 @@ def test_the_precisions_of_a_profile_mix(model, sim):
     assert 0 < difference < NEAR["W4A8"]
 
 
-@pytest.mark.slow
 def test_a_profile_exports_in_its_formats_and_its_runtimes_agree(sim, tmp_path):
     report = eq.export(sim, tmp_path, verify=X, progress=False)
     assert len(report.files) >= len(sim.record.profile.formats)

@@ -13,6 +13,8 @@ from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.runtime.artifact import load_artifact
 from tests.harness import assert_same_arrays, snapshot
 
+pytestmark = pytest.mark.slow
+
 L = tf_keras.layers
 LOSS = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -76,7 +78,6 @@ class FromScratch(tf_keras.callbacks.Callback):
         self.seen.append(scores)
 
 
-@pytest.mark.slow
 def test_each_epoch_logs_what_quantizing_from_scratch_gives(digits):
     train, test = digits
     calibration = train[0][:100]
@@ -93,7 +94,6 @@ def test_each_epoch_logs_what_quantizing_from_scratch_gives(digits):
     assert_same_arrays([h.counts for h in wanted.values()], [h.counts for h in got.values()])
 
 
-@pytest.mark.slow
 def test_training_is_the_same_with_and_without(digits):
     train, test = digits
     models = []
@@ -152,7 +152,6 @@ def test_model_optimizer_and_metrics_stay_as_they_are(digits):
     assert len(history["val_quant_top3"]) == 2
 
 
-@pytest.mark.slow
 def test_nothing_is_built_or_traced_after_the_first_epoch(digits):
     train, test = digits
     quantized = eq.callbacks.QuantizedEval(
@@ -171,7 +170,6 @@ def test_nothing_is_built_or_traced_after_the_first_epoch(digits):
     assert len(set(counts)) == 1
 
 
-@pytest.mark.slow
 def test_early_stopping_checkpoint_and_csv_see_the_value(digits, tmp_path):
     train, test = digits
     quantized = eq.callbacks.QuantizedEval(train[0][:50], test)
@@ -250,7 +248,6 @@ def test_sample_weights_count(digits):
     assert history["val_quant_accuracy"][0] == pytest.approx(hits[y == 3].mean())
 
 
-@pytest.mark.slow
 def test_a_generator_is_read_once_and_kept(digits):
     train, test = digits
     read = []
@@ -294,7 +291,6 @@ def test_calibration_data_is_needed(digits):
         eq.callbacks.QuantizedEval(None, digits[1])
 
 
-@pytest.mark.slow
 def test_precisions_stay_through_the_epochs(digits):
     train, test = digits
     options = {"precision": {"logits": "W8A16"}}
@@ -366,7 +362,6 @@ def test_a_metric_that_cannot_be_copied_is_named(digits):
         fit(model, train, [eq.callbacks.QuantizedEval(train[0][:50], test)])
 
 
-@pytest.mark.slow
 def test_the_sim_of_the_last_epoch_exports(digits, tmp_path):
     train, test = digits
     quantized = eq.callbacks.QuantizedEval(train[0][:100], test)

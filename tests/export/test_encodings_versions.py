@@ -14,6 +14,8 @@ from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import HALF, QuantSpec
 from tests.models import inputs_for, make
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")
 WEIGHT = QuantSpec(symmetric=True, narrow_range=True)
 GRIDS = {
@@ -69,7 +71,6 @@ def assert_same_grids(wanted, got):
         np.testing.assert_array_equal(got[name].zero_point, grid.zero_point, name)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("grids", GRIDS)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_gives_a_fresh_sim_the_same_grids(version, grids, tmp_path):
@@ -155,7 +156,6 @@ def test_a_half_precision_tensor_in_each_version(version):
     assert read == ([("t", 16, None)] if version != "2.0.0" else [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_sim_with_half_precision_layers_comes_back(version, tmp_path):
     model = make("residual")

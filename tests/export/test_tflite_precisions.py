@@ -20,6 +20,8 @@ from keras_edgeq.spec.quant_spec import HALF
 from tests.harness import assert_close, outputs
 from tests.models import inputs_for, make
 
+pytestmark = pytest.mark.slow
+
 L = tf_keras.layers
 INT16 = (
     "residual", "separate_activations", "conv1d", "transposed", "embedding", "upsampling",
@@ -81,7 +83,6 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", INT16)
 def test_a_file_of_16_bit_activations_has_no_float_op_and_every_op_is_the_sims(name):
     sim, x, artifact = hazard(name, "W8A16")
@@ -168,7 +169,6 @@ def test_where_no_kernel_takes_int4_the_values_lie_in_int8(name, op, position):
         assert max(s.max_steps for s in steps_of(sim, x, artifact, kernels)) <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped"])
 def test_4_bit_weights_of_16_bit_kernels_lie_in_int8(name):
     sim, x, artifact = hazard(name, "W4A16")
@@ -183,7 +183,6 @@ def test_4_bit_weights_of_16_bit_kernels_lie_in_int8(name):
         assert max(s.max_steps for s in steps_of(sim, x, artifact, kernels)) <= 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "kind"), [
     (3, TensorType.INT4), (5, TensorType.INT8),
 ])  # fmt: skip
@@ -265,7 +264,6 @@ def test_integer_inputs_and_outputs_are_int16_where_their_grids_are():
     assert np.abs(made - np.rint(wanted * 32768)).max() <= 2 * WIDE_STEPS
 
 
-@pytest.mark.slow
 def test_half_precision_activations_are_refused_by_name():
     model, profile = make("residual"), load_profile("litert_int8")
     half = replace(profile.precisions["FP16"], activation=HALF)
@@ -275,7 +273,6 @@ def test_half_precision_activations_are_refused_by_name():
         to_tflite(sim)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "message"), [
     ({"bits": 4}, "Tensor image has a grid of 4 bits"),
     ({"bits": 16}, "Tensor image has a 16-bit grid with zero point"),
@@ -288,7 +285,6 @@ def test_activations_that_no_kernel_takes_are_refused_by_name(activation, messag
         to_tflite(sim)
 
 
-@pytest.mark.slow
 def test_weights_of_more_than_8_bits_are_refused():
     model, profile = make("residual"), load_profile("litert_int8")
     profile = replace(profile, weight=replace(profile.weight, bits=16))
