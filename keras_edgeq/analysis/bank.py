@@ -98,7 +98,7 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
         name: requantize(sim, precision=all_precisions(graph, profile, uniform(groups, name)))
         for name in candidates
     }
-    base = sims[min(integer, key=lambda name: (width(profile, name), -_weight_bits(profile, name)))]
+    base = sims[min(integer, key=lambda name: (width(profile, name), -weight_bits(profile, name)))]
     forms = {
         group.name: {name: _form(sims[name], group.name) for name in group.candidates}
         for group in groups
@@ -110,7 +110,8 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
     return Bank(base, graph, groups, tuple(candidates), forms, activations)
 
 
-def _weight_bits(profile: TargetProfile, name: str) -> int:
+def weight_bits(profile: TargetProfile, name: str) -> int:
+    """Return the bits of a precision's weights; floats are 32 bits wide."""
     weight = profile.precision(name).weight
     return 32 if weight is None else weight.bits
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from keras_edgeq.analysis.bank import Bank, make_bank
+from keras_edgeq.analysis.bank import Bank, make_bank, weight_bits
 from keras_edgeq.analysis.evaluate import Evaluator
 from keras_edgeq.analysis.fingerprint import fingerprint
 from keras_edgeq.analysis.groups import find_groups, width
@@ -97,12 +97,9 @@ class Study:
     def finest(self) -> str:
         """The most precise candidate: widest activations, then widest weights."""
         profile = self.sim.record.profile
-
-        def bits(name: str) -> tuple[int, int]:
-            weight = profile.precision(name).weight
-            return width(profile, name), 32 if weight is None else weight.bits
-
-        return max(self.candidates, key=bits)
+        return max(
+            self.candidates, key=lambda name: (width(profile, name), weight_bits(profile, name))
+        )
 
     def score(self, choice: Mapping[str, str], score: Score) -> float:
         """Return a user's score of a choice.

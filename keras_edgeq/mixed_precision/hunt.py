@@ -11,7 +11,7 @@ from keras_edgeq.analysis.sensitivity import loss_of, measure_groups
 from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import SearchError
 from keras_edgeq.mixed_precision.cost import CostModel
-from keras_edgeq.mixed_precision.refine import Measured, key
+from keras_edgeq.mixed_precision.refine import Measured, key, with_change
 from keras_edgeq.mixed_precision.search_result import Point
 from keras_edgeq.mixed_precision.solve import (
     Numbers,
@@ -95,17 +95,17 @@ class Hunt:
             SearchError: the most precise choice within the limits loses more.
         """
         ladder = frontier(self.report.losses, self._table(), STEPS, self.rows)
-        drops = {len(ladder) - 1: self._drop(ladder[-1])}
-        if drops[len(ladder) - 1] > most:
+        finest = self._drop(ladder[-1])
+        if finest > most:
             raise SearchError(
                 f"max_drop={most:g} is impossible: the most precise choice within the limits loses "
-                f"{drops[len(ladder) - 1]:.4g}."
+                f"{finest:.4g}."
             )
         low, high = -1, len(ladder) - 1
         while high - low > 1:
             middle = (low + high) // 2
-            drops[middle] = self._drop(ladder[middle])
-            low, high = (low, middle) if drops[middle] <= most else (middle, high)
+            keeps = self._drop(ladder[middle]) <= most
+            low, high = (low, middle) if keeps else (middle, high)
         best = ladder[high]
         # What is measured near the next smaller one may keep the drop at its price.
         while high > 0 and self._left > 0.0:
@@ -217,9 +217,7 @@ class Hunt:
             self._left -= gradient_passes(self._study)
             return found
         for group, candidate in zip(*np.nonzero(np.isfinite(self.report.losses)), strict=True):
-            numbers = np.array(self.base)
-            numbers[group] = candidate
-            found.append(numbers)
+            found.append(with_change(self.base, group, candidate))
         return found
 
     def _table(self):
