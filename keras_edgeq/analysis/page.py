@@ -19,13 +19,14 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
 p.note, figcaption { color: var(--faint); }
 figure { margin: 0; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; height: auto; overflow: visible; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid);
   white-space: nowrap; }
-th { vertical-align: bottom; }
-th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th { vertical-align: bottom; white-space: normal; }
+th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere;
+  min-width: 8rem; }
 tr.mark td { background: var(--mark); font-weight: 600; }
 """
 

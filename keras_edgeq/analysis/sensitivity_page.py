@@ -25,8 +25,8 @@ def sensitivity_page(report: SensitivityReport) -> str:
         f"{', '.join(report.candidates)}. The whole model at {report.baseline}: {total.total} "
         f"{base}. {report.passes:.1f} forward passes over the data, {report.seconds:.0f} s."
     )
-    parts = [paragraph(about), sensitivity_picture(report), heading("Groups")]
-    return page("Sensitivity of each group", [*parts, group_table(report)])
+    parts = [paragraph(about), sensitivity_picture(report), group_table(report)]
+    return page("Sensitivity of each group", parts)
 
 
 def sensitivity_picture(report: SensitivityReport) -> str:
@@ -35,10 +35,9 @@ def sensitivity_picture(report: SensitivityReport) -> str:
 
 
 def group_table(report: SensitivityReport, choice: Mapping[str, str] | None = None) -> str:
-    """Return a table of the groups, with the precision chosen for each where there is one."""
+    """Return the groups under a heading, with the precision chosen for each where there is one."""
     chosen = [] if choice is None else ["chosen"]
-    unit = MEASURES[report.measure].added
-    head = ["group", "operation", *chosen, *(f"{c}: {unit}" for c in report.candidates)]
+    head = ["group", "operation", *chosen, *report.candidates]
     rows = [
         (
             group.name,
@@ -48,4 +47,5 @@ def group_table(report: SensitivityReport, choice: Mapping[str, str] | None = No
         )
         for group, losses in zip(report.groups, report.losses, strict=True)
     ]
-    return table(head, rows, texts=(0, 1, 2) if chosen else (0, 1))
+    title = heading(f"Groups: {MEASURES[report.measure].added}")
+    return title + table(head, rows, texts=(0, 1, 2) if chosen else (0, 1))

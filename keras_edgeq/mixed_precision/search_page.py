@@ -39,7 +39,6 @@ def search_page(result: SearchResult) -> str:
         picture(pareto_curve(result), "Pareto curve", CURVE),
         picture(bits_per_layer(result), "Bits per layer", BITS),
         sensitivity_picture(report),
-        heading("Groups"),
         group_table(report, result.best.choice),
         heading("Points of the curve"),
         curve,
