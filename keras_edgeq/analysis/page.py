@@ -25,8 +25,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid);
   white-space: nowrap; }
 th { vertical-align: bottom; white-space: normal; }
-th.text, td.text { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  min-width: 8rem; }
+th.text, td.text { text-align: left; white-space: normal; }
+td.text:first-child { min-width: 8rem; overflow-wrap: anywhere; }
 tr.mark td { background: var(--mark); font-weight: 600; }
 """
 
