@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 # Columns of the sums: per output of a model.
 SIGNAL, NOISE, DIVERGENCE, AGREES, COUNT = range(5)
 LEAST_PROBABILITY = 1e-12
+# Half a step of a softmax of 8 bits: what it calls zero lies below.
+MOST_ZERO = 1 / 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +73,21 @@ def _log_probabilities(exact: NDArray, rounded: NDArray) -> tuple[NDArray, NDArr
     """Return log probabilities of two outputs, which are logits or probabilities themselves."""
     ones = np.allclose(exact.sum(-1), 1.0, atol=1e-3) and exact.min(initial=0.0) >= 0.0
     if ones and exact.shape[-1] > 1:
-        floors = (np.maximum(values, LEAST_PROBABILITY) for values in (exact, rounded))
+        zero = _zero(rounded)
+        floors = (np.maximum(values, zero) for values in (exact, rounded))
         one, other = (np.log(f / f.sum(-1, keepdims=True)) for f in floors)
         return one, other
     return _log_softmax(exact), _log_softmax(rounded)
+
+
+def _zero(probabilities: NDArray) -> NDArray:
+    """Return what a zero stands for in each row: half the least probability, which is its step.
+
+    Else the many classes that a grid cannot tell from zero would outweigh those it can.
+    """
+    found = probabilities > 0.0
+    least = np.min(probabilities, -1, keepdims=True, where=found, initial=2 * MOST_ZERO)
+    return np.maximum(least / 2, LEAST_PROBABILITY)
 
 
 def _log_softmax(logits: NDArray) -> NDArray:

@@ -39,6 +39,17 @@ def test_a_probability_of_zero_is_no_infinity():
     assert np.isfinite(total(exact, rounded).kl)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_classes_that_a_grid_calls_zero_do_not_outweigh_the_others(bits):
+    p = softmax(RNG.normal(scale=3.0, size=(40, 1000)))
+    rounded = np.round(p * 2**bits) / 2**bits
+    other = np.round(softmax(np.log(p) + 0.5 * RNG.normal(size=p.shape)) * 2**bits) / 2**bits
+    loss = total(p, rounded)
+    assert loss.kl < 0.02
+    assert total(p, other).kl > 3 * loss.kl
+    assert total(p, rounded, parts=7).kl == pytest.approx(loss.kl, rel=1e-12)
+
+
 def test_outputs_weigh_alike_whatever_their_size():
     small, large = EXACT * 1e-3, EXACT * 1e3
     loss = OutputLoss.of([small, large], [small * 1.1, large * 1.3])
