@@ -93,29 +93,29 @@ def work_off(
     # Where results come all at once, short rounds lose little when they are interrupted.
     size = len(tasks) if streams else jobs * PARTS_PER_JOB
     kind = "generator_unordered" if streams else "list"
-    for begin in range(0, len(tasks), size):
-        results = None
-        try:
-            results = joblib.Parallel(jobs, return_as=kind, batch_size=1)(
-                tasks[begin : begin + size]
-            )
-            # Not `yield from`: it would close the results itself, with joblib's warnings.
-            for done in results:  # noqa: UP028
-                yield done
-        except EdgeqError:
-            raise
-        except Exception as error:
-            raise EdgeqError(
-                f"The workers of joblib's {type(backend).__name__} stopped with "
-                f"{type(error).__name__}: {str(error).partition(chr(10))[0]} What was measured is "
-                "kept; fewer jobs= need less memory."
-            ) from error
-        finally:
-            if streams and results is not None:
-                with warnings.catch_warnings():
-                    # joblib warns of what it drops; the ledger knows what is missing.
-                    warnings.simplefilter("ignore")
-                    results.close()
+    # One pool for all rounds: Ray starts its workers with it.
+    with joblib.Parallel(jobs, return_as=kind, batch_size=1) as pool:
+        for begin in range(0, len(tasks), size):
+            results = None
+            try:
+                results = pool(tasks[begin : begin + size])
+                # Not `yield from`: it would close the results itself, with joblib's warnings.
+                for done in results:  # noqa: UP028
+                    yield done
+            except EdgeqError:
+                raise
+            except Exception as error:
+                raise EdgeqError(
+                    f"The workers of joblib's {type(backend).__name__} stopped with "
+                    f"{type(error).__name__}: {str(error).partition(chr(10))[0]} What was "
+                    "measured is kept; fewer jobs= need less memory."
+                ) from error
+            finally:
+                if streams and results is not None:
+                    with warnings.catch_warnings():
+                        # joblib warns of what it drops; the ledger knows what is missing.
+                        warnings.simplefilter("ignore")
+                        results.close()
 
 
 def measure_part(recipe: Recipe, number: int, part: Part, around: Choice, jobs: int) -> Done:
