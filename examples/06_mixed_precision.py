@@ -2,11 +2,11 @@
 
     python -m pip install ".[all]" && python examples/06_mixed_precision.py
 
-Expected: a line per sim with accuracy, agreement with the float model and SQNR, lowest where all
-weights have 4 bits; then what the search found within 62.5 % of the bytes of 8-bit weights, its
-Pareto curve, and a TFLite and an ONNX file that mix both widths in agreement with the sim. Exits
-with an error where a file disagrees or the budget is exceeded. Writes to out/mixed in the working
-directory: open search.html for the pictures.
+Takes less than a minute on two cores. Expected: a line per sim with accuracy, agreement with the
+float model and SQNR, lowest where all weights have 4 bits; then what the search found within 62.5 %
+of the bytes of 8-bit weights, its Pareto curve, and a TFLite and an ONNX file that mix both widths
+in agreement with the sim. Exits with an error where a file disagrees or the budget is exceeded.
+Writes to out/mixed in the working directory: open search.html for the pictures.
 """
 
 import numpy as np

@@ -20,7 +20,7 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
 p.note, figcaption { color: var(--faint); }
 figure { margin: 0; }
 svg { max-width: 100%; height: auto; overflow: visible; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: 0 -.5rem; padding: 0 .5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid var(--grid);
   white-space: nowrap; }
