@@ -8,8 +8,9 @@ model, so the float model is fine-tuned in the same way). Every row: batch 64, r
 crops, Adam with a cosine from 1e-3 to 0, 5 000 test images. Integer rows keep batch norms until
 training is over, except the one that says folded; then the batch norms are folded. W4A4 and below
 mean what they mean in the papers: kernels and inputs of convolutions; the first convolution, the
-classifier and the sums of residual branches have 8 bits. ROWS is a list with commas of
-names in `ROWS`, or `all`; SEEDS a list of integers. Seeds share nothing but the pretrained weights.
+classifier and the sums of residual branches have 8 bits, unless the row says throughout. ROWS is a
+list with commas of names in `ROWS`, or `all`; SEEDS a list of integers. Seeds share nothing but the
+pretrained weights.
 About half a minute for an epoch of a row on two cores.
 
 `depthwise` trains a DS-CNN and a MobileNetV1 of CIFAR size from nothing (12 epochs), then at W4A8
@@ -54,15 +55,15 @@ def int8(model: tf_keras.Model, images: np.ndarray, **options) -> tf_keras.Model
     return eq.quantize(model, images, "litert_int8", progress=False, **options)
 
 
-def low_bits(weights: int, activations: int, learn: bool) -> Callable:
-    """Return a function that makes a sim of few bits."""
+def low_bits(weights: int, activations: int, learn: bool, edges: dict = EDGES) -> Callable:
+    """Return a function that makes a sim of few bits; `edges` keep more."""
 
     def make(model, images):
         sim = eq.quantize(
             model,
             images,
             profile_of(weights, activations),
-            precision=EDGES,
+            precision=edges,
             batch_norm="train",
             progress=False,
         )
@@ -77,6 +78,8 @@ ROWS: dict[str, Callable] = {
     "W8A8 folded": int8,
     "W4A4 static": low_bits(4, 4, False),
     "W4A4": low_bits(4, 4, True),
+    "W4A4 throughout static": low_bits(4, 4, False, {}),
+    "W4A4 throughout": low_bits(4, 4, True, {}),
     "W3A3 static": low_bits(3, 3, False),
     "W3A3": low_bits(3, 3, True),
     "W2A4": low_bits(2, 4, True),
