@@ -16,7 +16,6 @@ from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.requantize import requantize
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
-from keras_edgeq.spec.target_profile import TargetProfile
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
         name: requantize(sim, precision=all_precisions(graph, profile, uniform(groups, name)))
         for name in candidates
     }
-    base = sims[min(integer, key=lambda name: (width(profile, name), -weight_bits(profile, name)))]
+    base = sims[min(integer, key=lambda n: (width(profile, n), -profile.precision(n).weight_bits))]
     forms = {
         group.name: {name: _form(sims[name], group.name) for name in group.candidates}
         for group in groups
@@ -108,12 +107,6 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
         for name, made in sims.items()
     }
     return Bank(base, graph, groups, tuple(candidates), forms, activations)
-
-
-def weight_bits(profile: TargetProfile, name: str) -> int:
-    """Return the bits of a precision's weights; floats are 32 bits wide."""
-    weight = profile.precision(name).weight
-    return 32 if weight is None else weight.bits
 
 
 def _form(sim: QuantSim, layer: str) -> Form:

@@ -66,8 +66,7 @@ def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
     graph = folded_graph(sim)
     for node in graph.nodes:
         op = op_type(node.layer)
-        rule = profile.ops.get(op)
-        if weight_trait(node.layer) is None or (rule is not None and not rule.weights):
+        if weight_trait(node.layer) is None or not profile.quantizes_weights(op):
             continue
         if op in TRANSPARENT or why_unsupported(node, profile) is not None:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from keras_edgeq.analysis.bank import Bank, make_bank, weight_bits
+from keras_edgeq.analysis.bank import Bank, make_bank
 from keras_edgeq.analysis.evaluate import Evaluator
 from keras_edgeq.analysis.fingerprint import fingerprint
 from keras_edgeq.analysis.groups import find_groups, width
@@ -98,7 +98,7 @@ class Study:
         """The most precise candidate: widest activations, then widest weights."""
         profile = self.sim.record.profile
         return max(
-            self.candidates, key=lambda name: (width(profile, name), weight_bits(profile, name))
+            self.candidates, key=lambda n: (width(profile, n), profile.precision(n).weight_bits)
         )
 
     def score(self, choice: Mapping[str, str], score: Score) -> float:

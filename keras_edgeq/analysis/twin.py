@@ -41,7 +41,7 @@ class Twin:
         self.bank = bank
         self._sim = copy_sim(bank.base)
         self._calls = [call for call in calls(self._sim) if not call.node.is_input]
-        self._layers, self._quantizers = self._sim.quantized_layers(), self._sim.quantizers()
+        self._layers = self._sim.quantized_layers()
         self._floats = {
             name: {p: getattr(layer.layer, p).numpy() for p in parameters(layer)}
             for name, layer in self._layers.items()
@@ -50,8 +50,7 @@ class Twin:
         self._now: dict[Key, str | None] = {}
         self._positions = self._find_positions()
         # Never at the end: what follows the last cut computes something.
-        starts = {self._positions[key] for key in self._positions}
-        self.cuts = sorted({0, *starts})
+        self.cuts = sorted({0, *self._positions.values()})
         self.shares = self._work()
         self._pieces = self._trace()
 

@@ -17,14 +17,13 @@ from keras_edgeq.layers.macs import macs
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
 from keras_edgeq.mixed_precision.deciders import Deciders
 from keras_edgeq.mixed_precision.storage import (
-    FLOAT_BITS,
-    activation_bits,
     activation_bytes,
     grid_bits,
     is_tflite,
     stored_bits,
 )
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.precision import FLOAT_BITS
 
 Table = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -202,7 +201,7 @@ class CostModel:
                 continue
             for column, name in enumerate(self.candidates):
                 precision = self.profile.precision(name)
-                bits = grid_bits(self.profile, precision, op) * activation_bits(precision)
+                bits = grid_bits(self.profile, precision, op) * precision.activation_bits
                 table[group, column] += count * bits
         return np.where(self.allowed, table, np.nan), constant, multiplications
 
@@ -232,9 +231,8 @@ class CostModel:
     def _group_of(self, node: GraphNode) -> int | None:
         """Return the group that decides about a layer's weights, None where they are float."""
         op = op_type(node.layer)
-        rule = self.profile.ops.get(op)
-        kept_float = rule is not None and not rule.weights
-        if weight_trait(node.layer) is None or kept_float or id(node) in self._deciders.floats:
+        weighted = weight_trait(node.layer) is not None and self.profile.quantizes_weights(op)
+        if not weighted or id(node) in self._deciders.floats:
             return None
         head = self._deciders.heads[id(node)]
         names = [group.name for group in self.groups]

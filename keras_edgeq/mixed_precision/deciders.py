@@ -9,7 +9,7 @@ from keras_edgeq.analysis.groups import Group
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.sim.chains import fused_chains
-from keras_edgeq.sim.choose import TRANSPARENT
+from keras_edgeq.sim.choose import TRANSPARENT, moves_or_regrids
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -66,7 +66,9 @@ def _follow(
             follows[id(node)] = follows[id(head)]
         elif own is not None:
             follows[id(node)] = frozenset({own})
-        elif not makers or (_moves(profile, node) and open_ends & {id(m) for m in makers}):
+        elif not makers or (
+            moves_or_regrids(profile, node) and open_ends & {id(m) for m in makers}
+        ):
             follows[id(node)] = frozenset()
             open_ends.add(id(node))
         else:
@@ -76,8 +78,3 @@ def _follow(
             readers = [follows[id(r)] for ref in node.outputs for r in graph.consumers(ref)]
             follows[id(node)] = frozenset().union(*readers)
     return follows
-
-
-def _moves(profile: TargetProfile, node: GraphNode) -> bool:
-    op = op_type(node.layer)
-    return op == "Identity" or op in profile.same_grid or op in profile.regrid

@@ -24,7 +24,6 @@ from keras_edgeq.mixed_precision.search_result import SearchResult
 from keras_edgeq.spec.precision import Precision
 
 WEIGHTS, ACTIVATIONS = "bits of weights", "bits of activations"
-FLOAT_BITS, HALF_BITS = 32, 16
 TICKS = (2, 4, 8, 16, 32)
 
 
@@ -123,11 +122,7 @@ def _draw_bits(result: SearchResult, axes: Sequence[Any], labelled: bool) -> Non
 
 def bits_of(precision: Precision) -> tuple[int, int]:
     """Return the bits of weights and of activations that a precision computes with."""
-    grids = (precision.weight, precision.activation)
-    weights, activations = (
-        FLOAT_BITS if grid is None else HALF_BITS if grid.is_half else grid.bits for grid in grids
-    )
-    return weights, activations
+    return precision.weight_bits, precision.activation_bits
 
 
 def search_figure(result: SearchResult) -> Any:

@@ -79,14 +79,14 @@ class Hunt:
 
     def within_limits(self) -> Numbers:
         """Return the best choice found within the limits."""
-        starts = self._starts(self.rows)
+        starts = self._starts()
         # Spending nothing on refinement is better than not knowing what a plain solution loses.
         self._found.measure(list(starts.values()), self.base)
         self.compared = {name: self.point(choice) for name, choice in starts.items()}
         best = self._found.best(self.rows)
         assert best is not None  # a start is measured
         best = self._found.refine(best, self.rows, REFINING * self._left)
-        return best if self._score is None else self._by_score(self.rows)
+        return best if self._score is None else self._by_score()
 
     def within_drop(self, most: float) -> Numbers:
         """Return the cheapest choice found within the limits that loses no more than `most`.
@@ -165,9 +165,9 @@ class Hunt:
         """Number of choices that were measured."""
         return len(self._found.known)
 
-    def _starts(self, rows: Sequence[Row]) -> dict[str, Numbers]:
+    def _starts(self) -> dict[str, Numbers]:
         """Return what the integer program, a greedy search and uniform precisions make of it."""
-        losses, starts = self.report.losses, {}
+        losses, rows, starts = self.report.losses, self.rows, {}
         starts["integer program"] = solve_ilp(losses, rows)
         table, limit = rows[0]
         starts["greedy"] = solve_greedy(losses, table, limit, self.base)
@@ -176,10 +176,9 @@ class Hunt:
             starts[name] = self.costs.numbers(self._study.bank.uniform(name))
         return {n: c for n, c in starts.items() if c is not None and fits(c, rows)}
 
-    def _by_score(self, rows: Sequence[Row]) -> Numbers:
+    def _by_score(self) -> Numbers:
         """Return the best by the user's score of those that lose least."""
-        inside = [np.array(k) for k in self._found.known if fits(np.array(k), rows)]
-        finalists = sorted(inside, key=lambda c: self._found.known[key(c)])[:FINALISTS]
+        finalists = self._found.ranked(self.rows)[:FINALISTS]
         return max(finalists, key=self._scored)
 
     def _scored(self, numbers: Numbers) -> float:

@@ -78,8 +78,12 @@ class Measured:
 
     def best(self, rows: Sequence[Row]) -> Numbers | None:
         """Return the measured choice of least loss within limits."""
+        return next(iter(self.ranked(rows)), None)
+
+    def ranked(self, rows: Sequence[Row]) -> list[Numbers]:
+        """Return the measured choices within limits, that of least loss first."""
         inside = [np.array(k) for k in self.known if fits(np.array(k), rows)]
-        return min(inside, key=lambda c: self.known[key(c)], default=None)
+        return sorted(inside, key=lambda c: self.known[key(c)])
 
     def refine(self, start: Numbers, rows: Sequence[Row], passes: float) -> Numbers:
         """Return the best choice within limits that is found near `start`, a measured one.

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from keras_edgeq.export.tflite_kernels import WEIGHTED
-from keras_edgeq.spec.precision import Precision
-from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.spec.precision import FLOAT_BITS, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
-FLOAT_BITS, HALF_BITS = 32, 16
 CONTAINERS = (4, 8, 16)
 # Operation -> the TFLite op that computes it; other weights are operands without int4 kernels.
 TFLITE_OPS = {
@@ -29,17 +25,9 @@ def is_tflite(profile: TargetProfile) -> bool:
     return "tflite" in profile.formats
 
 
-def weight_spec(profile: TargetProfile, precision: Precision, op: str) -> QuantSpec | None:
-    """Return the grid of an operation's weights, None for float."""
-    rule, spec = profile.ops.get(op), precision.weight
-    if spec is None or (rule is not None and not rule.weights):
-        return None
-    return spec if spec.is_half or rule is None else replace(spec, **rule.weight)
-
-
 def grid_bits(profile: TargetProfile, precision: Precision, op: str) -> int:
     """Return the bits of the grid of an operation's weights; 32 for float, 16 for half."""
-    spec = weight_spec(profile, precision, op)
+    spec = profile.weight_spec(op, precision)
     return FLOAT_BITS if spec is None else spec.bits
 
 
@@ -49,11 +37,11 @@ def stored_bits(profile: TargetProfile, precision: Precision, op: str) -> int:
     ONNX has types of 4, 8 and 16 bits. In TFLite 4 bits are for convolutions, but transposed ones,
     and for dense layers, with 8-bit activations; other kernels read what is narrower as int8.
     """
-    spec = weight_spec(profile, precision, op)
+    spec = profile.weight_spec(op, precision)
     if spec is None:
         return FLOAT_BITS
     if spec.is_half:
-        return HALF_BITS
+        return spec.bits
     narrowest = next(bits for bits in CONTAINERS if bits >= spec.bits)
     if narrowest > 4 or not is_tflite(profile):
         return narrowest
@@ -67,8 +55,3 @@ def activation_bytes(precision: Precision) -> int:
     """Return the bytes of each number that a kernel makes."""
     spec = precision.activation
     return 4 if spec is None else 1 if spec.bits <= 8 else 2
-
-
-def activation_bits(precision: Precision) -> int:
-    """Return the bits that a kernel multiplies; 32 for float, 16 for half."""
-    return FLOAT_BITS if precision.activation is None else precision.activation.bits

@@ -76,7 +76,7 @@ def _follow_neighbours(graph: LayerGraph, profile: TargetProfile, chosen: Choice
     for node in graph.nodes:
         if not node.inputs:
             open_ends.append(node)
-        elif _follows(profile, node):
+        elif moves_or_regrids(profile, node):
             makers = [graph.producer(ref) for ref in node.inputs]
             if any(maker in open_ends for maker in makers):
                 open_ends.append(node)
@@ -99,6 +99,7 @@ def _width(precision: Precision) -> int:
     return 0 if precision.activation is None else precision.activation.bits
 
 
-def _follows(profile: TargetProfile, node: GraphNode) -> bool:
+def moves_or_regrids(profile: TargetProfile, node: GraphNode) -> bool:
+    """Tell whether a call computes nothing of its own: it has the precision of what it reads."""
     op = op_type(node.layer)
     return op == "Identity" or op in profile.same_grid or op in profile.regrid

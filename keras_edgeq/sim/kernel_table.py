@@ -49,17 +49,14 @@ def kernel_table(
 
 def _allowed(node: GraphNode, profile: TargetProfile, op: str) -> dict[str, Bits]:
     """Return the bits of the weights and activations of each precision an operation can have."""
-    rule = profile.ops.get(op)
-    weighted = weight_trait(node.layer) is not None and (rule is None or rule.weights)
+    weighted = weight_trait(node.layer) is not None
     allowed: dict[str, Bits] = {}
     for name in profile.allowed(op):
         precision = profile.precision(name)
-        weights = None
-        if weighted and precision.is_integer and precision.weight is not None:
-            changes = {} if rule is None else rule.weight
-            weights = replace(precision.weight, **changes).bits
-        activation = precision.activation if precision.is_integer else None
-        allowed[name] = (weights, None if activation is None else activation.bits)
+        weight = profile.weight_spec(op, precision) if weighted else None
+        allowed[name] = (None, None)
+        if precision.is_integer:
+            allowed[name] = (None if weight is None else weight.bits, precision.activation_bits)
     return allowed
 
 

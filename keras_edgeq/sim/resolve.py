@@ -241,15 +241,13 @@ class _Resolver:
                 )
 
     def _add_params(self, node: GraphNode, op: str) -> None:
-        trait, rule = weight_trait(node.layer), self.profile.ops.get(op)
-        precision = self.chosen[id(node)]
-        if trait is None or precision.weight is None or (rule is not None and not rule.weights):
+        trait, precision = weight_trait(node.layer), self.chosen[id(node)]
+        weight = self.profile.weight_spec(op, precision)
+        if trait is None or weight is None:
             return
-        name, half = node.layer.name, precision.weight.is_half
-        axes = kept_channels(node.layer) if op in self.profile.per_channel and not half else ()
-        changes = {} if rule is None or half else rule.weight
-        kernel = replace(precision.weight, axes=axes, **changes)
-        self.params[TensorRef(name, "param", param=trait.kernel)] = kernel
+        name, per_channel = node.layer.name, op in self.profile.per_channel and not weight.is_half
+        axes = kept_channels(node.layer) if per_channel else ()
+        self.params[TensorRef(name, "param", param=trait.kernel)] = replace(weight, axes=axes)
         bias, spec = trait.bias, precision.bias_spec
         if bias and getattr(node.layer, bias, None) is not None and spec is not None:
             self.params[TensorRef(name, "param", param=bias)] = spec

@@ -11,6 +11,7 @@ from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec.quant_spec import BIAS_SPEC, HALF, WIDE_BIAS_SPEC, QuantSpec
 
 FLOAT = "FP32"
+FLOAT_BITS = 32
 BIAS_SPECS = {"int32": BIAS_SPEC, "int64": WIDE_BIAS_SPEC, "half": HALF, "float": None}
 
 
@@ -39,6 +40,16 @@ class Precision:
     def is_integer(self) -> bool:
         """Tell whether kernels of this precision compute in integers."""
         return self.activation is not None and not self.activation.is_half
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of its weights, of any operation without a rule of its own; 32 for float."""
+        return FLOAT_BITS if self.weight is None else self.weight.bits
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits that a kernel reads and makes; 32 for float, 16 for half."""
+        return FLOAT_BITS if self.activation is None else self.activation.bits
 
     @property
     def bias_spec(self) -> QuantSpec | None:

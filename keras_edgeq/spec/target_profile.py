@@ -121,6 +121,21 @@ class TargetProfile:
         """Tell whether the target has a kernel for an operation."""
         return op in self.quantized or ANY in self.quantized
 
+    def quantizes_weights(self, op: str) -> bool:
+        """Tell whether an operation's weights have a grid where the precision has one."""
+        rule = self.ops.get(op)
+        return rule is None or rule.weights
+
+    def weight_spec(self, op: str, precision: Precision) -> QuantSpec | None:
+        """Return the grid of an operation's weights at a precision, None where they stay float.
+
+        Its axes come from the layer.
+        """
+        rule, spec = self.ops.get(op), precision.weight
+        if spec is None or not self.quantizes_weights(op):
+            return None
+        return spec if spec.is_half or rule is None else replace(spec, **rule.weight)
+
     def _check_rule(self, op: str, rule: OpRule) -> None:
         """Raise where the rule of an operation contradicts another rule of the profile."""
         for name in rule.precisions:
