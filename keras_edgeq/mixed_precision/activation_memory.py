@@ -13,11 +13,11 @@ from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.macs import elements
 from keras_edgeq.mixed_precision.deciders import Deciders
+from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.storage import activation_bytes
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-Table = NDArray[np.float64]
 # Beyond it a step's tensors that follow many groups are bounded from above instead.
 ROWS_PER_STEP = 64
 
@@ -40,7 +40,7 @@ class Tensor:
     made: int
     last: int
 
-    def bytes_at(self, numbers: NDArray[np.int64]) -> int:
+    def bytes_at(self, numbers: Numbers) -> int:
         """Return its bytes at a choice."""
         if not self.follows:
             return self.elements * self.width[0]
@@ -69,7 +69,7 @@ class ActivationMemory:
         steps = sorted({tensor.made for tensor in tensors})
         self.live = [[t for t in tensors if t.made <= step <= t.last] for step in steps]
 
-    def peak(self, numbers: NDArray[np.int64]) -> int:
+    def peak(self, numbers: Numbers) -> int:
         """Return the largest sum of bytes of live tensors."""
         return max(sum(t.bytes_at(numbers) for t in live) for live in self.live)
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_edgeq.analysis.groups import Choice, Group, folded_graph
 from keras_edgeq.errors import SearchError
@@ -16,6 +15,7 @@ from keras_edgeq.layers.layer_traits import op_type, weight_trait
 from keras_edgeq.layers.macs import macs
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
 from keras_edgeq.mixed_precision.deciders import Deciders
+from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.storage import (
     activation_bytes,
     grid_bits,
@@ -25,8 +25,6 @@ from keras_edgeq.mixed_precision.storage import (
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.precision import FLOAT_BITS
 
-Table = NDArray[np.float64]
-Numbers = NDArray[np.int64]
 COSTS = ("weight_bytes", "size", "bitops", "activation_memory")
 
 

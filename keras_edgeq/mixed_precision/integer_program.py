@@ -30,6 +30,11 @@ MOST_REFUSED = 200
 LEAST_SLACK = 1e-280
 
 
+def total(table: Table, choice: Numbers) -> float:
+    """Return what a choice adds up to, rounded once; NaN where a group cannot have it."""
+    return math.fsum(table[np.arange(len(choice)), choice])
+
+
 class IntegerProgram:
     """Finds the choice of least objective within limits.
 
@@ -51,10 +56,10 @@ class IntegerProgram:
         best = self._search(objective, self.rows)
         if best is None:
             return None
-        value = _sum(objective, best)
+        value = total(objective, best)
         within = value + TIE * _above(objective, best, self.allowed)
         cheaper = self._search(tie_break, [*self.rows, (objective, within)])
-        if cheaper is None or _sum(tie_break, cheaper) >= _sum(tie_break, best):
+        if cheaper is None or total(tie_break, cheaper) >= total(tie_break, best):
             return best
         return cheaper
 
@@ -65,13 +70,13 @@ class IntegerProgram:
             return None
         mask = self.allowed
         while True:
-            bound = _sum(objective, best)
+            bound = total(objective, best)
             reduced = _within(objective, bound, mask)
             if reduced is None or (reduced == mask).all():
                 return best
             mask = reduced
             better = self._solve(objective, rows, mask, bound)
-            if better is None or _sum(objective, better) >= bound:
+            if better is None or total(objective, better) >= bound:
                 return best
             best = better
 
@@ -98,7 +103,7 @@ class IntegerProgram:
             choice = _highs(scaled, rows, mask, refused)
             if choice is None:
                 return None
-            if all(_sum(table, choice) <= limit for table, limit in rows):
+            if all(total(table, choice) <= limit for table, limit in rows):
                 return choice
             refused.append(choice)
         raise SearchError(
@@ -150,10 +155,6 @@ def _highs(
     return np.argmax(taken, axis=1).astype(np.int64)
 
 
-def _sum(table: Table, choice: Numbers) -> float:
-    return math.fsum(table[np.arange(len(choice)), choice])
-
-
 def _least(table: Table, mask: Mask) -> Table:
     return np.min(np.where(mask, table, np.inf), axis=1)
 
@@ -170,7 +171,7 @@ def _shifted(table: Table, mask: Mask) -> Table:
 
 def _above(table: Table, choice: Numbers, mask: Mask) -> float:
     """Return how far a choice lies above the floor."""
-    return math.fsum(_shifted(table, mask)[np.arange(len(choice)), choice])
+    return total(_shifted(table, mask), choice)
 
 
 def _within(table: Table, limit: float, mask: Mask) -> Mask | None:

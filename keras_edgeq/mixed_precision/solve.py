@@ -15,18 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.errors import SearchError
-from keras_edgeq.mixed_precision.integer_program import IntegerProgram
+from keras_edgeq.mixed_precision.integer_program import IntegerProgram, Numbers, Table, total
 
-Table = NDArray[np.float64]
-Numbers = NDArray[np.int64]
 Row = tuple[Table, float]
 
 BRUTE_FORCE_MOST = 200_000
-
-
-def total(table: Table, choice: Numbers) -> float:
-    """Return what a choice adds up to, rounded once; NaN where a group cannot have it."""
-    return math.fsum(table[np.arange(len(choice)), choice])
 
 
 def fits(choice: Numbers, rows: Sequence[Row]) -> bool:
