@@ -21,6 +21,20 @@ class EncodingsError(EdgeqError):
     """An encodings file is malformed or does not match the sim."""
 
 
+class SimMismatchError(EdgeqError):
+    """A sim, its grids without rounding, would compute something else than the float model.
+
+    Attributes:
+        tensor: the first one that differs.
+        wanted: a number of it in the float model.
+        got: the same one in the sim.
+    """
+
+    def __init__(self, message: str, tensor: str, wanted: float, got: float):
+        super().__init__(message)
+        self.tensor, self.wanted, self.got = tensor, wanted, got
+
+
 class ExportError(EdgeqError):
     """An artifact cannot be written; nothing was left behind."""
 
@@ -31,3 +45,10 @@ class TrainingError(EdgeqError):
 
 class SearchError(EdgeqError):
     """A search cannot be done: no choice keeps the limits, or there are too many to try."""
+
+
+class QuantizationWarning(UserWarning):
+    """A sim is right but may not be good: what collapsed, why, and the way out.
+
+    `sim.record.warnings` and the report of an export repeat the messages.
+    """

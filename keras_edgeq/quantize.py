@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tf_keras
 
-from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
+from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
 from keras_edgeq.prepare import fold_batch_norms, mixed_policies, prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
@@ -19,12 +19,17 @@ from keras_edgeq.sim.calibrate import (
     collect,
     floor_weight_scales,
 )
+from keras_edgeq.sim.collapse import own_grids
 from keras_edgeq.sim.data import Batch, batches, fixed_batch
-from keras_edgeq.sim.data_free import RULES, data_free_stats, known_means
+from keras_edgeq.sim.data_free import RULES, data_free_stats, input_ranges, known_means
+from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.judge import judge, say
 from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.sim.settle import settle
+from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.kernel import precisions_of
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -43,6 +48,7 @@ def quantize(
     keep_samples: int = 4,
     input_range: Any = None,
     batch_norm: str = "fold",
+    check: bool = True,
     progress: bool = True,
 ) -> QuantSim:
     """Return a calibrated simulation of `model` on a target.
@@ -79,6 +85,11 @@ def quantize(
             behind their layers, whose kernels are quantized as they are, and the quantizer sits
             behind the batch norm. `fold_batch_norms(sim)` folds them after training. Those that do
             not fold into the layer in front of them are treated as with `"fold"`.
+        check: compute four samples in the model and in the sim without rounding, and refuse to
+            return a sim that differs; random samples within the inputs' ranges where there is no
+            data. Then hold the sim beside the model (`sim.record.fidelity`), warn of what was lost,
+            and give channels that are far apart grids of their own where that is known to help.
+            False does none of it.
         progress: show a progress bar.
 
     Returns:
@@ -90,6 +101,12 @@ def quantize(
             none, and nothing is known about some tensors, which are named.
         ProfileError: no such profile, precision or rule, or a name matches nothing; a plan that is
             that of another model.
+        SimMismatchError: the sim would compute something else than the model, which is a fault of
+            this package; the first layer that differs is named.
+
+    Warns:
+        QuantizationWarning: tensors or channels that rounding all but destroys, inputs that leave
+            their grid, too few samples; each with the way out. `sim.record.warnings` repeats them.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -108,6 +125,7 @@ def quantize(
         raise UnsupportedModelError(f'batch_norm is "fold" or "train", not {batch_norm!r}.')
     prepared, known = prepare_with_statistics(model, batch_norm == "train")
     folded = fold_batch_norms(prepared)
+    free = plan is None
     if plan is None:
         plan = resolve(folded, target, precision)
     else:
@@ -115,22 +133,66 @@ def quantize(
         plan = settle(plan, folded, target)
         precision = precisions_of(plan.kernels)
     plan = plan.with_rules(rules)
-    stats = data_free_stats(folded, plan, known, input_range) if data_free else None
-    sim = insert(prepared, plan, target, model.output_names, mixed_policies(model))
-    sim.keep(precision=dict(precision or {}), rules=rules)
-    assign_weights(sim)
+    policies, asked = mixed_policies(model), dict(precision or {})
+    stats, source = None, iter(())
+    if data_free:
+        stats = data_free_stats(folded, plan, known, input_range)
+        ranges = {**known.ranges, **input_ranges(input_range, prepared.input_names)}
+        seen = random_inputs(prepared, ranges)
+    else:
+        first, source = peek(batches(calibration, model, batch_size, steps))
+        seen = few(first, model)
+
+    def made(plan: QuantPlan, asked: Mapping[str, str]) -> QuantSim:
+        sim = insert(prepared, plan, target, model.output_names, policies, known.constants)
+        sim.keep(precision=dict(asked), rules=rules)
+        if check:
+            check_identity(prepared, sim, seen, model)
+        assign_weights(sim)
+        return sim
+
+    sim = made(plan, asked)
     kept: list[Batch] = []
-    whole = fixed_batch(model)
-    if whole and keep_samples:
-        keep_samples = -(-keep_samples // whole) * whole
     if stats is None:
-        source = _keeping(batches(calibration, model, batch_size, steps), kept, keep_samples)
+        source = _keeping(source, kept, _whole_batches(model, keep_samples))
         stats = replace(collect(sim, source, progress), means=known_means(folded, known))
+    samples = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
+    _calibrate(sim, stats, samples)
+    if not check:
+        return sim
+    apart = own_grids(judge(sim, seen, prepared, known.ranges), asked) if free else {}
+    if apart and _can_replan(folded, target, asked := {**apart, **asked}, rules):
+        sim = made(resolve(folded, target, asked).with_rules(rules), asked)
+        _calibrate(sim, stats, samples)
+        judge(sim, seen, prepared, known.ranges)
+        say(sim, apart)
+    else:
+        say(sim)
+    return sim
+
+
+def _calibrate(sim: QuantSim, stats: CalibrationStats, samples: tuple[np.ndarray, ...]) -> None:
+    """Give a sim with weight grids all the rest."""
     assign_activations(sim, stats)
     sim.stats = stats
-    samples = tuple(np.concatenate(parts)[:keep_samples] for parts in zip(*kept, strict=True))
     sim.keep(floored=floor_weight_scales(sim), samples=samples)
-    return sim
+
+
+def _can_replan(
+    folded: tf_keras.Model, target: TargetProfile, asked: Mapping[str, str], rules: Mapping
+) -> bool:
+    """Tell whether the range rules that were asked for hold with these precisions."""
+    try:
+        resolve(folded, target, asked).with_rules(rules)
+    except ProfileError:
+        return False
+    return True
+
+
+def _whole_batches(model: tf_keras.Model, samples: int) -> int:
+    """Return a number of samples that a model with a fixed batch takes."""
+    whole = fixed_batch(model)
+    return -(-samples // whole) * whole if whole else samples
 
 
 def _keeping(source: Iterator[Batch], kept: list[Batch], wanted: int) -> Iterator[Batch]:

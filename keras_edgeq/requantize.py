@@ -12,12 +12,15 @@ from keras_edgeq.layers import FakeQuant
 from keras_edgeq.prepare import fold_batch_norms
 from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
+from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.judge import judge, say
 from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.samples import few, samples_of
 from keras_edgeq.sim.settle import settle
-from keras_edgeq.sim.strip import strip
+from keras_edgeq.sim.strip import stripped
 from keras_edgeq.spec.kernel import precisions_of
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -30,6 +33,7 @@ def requantize(
     precision: Mapping[str, str] | None = None,
     rules: Mapping[str, Any] | None = None,
     plan: QuantPlan | None = None,
+    check: bool = True,
 ) -> QuantSim:
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
@@ -44,6 +48,7 @@ def requantize(
         rules: as for `quantize`; likewise. Beside a plan, changes to the rules it holds.
         plan: where quantizers stand and on which grids, in place of `precision`:
             `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
+        check: as for `quantize`, on the samples that the sim keeps, or random ones.
 
     Raises:
         CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
@@ -51,6 +56,7 @@ def requantize(
         ProfileError: no such profile or precision, a name matches nothing, the plan is that of
             another model, or a frozen grid, such as that of rounded weights, cannot stay what it
             is.
+        SimMismatchError: as for `quantize`.
 
     Example:
         >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
@@ -64,7 +70,7 @@ def requantize(
     target = record.profile if profile is None else load_profile(profile)
     asked = record.precision if precision is None else precision
     chosen = record.rules if rules is None else rules
-    prepared = strip(sim)
+    prepared = stripped(sim)
     if plan is None:
         plan = resolve(prepared, target, asked).with_rules(chosen)
     else:
@@ -72,7 +78,7 @@ def requantize(
         plan = settle(plan, prepared, target, chosen).with_rules(rules or {})
         asked = precisions_of(plan.kernels)
         chosen = {**record.rules, **(rules or {})}
-    result = insert(prepared, plan, target, record.output_names, record.policies)
+    result = insert(prepared, plan, target, record.output_names, record.policies, record.constants)
     result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
     result.keep(rounded=record.rounded)
     assign_weights(result)
@@ -82,6 +88,11 @@ def requantize(
     result.stats, result.reference = sim.stats, sim.reference
     floored = {name: n for name, n in record.floored.items() if name in result.quantized_layers()}
     result.keep(floored={**floored, **floor_weight_scales(result)})
+    if check:
+        samples, _ = samples_of(sim)
+        check_identity(prepared, result, few(samples, sim))
+        judge(result)
+        say(result)
     return result
 
 

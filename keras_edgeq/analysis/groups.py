@@ -13,7 +13,7 @@ from keras_edgeq.ptq.workshop import check_calibrated
 from keras_edgeq.requantize import requantize
 from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.strip import strip
+from keras_edgeq.sim.strip import stripped
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.kernel import parents_first
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -82,7 +82,7 @@ def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
 
 def folded_graph(sim: QuantSim) -> LayerGraph:
     """Return the graph of the float model that a sim stands for, with batch norms folded."""
-    return LayerGraph(fold_batch_norms(strip(sim)))
+    return LayerGraph(fold_batch_norms(stripped(sim)))
 
 
 def _check_candidates(

@@ -24,7 +24,7 @@ from keras_edgeq.ptq.workshop import Workshop
 from keras_edgeq.requantize import requantize
 from keras_edgeq.sim.calibrate import floor_weight_scales
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.strip import strip
+from keras_edgeq.sim.strip import stripped
 
 ROUNDINGS = ("nearest", "gptq")
 Score = Callable[[tf_keras.Model], float]
@@ -150,7 +150,7 @@ class Study:
         Raises:
             EdgeqError: the score is no finite number.
         """
-        return self._score({"": "FP32"}, score, lambda: strip(self.sim))
+        return self._score({"": "FP32"}, score, lambda: stripped(self.sim))
 
     def _rounded(self, bank: Bank, folder: Path | None, print_: str) -> tuple[Bank, StoredBatches]:
         """Return a bank of rounded weights, and the batches to judge them on.

@@ -17,7 +17,6 @@ from keras_edgeq.numerics.metrics import top1
 from keras_edgeq.runtime.artifact import load_artifact
 from keras_edgeq.table import aligned
 
-HEADER = ("", "accuracy", "agrees with sim", "identical outputs", "bytes")
 CALIBRATION_SAMPLES = 256
 
 
@@ -46,28 +45,17 @@ def run(args: Namespace) -> int:
 
 
 def _table(model: tf_keras.Model, sim: tf_keras.Model, report: ExportReport, data: Digits) -> str:
-    sizes = {path.name: report.sizes[kind] for kind, path in report.files.items()}
-    rows = [
-        HEADER,
-        ("float", _accuracy(model.predict(data.test_x, verbose=0), data), "", "",
-         f"{report.sizes['float']:,}"),
-        ("sim", _accuracy(sim.predict(data.test_x, verbose=0), data), "", "", ""),
-    ]  # fmt: skip
-    outputs = {
-        runtime.name: runtime.outputs([data.test_x])[0]
-        for kind in ("tflite", "onnx")
-        for runtime in load_artifact(report.files[kind], sim)
+    """Return the report's table with the accuracy of each row."""
+    accuracies = {
+        "float model": _accuracy(model.predict(data.test_x, verbose=0), data),
+        "sim": _accuracy(sim.predict(data.test_x, verbose=0), data),
     }
-    for run in report.runs:
-        if run.runtime in outputs:
-            rows.append((
-                run.runtime,
-                _accuracy(outputs[run.runtime], data),
-                f"{run.agreement:.2f} %",
-                f"{100 * (run.identical or 0):.2f} %",
-                f"{sizes[run.artifact]:,}",
-            ))  # fmt: skip
-    return aligned(rows)
+    for path in (report.files["tflite"], report.files["onnx"]):
+        for runtime in load_artifact(path, sim):
+            accuracies[runtime.name] = _accuracy(runtime.outputs([data.test_x])[0], data)
+    head, *rows = report.rows()
+    table = [(row[0], accuracies.get(row[0], ""), *row[1:]) for row in rows]
+    return aligned([("", "accuracy", *head[1:]), *table])
 
 
 def _accuracy(scores: np.ndarray, data: Digits) -> str:

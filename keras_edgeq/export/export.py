@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
-from keras_edgeq.errors import ExportError
+from keras_edgeq.errors import ExportError, QuantizationWarning
 from keras_edgeq.export.encodings.write import (
     check_version,
     keras_encodings,
@@ -21,12 +24,13 @@ from keras_edgeq.files import write_whole
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.runtime.verify import RunReport
-from keras_edgeq.runtime.verify import verify as verify_artifact
+from keras_edgeq.runtime.verify import RunReport, verify_beside
+from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.choose import TRANSPARENT
-from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
 from keras_edgeq.spec.target_profile import TargetProfile
 
 
@@ -76,14 +80,14 @@ def export(
     wanted = checked_formats(formats, sim.record.profile)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
-    read = None if verify is None or verify is False else list(batches(verify, sim))
+    known = None if verify is False else beside_float(sim, verify)
     job = _Job(sim, Path(folder), name, float_io, encodings_version)
     for kind in tqdm(wanted, desc="export", disable=not progress):
         _run(job, kind)
     runs: list[RunReport] = []
-    if verify is not False:
+    if known is not None:
         for path in tqdm(job.runnable, desc="verify", disable=not progress):
-            runs += verify_artifact(sim, path, None if read is None else iter(read))
+            runs += verify_beside(sim, path, known)
     report = ExportReport(
         profile=sim.record.profile.name,
         files=job.files,
@@ -94,6 +98,10 @@ def export(
         constant_bytes=job.constant_bytes,
         floored=dict(sim.record.floored),
         runs=tuple(runs),
+        fidelity=sim.record.fidelity if known is None else known.fidelity,
+        float_bytes=float_bytes(sim),
+        weight_bytes=weight_bytes(sim),
+        warnings=_warnings(sim, known),
     )
     text = json.dumps(report.to_json(), indent=1)
     write_whole(job.folder / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -150,13 +158,13 @@ def _write_encodings(job: _Job) -> None:
 
 def _write_saved_model(job: _Job) -> None:
     from keras_edgeq.export.saved_model import write_saved_model
-    from keras_edgeq.sim.strip import strip
+    from keras_edgeq.sim.strip import stripped
 
     folder = job.folder / "saved_model"
     write_saved_model(job.sim, folder)
     job.files["saved_model"] = folder
     job.runnable.append(folder)
-    model = strip(job.sim)
+    model = stripped(job.sim)
     job.write("float", f"{job.name}_float.keras", lambda path: model.save(path))
 
 
@@ -197,13 +205,29 @@ def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Se
     return wanted
 
 
+def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
+    """Return what was said of the sim, and what the data that it was verified on adds."""
+    said = list(sim.record.warnings)
+    if known is not None and known.on_data:
+        joined = [np.concatenate(parts) for parts in zip(*known.data, strict=True)]
+        said += clipped_inputs(sim, joined)
+        told = {one for one in said if one.startswith("Rounding leaves")}
+        said += () if told else collapsed_tensors(sim, known.fidelity)
+    new = [one for one in said if one not in sim.record.warnings]
+    for message in new:
+        warnings.warn(message, QuantizationWarning, stacklevel=3)
+    return tuple(dict.fromkeys(said))
+
+
 def _integer_layers(sim: QuantSim) -> tuple[str, ...]:
     """Return the layers that compute in integers, in graph order."""
     floats, profile = sim.record.plan.floats, sim.record.profile
     names = []
     for call in calls(sim):
         op = op_type(getattr(call.layer, "layer", call.layer))
-        adds_nothing = op in TRANSPARENT or isinstance(call.layer, FakeQuant)
+        makes = tf.nest.flatten(call.node.outputs)
+        is_real = all(tensor.dtype.is_floating for tensor in makes)
+        adds_nothing = op in TRANSPARENT or isinstance(call.layer, FakeQuant) or not is_real
         if profile.computes(op) and not adds_nothing and call.layer.name not in floats:
             names.append(call.layer.name)
     return tuple(dict.fromkeys(names))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from keras_edgeq.runtime.verify import RunReport
+from keras_edgeq.spec.fidelity import Fidelity, OutputFidelity
+from keras_edgeq.table import aligned
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class ExportReport:
             that holds them.
         floored: layer -> channels whose weight scale was raised for the int32 bias.
         runs: the verification, one entry per artifact and runtime.
+        fidelity: the sim beside its float model, on the same data; without verification as it was
+            when its grids were derived.
+        float_bytes: bytes of the float model's weights.
+        weight_bytes: bytes of the sim's weights, packed on their grids.
+        warnings: what was lost, and the way out.
     """
 
     profile: str
@@ -36,6 +43,10 @@ class ExportReport:
     constant_bytes: Mapping[str, int] = field(default_factory=dict)
     floored: Mapping[str, int] = field(default_factory=dict)
     runs: tuple[RunReport, ...] = ()
+    fidelity: Fidelity | None = None
+    float_bytes: int = 0
+    weight_bytes: int = 0
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -50,7 +61,25 @@ class ExportReport:
             "constant_bytes": dict(self.constant_bytes),
             "floored": dict(self.floored),
             "runs": [run.to_json() for run in self.runs],
+            "fidelity": None if self.fidelity is None else self.fidelity.to_json(),
+            "float_bytes": self.float_bytes,
+            "weight_bytes": self.weight_bytes,
+            "warnings": list(self.warnings),
         }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return a table of float model, sim and files: SQNR and top-1 against float, bytes."""
+        head = ("", "SQNR to float", "same top-1 as float", "same as sim", "bytes")
+        rows = [head, ("float model", "", "", "", f"{self.float_bytes:,} of weights")]
+        if self.fidelity is not None:
+            size = f"{self.weight_bytes:,} of weights"
+            rows += _beside_float("sim", self.fidelity.outputs, "", size)
+        sizes = {path.name: self.sizes[kind] for kind, path in self.files.items()}
+        for run in self.runs:
+            share = "" if run.identical is None else f"{100 * run.identical:.2f} %"
+            size = f"{sizes[run.artifact]:,}" if run.artifact in sizes else ""
+            rows += _beside_float(run.runtime, run.float_outputs, share, size)
+        return rows
 
     def __str__(self) -> str:
         lines = [f"Exported for {self.profile}:"]
@@ -71,5 +100,28 @@ class ExportReport:
                 f"{channels} dead channels got a coarser weight scale so that their bias fits "
                 f"int32: {', '.join(self.floored)}"
             )
+        if self.fidelity is not None:
+            what = "samples" if self.fidelity.on_data else "samples of random input"
+            lines += [f"On {self.fidelity.samples} {what}:", aligned(self.rows())]
+            worst = ", ".join(
+                f"{one.tensor} {one.own_db:.1f}"
+                for one in self.fidelity.worst()
+                if one.own_db < 1e3
+            )
+            lines += [f"Largest errors of their own, in dB: {worst}"] if worst else []
         lines += [str(run) for run in self.runs]
+        lines += [f"WARNING: {message}" for message in self.warnings]
         return "\n".join(lines)
+
+
+def _beside_float(
+    label: str, outputs: Sequence[OutputFidelity], share: str, size: str
+) -> list[tuple[str, ...]]:
+    """Return a row per output; with several, each is named."""
+    rows = []
+    for number, one in enumerate(outputs):
+        name = label if len(outputs) == 1 else f"{label}: {one.output}"
+        same = "" if one.agreement is None else f"{one.agreement:.2f} %"
+        rest = (share, size) if not number else ("", "")
+        rows.append((name, f"{one.sqnr_db:.1f} dB", same, *rest))
+    return rows

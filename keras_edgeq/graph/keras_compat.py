@@ -116,6 +116,21 @@ def training_argument(layer: tf_keras.layers.Layer) -> bool:
     return bool(layer._expects_training_arg)
 
 
+def mask_argument(layer: tf_keras.layers.Layer) -> bool:
+    """Tell whether the layer's `call` takes `mask`."""
+    return bool(layer._expects_mask_arg)
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask that Keras hung on a tensor, None where there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def rename(layer: tf_keras.layers.Layer, name: str) -> None:
+    """Give a layer without weights another name, before it is part of a model."""
+    layer._name = name
+
+
 def overrides_call(model: tf_keras.Model) -> bool:
     """Tell whether a functional model's class computes something else than its graph."""
     own = type(model).call
@@ -156,6 +171,11 @@ def kept_seeds():
         random.setstate(state)
         if keras_stream is not None:
             keras_stream.setstate(keras_state)
+
+
+def all_layers(model: tf_keras.Model) -> list[tf_keras.layers.Layer]:
+    """Return every layer of a model, those inside of others included."""
+    return list(model._flatten_layers(include_self=False))
 
 
 def weight_penalty(model: tf_keras.Model) -> float:

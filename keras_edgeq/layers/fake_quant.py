@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.round_to_half import round_to_half
-from keras_edgeq.numerics.round_to_steps import TWICE, round_to_steps, scale_sums
+from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -58,6 +58,7 @@ class FakeQuant(tf_keras.layers.Layer):
     """
 
     learned: LearnedRange | None = None
+    arithmetic: Arithmetic = ROUNDED
 
     def __init__(
         self,
@@ -126,13 +127,16 @@ class FakeQuant(tf_keras.layers.Layer):
         input_scale = None if input_scale is None else tf.cast(input_scale, tf.float32)
         if self.spec.is_half:
             real = inputs if input_scale is None else inputs * input_scale
-            half = round_to_half(real if activation is None else ACTIVATIONS[activation](real))
+            if activation is not None:
+                real = ACTIVATIONS[activation](real)
+            half = self.arithmetic.to_half(real)
             return half, half, scale
         # One multiplication per element, as the kernels do it. Division by a constant would become
         # one anyway in a frozen graph, and differ by an ulp from this graph.
         if rounding in TWICE:
             exact = 1.0 if exact is None else tf.cast(exact, tf.float64)
-            ratio = scale_sums(inputs, tf.math.divide_no_nan(exact, tf.cast(scale, tf.float64)))
+            factor = tf.math.divide_no_nan(exact, tf.cast(scale, tf.float64))
+            ratio = self.arithmetic.scale_sums(inputs, factor)
         else:
             ratio = inputs * tf.math.divide_no_nan(
                 1.0 if input_scale is None else input_scale, scale
@@ -143,8 +147,9 @@ class FakeQuant(tf_keras.layers.Layer):
         if activation is not None:
             low = tf.maximum(low, 0.0)
         if activation == "relu6":
-            high = tf.minimum(high, tf.round(tf.math.divide_no_nan(6.0, scale)))
-        steps = round_to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
+            cap = self.arithmetic.whole(tf.math.divide_no_nan(6.0, scale))
+            high = tf.minimum(high, cap)
+        steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
         return steps * scale, steps, scale
 
     def _grid(self, inputs):

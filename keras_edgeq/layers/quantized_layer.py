@@ -10,9 +10,10 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import activation_name, weight_trait
-from keras_edgeq.numerics.round_to_steps import carry_scale, round_to_steps
+from keras_edgeq.numerics.round_to_steps import carry_scale
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 # Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
@@ -43,6 +44,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`, or is half
             precision as the kernel is.
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
+        constant: whether the parameters are constants of the user's model: no training changes
+            them, whatever `trainable` says.
         dtype: the policy that it trains under; a mixed one only where inputs in steps have at most
             8 bits.
 
@@ -58,11 +61,14 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         twice take it. Without `input_scale` the sums are the outputs.
     """
 
+    arithmetic: Arithmetic = ROUNDED
+
     def __init__(
         self,
         layer: Any,
         params: Mapping[str, Any],
         training: Mapping[str, Mapping[str, Any]] | None = None,
+        constant: bool = False,
         **kwargs: Any,
     ):
         defaults = {"name": layer.name, "dtype": "float32"}
@@ -72,7 +78,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             for name, spec in params.items()
         }
         self.bias_spec = next((s for s in specs.values() if s.rule == "derived"), None)
-        options = training or {}
+        self.constant, options = constant, training or {}
         self.quantizers = {
             name: FakeQuant(
                 spec,
@@ -85,6 +91,18 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             if spec.rule != "derived"
         }
         self.supports_masking = layer.supports_masking
+
+    @property
+    def trainable_weights(self):
+        """The variables that training changes."""
+        return [] if self.constant else super().trainable_weights
+
+    @property
+    def non_trainable_weights(self):
+        """All other variables."""
+        if not self.constant:
+            return super().non_trainable_weights
+        return [*super().trainable_weights, *super().non_trainable_weights]
 
     @property
     def kernel_name(self) -> str:
@@ -114,7 +132,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             else:
                 outputs = self._half_outputs(inputs, half)
             return outputs, outputs, tf.constant(1.0)
-        steps = inputs if in_steps else to_steps(inputs, input_scale)
+        steps = inputs if in_steps else to_steps(inputs, input_scale, self.arithmetic.whole)
         params, scale = self.integer_params(input_scale)
         if half is None:
             sums = self._call_layer(steps, params, training)
@@ -125,7 +143,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     def compute_mask(self, inputs, mask=None):
         """Pass on what the wrapped layer makes of the mask."""
-        return [self.layer.compute_mask(inputs, mask), None, None]
+        mask = self.layer.compute_mask(inputs, mask)
+        return [mask, mask, None]
 
     @property
     def sums_integers(self) -> bool:
@@ -156,7 +175,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                 params["bias"] = bias / full
             else:
                 ratio, most = tf.math.divide_no_nan(bias, full), BIAS_MAX[self.bias_spec.bits]
-                params["bias"] = round_to_steps(ratio, -most - 1.0, most)
+                params["bias"] = self.arithmetic.to_steps(ratio, -most - 1.0, most)
         return params, scale
 
     def per_output(self, scale):
@@ -226,13 +245,14 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         if self.bias_spec is not None:
             specs["bias"] = self.bias_spec.to_json()
         training = {n: {"learn": q.learn, "ewgs": q.ewgs} for n, q in self.quantizers.items()}
-        return {**super().get_config(), "params": specs, "training": training}
+        own = {"params": specs, "training": training, "constant": self.constant}
+        return {**super().get_config(), **own}
 
 
-def to_steps(inputs, scale):
+def to_steps(inputs, scale, whole=ROUNDED.whole):
     """Return a tensor that lies on a grid in whole steps of its scale."""
     ratio = inputs * tf.math.divide_no_nan(1.0, scale)
-    return ratio + tf.stop_gradient(tf.round(ratio) - ratio)
+    return ratio + tf.stop_gradient(whole(ratio) - ratio)
 
 
 @contextmanager
@@ -241,11 +261,14 @@ def swapped(layer: Any, values: Mapping[str, Any]):
 
     Plain `setattr` would re-track the attribute and reorder the layer's weights.
     """
-    kept = {name: layer.__dict__[name] for name in values}
+    kept = {name: layer.__dict__[name] for name in values if name in layer.__dict__}
     try:
         for name, value in values.items():
             object.__setattr__(layer, name, value)
         yield
     finally:
-        for name, value in kept.items():
-            object.__setattr__(layer, name, value)
+        for name in values:
+            if name in kept:
+                object.__setattr__(layer, name, kept[name])
+            else:  # an attribute of the class
+                object.__delattr__(layer, name)

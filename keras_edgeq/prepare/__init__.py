@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tf_keras
 
 from keras_edgeq.prepare.activations import split_activations
-from keras_edgeq.prepare.affine import constants_to_affine
+from keras_edgeq.prepare.affine import rewrite_and_name
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
@@ -19,19 +19,20 @@ from keras_edgeq.prepare.fold_batch_norms import (
 )
 from keras_edgeq.prepare.global_pools import pools_to_means
 from keras_edgeq.prepare.known_statistics import KnownStatistics, known_statistics
+from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.separable import split_separable
 
-SPLITS = (flatten_nested, to_float32, split_separable, split_activations)
+SPLITS = (flatten_nested, masks_to_tensors, to_float32, split_separable, split_activations)
 
 
 def prepare(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal model that a quantizer can read.
 
-    Nested models are flattened (inner layers are named by their path), separable convolutions and
-    fused activations are split, constants become layers, batch norms are folded where that is
-    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image
-    become means. The result computes in float32.
+    Nested models are flattened (inner layers are named by their path), masks become arguments,
+    separable convolutions and fused activations are split, constants become layers, batch norms
+    are folded where that is exact and become 1x1 depthwise convolutions elsewhere, average pools
+    over the whole image become means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.
@@ -52,9 +53,9 @@ def prepare_with_statistics(
     check_model(model)
     for rewrite in SPLITS:
         model = rewrite(model)
-    with_constants = constants_to_affine(model)
+    with_constants, constants = rewrite_and_name(model)
     prepared, folded = fold_and_name(with_constants)
-    known = known_statistics(model, folded)
+    known = known_statistics(model, folded, constants)
     kept: Mapping[str, str] = {}
     if keep_batch_norms:
         prepared = fold_and_name(with_constants, behind=False)[0]

@@ -23,7 +23,7 @@ CONSTANT_OPS: dict[str, Callable] = {
 }
 
 
-def affine(name: str, scale: np.ndarray, offset: np.ndarray) -> Callable:
+def affine(name: str, scale: np.ndarray, offset: np.ndarray, trainable: bool = True) -> Callable:
     """Return a function of layers that computes `x * scale + offset` over the last axis.
 
     Called several times, it shares one convolution. The input's shape has to pass `can_be_affine`.
@@ -32,10 +32,12 @@ def affine(name: str, scale: np.ndarray, offset: np.ndarray) -> Callable:
         name: name of the convolution; reshapes around it get `/in` and `/out`.
         scale: shape `(channels,)`.
         offset: shape `(channels,)`.
+        trainable: whether they were trained in the user's model.
     """
     weights = [np.reshape(scale, (1, 1, -1, 1)), np.reshape(offset, (-1,))]
     weights = [w.astype(np.float32) for w in weights]
-    convolution = L.DepthwiseConv2D(1, name=name, weights=weights, dtype="float32")
+    options = {"trainable": trainable, "dtype": "float32"}
+    convolution = L.DepthwiseConv2D(1, name=name, weights=weights, **options)
     reshapes: dict[tuple, tuple] = {}
 
     def apply(x):
@@ -73,11 +75,19 @@ def constants_to_affine(model: tf_keras.Model) -> tf_keras.Model:
 
     Scalars added to or multiplied with a tensor stay: a kernel takes them without error.
     """
+    return rewrite_and_name(model)[0]
+
+
+def rewrite_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, frozenset[str]]:
+    """Return what `constants_to_affine` does, and the layers that hold the constants now."""
     by_layer: dict[int, list] = {}
     for call in calls(model):
         by_layer.setdefault(id(call.layer), []).append(call)
     found = {key: function for key, group in by_layer.items() if (function := _replaced(group))}
-    return rebuild(model, lambda layer: found.get(id(layer))) if found else model
+    if not found:
+        return model, frozenset()
+    names = frozenset(group[0].layer.name for key, group in by_layer.items() if key in found)
+    return rebuild(model, lambda layer: found.get(id(layer))), names
 
 
 def _replaced(group: list) -> Callable | None:
@@ -93,7 +103,7 @@ def _replaced(group: list) -> Callable | None:
     if pair is None:
         return None
     scale, offset = (np.broadcast_to(np.float64(v), (shapes[0][-1],)) for v in pair)
-    function = affine(layer.name, scale, offset)
+    function = affine(layer.name, scale, offset, trainable=False)
     return lambda *args, **kwargs: function(_symbols((args, kwargs))[0])
 
 

@@ -28,7 +28,7 @@ def mixed_policies(model: tf_keras.Model, path: str = "") -> dict[str, str]:
 
 def to_float32(model: tf_keras.Model) -> tf_keras.Model:
     """Return the model computing in float32; the same model where it does already."""
-    if all(_computes_float32(layer) for layer in model.layers):
+    if all(computes_float32(layer) for layer in model.layers):
         return model
     weights = []
 
@@ -50,7 +50,8 @@ def to_float32(model: tf_keras.Model) -> tf_keras.Model:
     return result
 
 
-def _computes_float32(layer) -> bool:
+def computes_float32(layer) -> bool:
+    """Tell whether a layer computes in no other float type."""
     return layer.compute_dtype not in {t.name for t in HALF_TYPES}
 
 

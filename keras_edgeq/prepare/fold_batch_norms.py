@@ -81,7 +81,7 @@ def batch_norms_to_affine(
             and layer.name not in keep
             and all(_last_axis(layer, shape) and can_be_affine(shape) for shape in shapes)
         ):
-            replacements[id(layer)] = affine(layer.name, *scale_and_offset(layer))
+            replacements[id(layer)] = affine(layer.name, *scale_and_offset(layer), layer.trainable)
     if not replacements:
         return model
 

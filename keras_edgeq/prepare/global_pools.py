@@ -35,8 +35,11 @@ def pools_to_means(model: tf_keras.Model) -> tf_keras.Model:
 
 
 def _covers(node) -> bool:
-    """Tell whether one window covers the whole input of a call."""
+    """Tell whether a call makes one pixel, of one window over the whole input."""
     layer, (symbol, *_) = node.layer, node.call.node.keras_inputs
     pool = layer.pool_size if isinstance(layer.pool_size, tuple) else (layer.pool_size,)
-    spatial = tuple(symbol.shape[1:-1])
-    return layer.data_format == "channels_last" and tuple(pool) == spatial
+    read, made = tuple(symbol.shape[1:-1]), tuple(node.shapes[0][1:-1])
+    if layer.data_format != "channels_last" or None in read or set(made) != {1}:
+        return False
+    # A window that reaches beyond a padded input averages what there is.
+    return all(size >= n for size, n in zip(pool, read, strict=True))

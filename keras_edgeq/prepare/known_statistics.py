@@ -40,19 +40,24 @@ class KnownStatistics:
         seen: tensor -> what a layer behind it saw in training: the input of a batch norm or
             Normalization layer.
         ranges: model input -> range, where a Rescaling layer shows that it holds pixels.
+        constants: layers of the prepared model that hold constants, which no training changes.
     """
 
     made: Mapping[str, Moments] = field(default_factory=dict)
     seen: Mapping[TensorRef, Moments] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    constants: frozenset[str] = frozenset()
 
 
-def known_statistics(model: tf_keras.Model, folded: Mapping[str, str]) -> KnownStatistics:
+def known_statistics(
+    model: tf_keras.Model, folded: Mapping[str, str], constants: frozenset[str] = frozenset()
+) -> KnownStatistics:
     """Read the statistics of a model whose batch norms are still layers.
 
     Args:
         model: flattened and split, before constants and batch norms are rewritten.
         folded: layer -> the batch norm whose output it makes in the prepared model.
+        constants: layers that hold constants there.
     """
     graph = LayerGraph(model)
     norms = {}
@@ -74,7 +79,7 @@ def known_statistics(model: tf_keras.Model, folded: Mapping[str, str]) -> KnownS
             if op_type(source.layer) == "Input":
                 ranges[source.layer.name] = (0.0, 255.0)
     made = {**norms, **{layer: norms[norm] for layer, norm in folded.items()}}
-    return KnownStatistics(made, seen, ranges)
+    return KnownStatistics(made, seen, ranges, constants)
 
 
 def _made(layer) -> Moments:

@@ -27,6 +27,8 @@ from keras_edgeq.ptq.channel_statistics import (
 )
 from keras_edgeq.ptq.scale_groups import keeps_channels
 from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.identity import check_equal
+from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 L = tf_keras.layers
@@ -76,6 +78,8 @@ def absorb_bias(
     Raises:
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
+        SimMismatchError: the result would compute something else on the data, which is a fault of
+            this package.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -92,16 +96,22 @@ def absorb_bias(
     """
     prepared, known = prepare_with_statistics(model)
     paths = _paths(LayerGraph(prepared))
+    samples: list[NDArray] = []
     if data is None:
+        # Random inputs may reach further than what batch norms saw, where a shift is not exact.
         made = {ref: known.made[ref.layer] for ref in paths if ref.layer in known.made}
         ends = {ref: _of_moments(moments) for ref, moments in made.items()}
     else:
-        source = batches(data, model, batch_size, steps)
+        first, source = peek(batches(data, model, batch_size, steps))
+        samples = few(first, model)
         ends = channel_statistics(prepared, paths, source, progress)
     biases: dict[str, NDArray] = {}
     for ref, statistics in ends.items():
         _absorb(prepared, ref, paths[ref], statistics, biases)
-    return rebuild(prepared, lambda layer: _with_bias(layer, biases.get(layer.name)))
+    absorbed = rebuild(prepared, lambda layer: _with_bias(layer, biases.get(layer.name)))
+    if samples:
+        check_equal(model, absorbed, samples)
+    return absorbed
 
 
 def _paths(graph: LayerGraph) -> dict[TensorRef, _Path]:

@@ -22,6 +22,8 @@ from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
 from keras_edgeq.ptq.scale_groups import CAPPED, FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.identity import check_equal
+from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", *CAPPED}
@@ -60,6 +62,7 @@ def equalize(
     Raises:
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
+        SimMismatchError: the result would compute something else, which is a fault of this package.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -77,14 +80,18 @@ def equalize(
     graph, groups = LayerGraph(prepared), scale_groups(prepared)
     if data is None:
         reach, greatest = _of_batch_norms(graph, groups, known)
+        samples = random_inputs(model, known.ranges)
     else:
         edges = _edges(graph, groups)
-        source = batches(data, model, batch_size, steps)
+        first, source = peek(batches(data, model, batch_size, steps))
+        samples = few(first, model)
         seen = channel_statistics(prepared, {*groups.caps, *edges}, source, progress)
         reach = {ref: seen[ref].reach for ref in groups.caps}
         greatest = {ref: np.maximum(seen[ref].high, -seen[ref].low) for ref in edges}
     scales = balanced_scales(prepared, groups, least_scales(groups, reach), greatest)
-    return rescale(prepared, groups, scales)
+    equalized = rescale(prepared, groups, scales)
+    check_equal(model, equalized, samples)
+    return equalized
 
 
 def least_scales(

@@ -21,6 +21,8 @@ from keras_edgeq.ptq.channel_kernels import NORMS
 from keras_edgeq.ptq.channel_statistics import channel_statistics
 from keras_edgeq.ptq.scale_groups import FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.identity import check_equal
+from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 READERS = ("Dense", "EinsumDense")
@@ -57,6 +59,7 @@ def smooth(
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         EdgeqError: alpha is not between 0 and 1.
+        SimMismatchError: the result would compute something else, which is a fault of this package.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -76,7 +79,8 @@ def smooth(
     prepared = prepare(model)
     graph, groups = LayerGraph(prepared), scale_groups(prepared, norms=True)
     read = _read_tensors(graph)
-    seen = channel_statistics(prepared, read, batches(data, model, batch_size, steps), progress)
+    first, source = peek(batches(data, model, batch_size, steps))
+    seen = channel_statistics(prepared, read, source, progress)
     activations = np.zeros(groups.count)
     for ref, statistics in seen.items():
         magnitudes = np.maximum(statistics.high, -statistics.low)
@@ -85,7 +89,9 @@ def smooth(
     smoothed = _behind_norms(prepared, groups) & (activations > 0.0) & (weights > 0.0)
     scales = np.ones(groups.count)
     scales[smoothed] = activations[smoothed] ** alpha / weights[smoothed] ** (1.0 - alpha)
-    return rescale(prepared, groups, scales)
+    result = rescale(prepared, groups, scales)
+    check_equal(model, result, few(first, model))
+    return result
 
 
 def _read_tensors(graph: LayerGraph) -> list[TensorRef]:

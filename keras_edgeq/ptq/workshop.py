@@ -19,8 +19,10 @@ from keras_edgeq.sim.calibrate import (
 )
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.freeze import all_quantizers, copy_sim
+from keras_edgeq.sim.measure_fidelity import measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form, float_parameters
+from keras_edgeq.sim.samples import few
 
 
 class Workshop:
@@ -81,6 +83,8 @@ class Workshop:
         if not float_weights:
             floored = {**self.work.record.floored, **floor_weight_scales(self.work)}
             self.work.keep(floored=floored)
+            samples = few(self.source[0], self.work)
+            self.work.keep(fidelity=measure_fidelity(self.work, samples))
 
     def bar(self, items: list, name: str, unit: str) -> tqdm:
         """Return a progress bar over items."""

@@ -17,7 +17,7 @@ from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
-from keras_edgeq.sim.strip import strip
+from keras_edgeq.sim.strip import stripped
 
 OUTPUT_LOSSES = ("auto", "kl", "mse", "none")
 
@@ -101,7 +101,7 @@ class Teaching:
 
 def float_teacher(sim: QuantSim) -> tf_keras.Model:
     """Return the float model that a sim stands for, as it was before any technique rounded it."""
-    return strip(float_form(sim))
+    return stripped(float_form(sim))
 
 
 def teaching(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
@@ -18,11 +17,12 @@ from keras_edgeq.numerics.metrics import agreement, steps
 from keras_edgeq.runtime.artifact import Runtime, load_artifact
 from keras_edgeq.runtime.explain import explain
 from keras_edgeq.runtime.walk import Step, first_difference, walk
-from keras_edgeq.sim.data import Batch, batches
+from keras_edgeq.sim.beside_float import BesideFloat, beside_float
+from keras_edgeq.sim.measure_fidelity import compare_outputs
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
+from keras_edgeq.spec.fidelity import OutputFidelity, finite
 
-RANDOM_SAMPLES = 4
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
 LEAST_AGREEMENT = 99.0
@@ -52,6 +52,8 @@ class RunReport:
         first_difference: the first operation that computes something else on the same input; None
             where none does, or where the artifact shows no inner tensors.
         bits: width of the outputs' grids, 8 where they have none.
+        float_outputs: the artifact beside the float model, output by output. That an artifact
+            agrees with the sim says nothing of that.
     """
 
     artifact: str
@@ -65,6 +67,7 @@ class RunReport:
     max_abs_difference: float
     first_difference: Step | None
     bits: int = 8
+    float_outputs: tuple[OutputFidelity, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -84,8 +87,8 @@ class RunReport:
         return self.mean_steps is None or self.mean_steps <= 2.0 ** (self.bits - 8)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
+        """Return JSON values; outputs that differ nowhere from float have None for dB."""
+        return finite(asdict(self))
 
     def __str__(self) -> str:
         parts = [f"{self.runtime} on {self.artifact}: {self.samples} samples"]
@@ -99,6 +102,11 @@ class RunReport:
             )
         else:
             parts.append(f"largest difference {self.max_abs_difference:.3g}")
+        parts += [
+            f"{one.output} {one.sqnr_db:.1f} dB from float"
+            + ("" if one.agreement is None else f" ({one.agreement:.2f} % same)")
+            for one in self.float_outputs
+        ]
         if self.first_difference is not None:
             step = self.first_difference
             parts.append(
@@ -129,14 +137,18 @@ def verify(
         EdgeqError: the artifact cannot be run.
         CalibrationDataError: the data does not fit the model.
     """
-    path = Path(path)
-    on_data = data is not None or bool(sim.record.samples)
-    if data is None:
-        data = list(sim.record.samples) if on_data else _random_inputs(sim)
-    read = list(batches(data, sim))
+    if not Path(path).exists():
+        raise EdgeqError(f"No such artifact: {path}.")
+    return verify_beside(sim, Path(path), beside_float(sim, data), kernels)
+
+
+def verify_beside(
+    sim: QuantSim, path: Path, known: BesideFloat, kernels: str | None = None
+) -> tuple[RunReport, ...]:
+    """Do what `verify` does with the sim's and the float model's outputs at hand."""
     try:
         return tuple(
-            _compare(sim, runtime, read, path.name, on_data)
+            _compare(sim, runtime, known, path.name)
             for runtime in load_artifact(path, sim, kernels)
         )
     except EdgeqError:
@@ -145,10 +157,8 @@ def verify(
         raise EdgeqError(f"{path} cannot be run: {error}") from error
 
 
-def _compare(
-    sim: QuantSim, runtime: Runtime, read: Sequence[Batch], name: str, on_data: bool
-) -> RunReport:
-    ours = _joined([_flat(sim.predict_on_batch(_structured(sim, batch))) for batch in read])
+def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> RunReport:
+    read, ours = known.data, list(known.sims)
     theirs = _joined([runtime.outputs(batch) for batch in read])
     inner = [part[:WALK_SAMPLES] for part in read[0]]
     tensors = runtime.tensors(inner)
@@ -167,7 +177,7 @@ def _compare(
         artifact=name,
         runtime=runtime.name,
         samples=sum(len(batch[0]) for batch in read),
-        on_data=on_data,
+        on_data=known.on_data,
         agreement=agreement(*several[0]) if several else None,
         identical=seen.identical_share if seen else None,
         mean_steps=seen.mean if seen else None,
@@ -175,24 +185,12 @@ def _compare(
         max_abs_difference=max(gaps),
         first_difference=differing,
         bits=max(bits, default=8),
+        float_outputs=compare_outputs(sim.output_names, known.floats, theirs),
     )
 
 
 def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _flat(outputs: Any) -> list[np.ndarray]:
-    import tensorflow as tf
-
-    return [np.asarray(part) for part in tf.nest.flatten(outputs)]
-
-
-def _structured(sim: QuantSim, batch: Batch) -> Any:
-    """Return a batch in the structure of the model's inputs."""
-    import tensorflow as tf
-
-    return tf.nest.pack_sequence_as(keras_compat.structured_inputs(sim), batch)
 
 
 def _output_grids(sim: QuantSim) -> list[Encoding | None]:
@@ -214,18 +212,3 @@ def _output_grid(graph: LayerGraph, ref, sim: QuantSim) -> Encoding | None:
         return None if encoding is None or encoding.spec.is_half else encoding
     moves = op_type(node.layer) in sim.record.profile.same_grid | {"Identity"}
     return _output_grid(graph, node.inputs[0], sim) if moves and node.inputs else None
-
-
-def _random_inputs(sim: QuantSim) -> list[np.ndarray]:
-    """Return uniform input over the range of each input's grid, always the same."""
-    generator = np.random.default_rng(0)
-    quantizers = sim.quantizers()
-    inputs = []
-    for symbol, name in zip(sim.inputs, sim.input_names, strict=True):
-        batch, *sizes = symbol.shape
-        shape = (batch or RANDOM_SAMPLES, *(1 if d is None else d for d in sizes))
-        grid = quantizers[name].encoding if name in quantizers else None
-        low, high = (0.0, 1.0) if grid is None else (float(grid.min), float(grid.max))
-        values = generator.uniform(low, high, shape)
-        inputs.append(values.astype(symbol.dtype.as_numpy_dtype))
-    return inputs

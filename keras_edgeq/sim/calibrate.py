@@ -33,9 +33,10 @@ from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
-# An int32 bias of at most 2^24 is exact in float32, so the sim adds what the kernel adds. Behind 16
-# bits the sums are not exact anyway, and the bias only has to stay inside int32.
-BIAS_BITS = {8: 24, 16: 30}
+# Bits of the largest bias, by the bits of its grid and those of the input. An int32 bias of at most
+# 2^24 is exact in float32, so the sim adds what the kernel adds. Behind 16 bits the sums are not
+# exact anyway, and the bias only has to stay inside what the kernel holds.
+BIAS_BITS = {(32, 8): 24, (32, 16): 30, (64, 8): 38, (64, 16): 38}
 Observer = tuple[list[str], Callable]
 
 
@@ -130,25 +131,26 @@ def check_statistics(sim: QuantSim, stats: CalibrationStats, where: str) -> None
 
 
 def floor_weight_scales(sim: QuantSim) -> dict[str, int]:
-    """Raise weight scales whose int32 bias would leave the kernel's range, and count them.
+    """Raise weight scales whose integer bias would leave the kernel's range, and count them.
 
-    A scale is at least |bias| / (s_in 2^24), so that the integer bias is exact in float32, and at
-    least s_out / (s_in 2^24), below which the output cannot see the weight. Such channels are dead:
-    tiny weights under a large bias.
+    A scale is at least |bias| / (s_in 2^n), n being 24 for int32 biases behind 8 bits, so that the
+    integer bias is exact in float32 (`BIAS_BITS`), and at least s_out / (s_in 2^n), below which the
+    output cannot see the weight. Such channels are dead: tiny weights under a large bias.
     """
     graph, floored = LayerGraph(sim), {}
     for name, layer in sim.quantized_layers().items():
         floor = np.zeros(())
         for node in graph.calls_of(layer):
             input_grid = _input_quantizer(node)
-            if layer.bias_spec is None or layer.bias_spec.bits > 32 or input_grid is None:
+            if layer.bias_spec is None or layer.bias_spec.is_half or input_grid is None:
                 continue
             output_grid = _output_quantizer(graph, node)
             bias = layer.layer.bias
             least = np.zeros(1) if bias is None else np.abs(np.float64(bias.numpy()))
             if output_grid is not None:
                 least = np.maximum(least, np.float64(output_grid.scale.numpy()))
-            room = 2.0 ** BIAS_BITS[8 if input_grid.spec.bits <= 8 else 16]
+            wide = 8 if input_grid.spec.bits <= 8 else 16
+            room = 2.0 ** BIAS_BITS[layer.bias_spec.bits, wide]
             floor = np.maximum(floor, least / (float(input_grid.scale) * room))
         if not floor.ndim or f"{name}/{layer.kernel_name}" in sim.record.frozen:
             continue

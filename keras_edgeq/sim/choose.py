@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
@@ -19,21 +19,26 @@ Chains = Mapping[int, Sequence[GraphNode]]
 
 
 def choose_precisions(
-    graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str], chains: Chains
+    graph: LayerGraph,
+    profile: TargetProfile,
+    asked: Mapping[str, str],
+    chains: Chains,
+    followers: Container[str] = (),
 ) -> Choice:
     """Return the precision of every call.
 
     A layer gets the precision of the last glob in `asked` that matches its name or that of what it
     is a part of (`conv` for `conv/relu`, a nested model for the layers inside), otherwise the first
     one the profile allows its operation. A fused chain computes in the precision of its first
-    layer. An operation that only moves or regrids integers follows what it reads, or behind a
-    model input what reads it.
+    layer. An operation that only moves or regrids integers, and is named by no glob, follows what
+    it reads, or behind a model input what reads it.
 
     Args:
         graph: the prepared model.
         profile: the target.
         asked: glob over layer names -> name of a precision.
         chains: the other layers of each fused chain, by the `id` of the first.
+        followers: layers that follow although a glob names them.
 
     Raises:
         ProfileError: a glob matches no layer, the profile has no such precision, or none for the
@@ -45,7 +50,10 @@ def choose_precisions(
     for node in graph.nodes:
         for part in chains.get(id(node), ()):
             chosen[id(part)] = chosen[id(node)]
-    _follow_neighbours(graph, profile, chosen)
+    pinned = {
+        id(node) for node in graph.nodes if node.layer.name not in followers and _globs(node, asked)
+    }
+    _follow_neighbours(graph, profile, chosen, pinned)
     return chosen
 
 
@@ -53,7 +61,7 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
     unused, chosen = set(asked), {}
     for node in graph.nodes:
         op, layer = op_type(node.layer), node.layer.name
-        globs = [glob for glob in asked if op not in TRANSPARENT and names_layer(layer, glob)]
+        globs = _globs(node, asked)
         unused.difference_update(globs)
         name = asked[globs[-1]] if globs else profile.allowed(op)[0]
         if name not in profile.allowed(op):
@@ -70,13 +78,22 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
     return chosen
 
 
-def _follow_neighbours(graph: LayerGraph, profile: TargetProfile, chosen: Choice) -> None:
+def _globs(node: GraphNode, asked: Mapping[str, str]) -> list[str]:
+    """Return the globs that name a call."""
+    if op_type(node.layer) in TRANSPARENT:
+        return []
+    return [glob for glob in asked if names_layer(node.layer.name, glob)]
+
+
+def _follow_neighbours(
+    graph: LayerGraph, profile: TargetProfile, chosen: Choice, pinned: Container[int]
+) -> None:
     """Give operations without arithmetic of their own the precision of their neighbours."""
     open_ends = []
     for node in graph.nodes:
         if not node.inputs:
             open_ends.append(node)
-        elif moves_or_regrids(profile, node):
+        elif moves_or_regrids(profile, node) and id(node) not in pinned:
             makers = [graph.producer(ref) for ref in node.inputs]
             if any(maker in open_ends for maker in makers):
                 open_ends.append(node)

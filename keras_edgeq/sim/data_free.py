@@ -57,7 +57,7 @@ def data_free_stats(
     Raises:
         CalibrationDataError: names every tensor that needs a range and has no statistics.
     """
-    ranges = {**known.ranges, **_input_ranges(input_range, prepared.input_names)}
+    ranges = {**known.ranges, **input_ranges(input_range, prepared.input_names)}
     graph, quantiles = LayerGraph(prepared), Quantiles(deviations)
     spreads = Propagation(graph, known, ranges, quantiles).spreads
     missing = [ref for ref in _needed(graph, plan) if ref not in spreads]
@@ -117,7 +117,7 @@ def _needed(graph: LayerGraph, plan: QuantPlan) -> list[TensorRef]:
     return [ref for node in graph.nodes for ref in node.outputs if ref in made]
 
 
-def _input_ranges(given: Any, names: list[str]) -> dict[str, tuple[float, float]]:
+def input_ranges(given: Any, names: list[str]) -> dict[str, tuple[float, float]]:
     """Return checked ranges by input name."""
     if given is None:
         return {}

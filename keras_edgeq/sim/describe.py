@@ -77,7 +77,8 @@ def describe(
     """Return what a target computes in integers of `model`, and what stays float and why.
 
     Needs no data and does not change the model. Rows are those of the model a sim is made of:
-    batch norms are folded away, fused activations stand on their own.
+    batch norms are folded away, fused activations stand on their own. What makes integers or
+    booleans, such as a mask, has no row.
 
     Args:
         model: as for `quantize`.
@@ -102,7 +103,7 @@ def describe(
     graph = LayerGraph(prepared)
     for node in graph.nodes:
         op = op_type(node.layer)
-        if op not in TRANSPARENT and node.layer.name not in rows:
+        if op not in TRANSPARENT and node.is_float and node.layer.name not in rows:
             computes, why = _computes(graph, node, plan, target)
             rows[node.layer.name] = LayerRow(node.layer.name, op, computes, why)
     return ModelDescription(model.name, target.name, tuple(rows.values()))

@@ -13,9 +13,11 @@ from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind, scale_and_o
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
 from keras_edgeq.sim.calibrate import floor_weight_scales
 from keras_edgeq.sim.freeze import all_quantizers
+from keras_edgeq.sim.identity import check_equal, check_identity
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.strip import strip
+from keras_edgeq.sim.samples import few, random_inputs, samples_of
+from keras_edgeq.sim.strip import stripped
 
 
 def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
@@ -38,21 +40,25 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     Raises:
         UnsupportedModelError: a kernel has one scale for all channels, so that no batch norm
             folds into it; the layers are named.
+        SimMismatchError: the result would compute something else, which is a fault of this package.
 
     Reference:
         Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.2; Nagel et al. 2021, "A White Paper on
         Neural Network Quantization", arXiv:2106.08295, section 5.2.2.
     """
     if not isinstance(model, QuantSim):
-        return fold_float(model)
-    prepared = strip(model)
+        folded = fold_float(model)
+        if folded is not model:
+            check_equal(model, folded, random_inputs(model, {}))
+        return folded
+    prepared = stripped(model)
     behind = batch_norms_behind(prepared)
     if not behind:
         return model
     _check_channels(model, behind.values())
     record = model.record
     folded, names = fold_float(prepared), record.output_names
-    result = insert(folded, record.plan, record.profile, names, record.policies)
+    result = insert(folded, record.plan, record.profile, names, record.policies, record.constants)
     result.attach(record)
     result.stats = model.stats
     old, new = all_quantizers(model), all_quantizers(result)
@@ -64,6 +70,9 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         gain = scale_and_offset(model.get_layer(name))[0]
         _fold_scale(model.get_layer(layer), result.get_layer(layer), gain)
     result.keep(floored={**record.floored, **floor_weight_scales(result)})
+    samples = few(samples_of(model)[0], model)
+    check_equal(prepared, folded, samples)
+    check_identity(folded, result, samples)
     return result
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.quantized_layer import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
-from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind
+from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
+from keras_edgeq.sim.stepwise import stepwise_calls
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef, part_name
@@ -32,6 +30,7 @@ def insert(
     profile: TargetProfile,
     output_names: Sequence[str],
     policies: Mapping[str, str] | None = None,
+    constants: frozenset[str] = frozenset(),
 ) -> QuantSim:
     """Return an uncalibrated sim: the prepared model with the plan's quantizers.
 
@@ -40,9 +39,9 @@ def insert(
     integer sums. A fused ReLU becomes a bound of that quantizer. What the plan says of a layer that
     a batch norm folds into holds for the output of the batch norm, which becomes one that can be
     frozen. Layers train under the mixed policies that `mixed_policies` gave, by name, where half
-    precision holds their steps.
+    precision holds their steps; `constants` are layers that never train.
     """
-    work = _Insertion(prepared, plan, profile, policies or {})
+    work = _Insertion(prepared, plan, profile, policies or {}, constants)
     sim = rebuild(
         prepared, work.on_layer, work.quantize, work.quantize, work.on_call, make=QuantSim
     )
@@ -50,7 +49,8 @@ def insert(
         copy_weights(old, new)
     for old, new in work.batch_norms:
         new.set_weights([*old.get_weights(), np.zeros((), np.float32)])
-    sim.attach(SimRecord(profile, plan, tuple(output_names), policies=policies or {}))
+    kept = {"policies": policies or {}, "constants": constants}
+    sim.attach(SimRecord(profile, plan, tuple(output_names), **kept))
     return sim
 
 
@@ -61,6 +61,7 @@ class _Insertion:
         steps: rounded tensor -> itself and the same in whole steps.
         sums: output of a layer that sums whole numbers -> itself, the sums, and their scale.
         scales: owner of a grid -> its scale.
+        stepwise: calls, by the `id` of their node, that run on steps.
         fused: tensor -> activation that its quantizer takes over.
         behind: batch norm -> layer that it folds into.
     """
@@ -71,8 +72,11 @@ class _Insertion:
         plan: QuantPlan,
         profile: TargetProfile,
         policies: Mapping[str, str],
+        constants: frozenset[str],
     ):
-        self.graph, self.plan, self.profile = LayerGraph(prepared), plan, profile
+        self.constants = constants
+        self.grids, self.plan, self.profile = PlannedGrids.of(prepared, plan), plan, profile
+        self.graph, self.behind = self.grids.graph, self.grids.behind
         self.policies = policies
         self.nodes = {(n.layer.name, n.call.number): n for n in self.graph.nodes}
         self.params: dict[str, dict] = {}
@@ -85,8 +89,8 @@ class _Insertion:
         self.scales: dict[TensorRef, Any] = {}
         self.fused: dict[TensorRef, str] = {}
         self.copies: list[tuple[Any, Any]] = []
-        self.behind = batch_norms_behind(prepared)
         self.batch_norms: list[tuple[Any, Any]] = []
+        self.stepwise = stepwise_calls(self.grids, profile)
 
     def on_layer(self, layer):
         """Wrap a layer that has parameters to quantize; exchange a batch norm that trains."""
@@ -100,35 +104,29 @@ class _Insertion:
         self.copies.append((layer, inner))
         specs = self.params[layer.name]
         own = {n: s for n, s in specs.items() if getattr(layer, n, None) is not None}
-        return QuantizedLayer(inner, own, dtype=self._policy(layer))
+        constant = layer.name in self.constants
+        return QuantizedLayer(inner, own, constant=constant, dtype=self._policy(layer))
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
         node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
         if isinstance(new, QuantizedLayer):
             return self._call_quantized(new, node, args[0])
-        in_steps = self._in_steps(args)
-        if in_steps is not None:
-            owner = self._owner(node)
-            if op in self.profile.regrid and owner is not None:
-                return self._as_sums(new(*in_steps, **kwargs), owner)
-            if self._moves(node) and self._takes_steps(node.outputs[0]):
-                moved = new(*in_steps, **kwargs)
-                self.steps[id(moved)] = (moved, moved)
-                return moved
+        if id(node) in self.stepwise:
+            return self._call_on_steps(new, node, args, kwargs)
         out = node.outputs[0]
-        is_inside = op in FUSED_ACTIVATIONS and self._lies_on(node.inputs[0]) is None
-        if is_inside and self._quantized_on(out) is not None:
+        is_inside = op in FUSED_ACTIVATIONS and self.grids.lies_on(node.inputs[0]) is None
+        if is_inside and self.grids.quantized_on(out) is not None:
             self.fused[out] = FUSED_ACTIVATIONS[op]
             return args[0]
         return new(*args, **kwargs)
 
     def quantize(self, ref: TensorRef, tensor):
         """Put the plan's quantizer on a tensor, if there is one."""
-        owner = self._quantized_on(ref)
+        owner = self.grids.quantized_on(ref)
         if owner is None:
             return tensor
-        planned = self._planned(ref)
+        planned = self.grids.planned(ref)
         assert planned is not None  # it has an owner
         options: dict[str, Any] = {"tensor": str(planned)}
         if planned in self.plan.rounding:
@@ -138,32 +136,34 @@ class _Insertion:
         if id(tensor) in self.sums:
             _, tensor, options["input_scale"] = self.sums[id(tensor)]
         elif ref.kind == "input" and id(tensor) in self.steps:
-            source = self._lies_on(self.nodes[ref.layer, ref.call].inputs[ref.index])
+            source = self.grids.lies_on(self.nodes[ref.layer, ref.call].inputs[ref.index])
             assert source is not None  # what has steps lies on a grid
             tensor, options["input_scale"] = self.steps[id(tensor)][1], self.scales[source]
         elif options.get("rounding") in TWICE:
             del options["rounding"]  # no integers, so no kernel that rounds them
         rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
-        if not self._is_half(owner):
+        if not self.grids.is_half(owner):
             self.steps[id(rounded)] = (rounded, in_steps)
         return rounded
 
-    def _in_steps(self, args):
-        """Return arguments in whole steps, None where a tensor among them is not known in steps."""
-        flat = tf.nest.flatten(args)
-        if not any(id(value) in self.steps for value in flat):
-            return None
-        if any(keras_compat.is_keras_tensor(v) and id(v) not in self.steps for v in flat):
-            return None
-        return tf.nest.map_structure(
-            lambda v: self.steps[id(v)][1] if id(v) in self.steps else v, args
+    def _call_on_steps(self, new, node, args, kwargs):
+        """Call a layer that moves or averages whole numbers on all its tensors in steps."""
+        args, kwargs = tf.nest.map_structure(
+            lambda v: self.steps[id(v)][1] if id(v) in self.steps else v, (args, kwargs)
         )
+        made = new(*args, **kwargs)
+        if op_type(node.layer) in self.profile.regrid:
+            owner = self.grids.read_on(node)
+            assert owner is not None  # it reads steps
+            return self._as_sums(made, owner)
+        self.steps[id(made)] = (made, made)
+        return made
 
     def _call_quantized(self, new: QuantizedLayer, node, tensor):
         if not new.sums_integers:
             return new(tensor)[0]
-        owner = self._owner(node)
-        if owner is None or self._is_half(owner):
+        owner = self.grids.read_on(node)
+        if owner is None or self.grids.is_half(owner):
             return new(tensor)[0]
         scale = self.scales[owner]
         if id(tensor) in self.steps:
@@ -184,61 +184,14 @@ class _Insertion:
             self.quantizers[owner] = FakeQuant(spec, str(owner), name=layer_name(owner))
         return self.quantizers[owner]
 
-    def _quantized_on(self, ref: TensorRef) -> TensorRef | None:
-        """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
-        planned = self._planned(ref)
-        if planned is None:
-            return None
-        return planned if planned in self.plan.specs else self.plan.shared.get(planned)
-
-    def _planned(self, ref: TensorRef) -> TensorRef | None:
-        """Return what the plan calls a tensor, None for one that a batch norm still changes."""
-        if ref.kind == "output" and ref.layer in self.behind:
-            return replace(ref, layer=self.behind[ref.layer])
-        if ref.kind == "output" and ref.layer in self.behind.values():
-            return None
-        return ref
-
-    def _lies_on(self, ref: TensorRef) -> TensorRef | None:
-        planned = self._planned(ref)
-        return None if planned is None else self.plan.owner(planned)
-
-    def _owner(self, node) -> TensorRef | None:
-        """Return the grid of the first tensor a call reads, None where it is float."""
-        return self.plan.owner(node.call.input_ref(0)) or self._lies_on(node.inputs[0])
-
     def _policy(self, layer) -> str:
         """Return the policy under which a layer trains: float32 where it reads more than a byte."""
-        read = [self._owner(node) for node in self.graph.nodes if node.layer is layer]
+        read = [self.grids.read_on(node) for node in self.graph.nodes if node.layer is layer]
         if any(owner and self.plan.specs[owner].bits > HALF_BITS for owner in read):
             return "float32"
         # The parts of a split layer, `name/part`, are under its policy.
         whole = layer.name.rpartition("/")[0]
         return self.policies.get(layer.name) or self.policies.get(whole, "float32")
-
-    def _is_half(self, owner: TensorRef) -> bool:
-        return self.plan.specs[owner].is_half
-
-    def _moves(self, node) -> bool:
-        if node.layer.activity_regularizer is not None:
-            return False  # its loss is in real units
-        kinds = self.profile.same_grid | {"Identity"}
-        return op_type(node.layer) in kinds and len(node.outputs) == 1
-
-    def _takes_steps(self, ref: TensorRef) -> bool:
-        """Tell whether everything that reads a tensor works on whole numbers of steps."""
-        return ref not in self.graph.outputs and all(
-            self._sums_products(reader.layer)
-            or op_type(reader.layer) in self.profile.regrid
-            or (self._moves(reader) and self._takes_steps(reader.outputs[0]))
-            for reader in self.graph.consumers(ref)
-        )
-
-    def _sums_products(self, layer) -> bool:
-        trait, specs = weight_trait(layer), self.params.get(layer.name, {})
-        if trait is None or trait.bias is None or trait.kernel not in specs:
-            return False
-        return not specs[trait.kernel].is_half
 
 
 def layer_name(ref: TensorRef) -> str:

@@ -16,6 +16,7 @@ from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import CalibrationStats
+from keras_edgeq.spec.fidelity import Fidelity
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -39,6 +40,10 @@ class SimRecord:
         rounded: layer -> how a technique chose its integers, such as `"gptq"`; no entry where each
             weight is rounded to the nearest.
         policies: layer -> mixed policy that it had in the user's model.
+        constants: layers that hold constants of the user's model; they are never trained.
+        fidelity: the sim beside its float model when its grids were last derived; training since
+            then is not in it. None where nothing was measured.
+        warnings: what was said about the sim then.
     """
 
     profile: TargetProfile
@@ -51,6 +56,9 @@ class SimRecord:
     frozen: frozenset[str] = frozenset()
     rounded: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
+    constants: frozenset[str] = frozenset()
+    fidelity: Fidelity | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -67,6 +75,9 @@ class SimRecord:
             "frozen": sorted(self.frozen),
             "rounded": dict(self.rounded),
             "policies": dict(self.policies),
+            "constants": sorted(self.constants),
+            "fidelity": None if self.fidelity is None else self.fidelity.to_json(),
+            "warnings": list(self.warnings),
         }
 
     @classmethod
@@ -82,7 +93,10 @@ class SimRecord:
         plan, names = QuantPlan.from_json(data["plan"]), tuple(data["output_names"])
         asked = (data["precision"], data["rules"], frozenset(data.get("frozen", ())))
         later = (data.get("rounded", {}), data.get("policies", {}))
-        return cls(profile, plan, names, samples, data["floored"], *asked, *later)
+        constants, measured = frozenset(data.get("constants", ())), data.get("fidelity")
+        fidelity = None if measured is None else Fidelity.from_json(measured)
+        last = (constants, fidelity, tuple(data.get("warnings", ())))
+        return cls(profile, plan, names, samples, data["floored"], *asked, *later, *last)
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")

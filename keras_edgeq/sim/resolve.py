@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import tf_keras
@@ -13,6 +13,7 @@ from keras_edgeq.layers.layer_traits import kept_channels, op_type, weight_trait
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import TRANSPARENT, choose_precisions
+from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.quant_plan import QuantPlan
@@ -22,7 +23,10 @@ from keras_edgeq.spec.tensor_ref import TensorRef
 
 
 def resolve(
-    model: tf_keras.Model, profile: TargetProfile, precision: Mapping[str, str] | None = None
+    model: tf_keras.Model,
+    profile: TargetProfile,
+    precision: Mapping[str, str] | None = None,
+    followers: Container[str] = (),
 ) -> QuantPlan:
     """Decide which tensors of a prepared model are quantized, and on which grid.
 
@@ -36,12 +40,15 @@ def resolve(
             is what the target gets.
         profile: the target.
         precision: glob over layer names -> precision, where it is not the profile's own.
+        followers: layers that only move or regrid integers and follow their neighbours, although
+            `precision` names them.
 
     Raises:
         UnsupportedModelError: the profile quantizes nothing in this model.
         ProfileError: a precision that does not exist, or two rules that contradict each other.
     """
-    resolver = _Resolver(LayerGraph(fold_batch_norms(model)), profile, precision or {})
+    graph = LayerGraph(fold_batch_norms(model))
+    resolver = _Resolver(graph, profile, precision or {}, followers)
     for node in resolver.graph.nodes:
         resolver.visit(node)
     plan = resolver.plan()
@@ -59,11 +66,19 @@ INT4_CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
 class _Resolver:
     """One walk over the graph; grids that must be equal are joined by union-find."""
 
-    def __init__(self, graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]):
+    def __init__(
+        self,
+        graph: LayerGraph,
+        profile: TargetProfile,
+        asked: Mapping[str, str],
+        followers: Container[str] = (),
+    ):
         self.graph, self.profile = graph, profile
+        self.ids = id_tensors(graph)
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
+        self.unsupported.update(moving_ids(graph, profile, self.ids, self.unsupported))
         chains = self.chains = fused_chains(graph, profile, self.unsupported)
-        self.chosen = choose_precisions(graph, profile, asked, chains)
+        self.chosen = choose_precisions(graph, profile, asked, chains, followers)
         self.specs: dict[TensorRef, QuantSpec] = {}
         self.parent: dict[TensorRef, TensorRef] = {}
         self.quantized_on: dict[TensorRef, TensorRef] = {}
@@ -88,7 +103,7 @@ class _Resolver:
         if unsupported is None and not precision.is_integer:
             self._add_params(node, op)
             self.floats[node.layer.name] = f"computes in {precision.name}"
-        elif unsupported is not None and op not in TRANSPARENT:
+        elif unsupported is not None and op not in TRANSPARENT and node.is_float:
             self.floats[node.layer.name] = unsupported
         if not self._on_grid(node):
             self._own_if_read(node)
@@ -157,7 +172,7 @@ class _Resolver:
         if rule is not None and not rule.output:
             return
         for ref in node.outputs:
-            wanted = self._read_on(ref) if node.is_float else []
+            wanted = self._read_on(ref) if node.is_float and ref not in self.ids else []
             if wanted:
                 self._found(ref, max(wanted, key=lambda spec: spec.bits))
 

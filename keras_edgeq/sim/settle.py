@@ -26,9 +26,9 @@ def settle(
     """Return a plan with what `with_bits` asked for resolved; a plan that asks nothing as it is.
 
     Layers that were not named keep their precision, except those that only move or regrid integers:
-    they follow what they read, and a warning names them. What the given plan says otherwise than
-    the profile would (range rules, exchanged grids) stays where the profile gives a tensor the same
-    grid as before; where it does not, the range rule stays.
+    they follow what they read, unless they were named before, and a warning names them. What the
+    given plan says otherwise than the profile would (range rules, exchanged grids) stays where the
+    profile gives a tensor the same grid as before; where it does not, the range rule stays.
 
     Args:
         plan: of this model and this profile.
@@ -43,13 +43,24 @@ def settle(
         return plan
     before = {layer: kernel.precision for layer, kernel in plan.kernels.items()}
     try:
-        old = resolve(model, profile, parents_first(before))
+        # Those that move integers follow, unless they were asked for what following does not give.
+        natural = resolve(model, profile, parents_first(before), _movers(plan, profile))
+        _check_kernels(plan, natural, profile)
+        followers = {name for name, k in natural.kernels.items() if k.precision == before[name]}
+        followers &= _movers(plan, profile)
+        old = resolve(model, profile, parents_first(before), followers)
     except ProfileError as error:
         raise ProfileError(f"The plan is that of another model or profile: {error}") from error
-    _check_kernels(plan, old, profile)
-    new = resolve(model, profile, parents_first({**before, **plan.asked}))
+    asked = parents_first({**before, **plan.asked})
+    new = resolve(model, profile, asked, followers - set(plan.asked))
     _warn(plan, new)
     return _merged(plan, old.with_rules(rules or {}), new.with_rules(rules or {}))
+
+
+def _movers(plan: QuantPlan, profile: TargetProfile) -> set[str]:
+    """Return the layers that only move or regrid integers."""
+    kinds = profile.same_grid | set(profile.regrid)
+    return {name for name, kernel in plan.kernels.items() if kernel.op in kinds}
 
 
 def _check_kernels(plan: QuantPlan, own: QuantPlan, profile: TargetProfile) -> None:
@@ -84,19 +95,16 @@ def _with_rule(spec: QuantSpec, other: QuantSpec) -> QuantSpec:
 
 
 def _warn(plan: QuantPlan, new: QuantPlan) -> None:
-    """Tell which layers get other activations than was asked for, or unasked."""
-    follow, refuse = [], []
+    """Tell which layers get other activations unasked."""
+    follow = []
     for layer, kernel in new.kernels.items():
-        wanted = plan.asked.get(layer, plan.kernels[layer].precision)
-        if kernel.allowed[wanted][1] != kernel.allowed[kernel.precision][1]:
-            (refuse if layer in plan.asked else follow).append(f"{layer} ({kernel.precision})")
-    told = []
+        before = plan.kernels[layer].precision
+        moved = kernel.allowed[before][1] != kernel.allowed[kernel.precision][1]
+        if moved and layer not in plan.asked:
+            follow.append(f"{layer} ({kernel.precision})")
     if follow:
-        told.append(f"{', '.join(follow)} follow their neighbours and change with them.")
-    if refuse:
-        told.append(
-            f"{', '.join(refuse)} only move integers: they follow their neighbours instead of "
-            "computing in what was asked for; name those."
+        warnings.warn(
+            f"{', '.join(follow)} follow their neighbours and change with them. QuantPlan.diff "
+            "lists the tensors.",
+            stacklevel=4,
         )
-    if told:
-        warnings.warn(" ".join(told) + " QuantPlan.diff lists the tensors.", stacklevel=4)

@@ -8,8 +8,10 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
+from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import layer_name
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.samples import few, samples_of
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 L = tf_keras.layers
@@ -20,7 +22,18 @@ def strip(sim: QuantSim) -> tf_keras.Model:
 
     It is the prepared form of the user's model: batch norms folded, but for those that train, one
     operation per layer. It loads without keras_edgeq.
+
+    Raises:
+        SimMismatchError: it would compute something else than the sim without rounding does, which
+            is a fault of this package.
     """
+    model = stripped(sim)
+    check_identity(model, sim, few(samples_of(sim)[0], sim))
+    return model
+
+
+def stripped(sim: QuantSim) -> tf_keras.Model:
+    """Do what `strip` does, unchecked: for callers that check what they make of it."""
     copies, batch_norms = [], []
     activations: dict[str, tf_keras.layers.Layer] = {}
 

@@ -245,6 +245,7 @@ NAMES = ("uint4", "int4", "uint8", "int8", "uint16", "int16")
 TYPES = {name: onnx.TensorProto.DataType.Value(name.upper()) for name in NAMES}
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_grids_export_exactly_plain_and_fused(variant):
     profile, opset, weights, activations = VARIANTS[variant]

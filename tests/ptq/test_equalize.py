@@ -218,6 +218,7 @@ def test_a_tiny_channel_under_a_large_bias_stays_within_the_biases():
     assert np.abs(layer.bias).max() < 10.0 * np.abs(layer.kernel).max()
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 def test_per_tensor_weights_lose_less():
     model = tf_keras.Sequential([
         tf_keras.Input((8, 8, 3)),

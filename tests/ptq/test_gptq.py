@@ -128,6 +128,7 @@ def test_the_first_layer_has_no_bias_and_the_sums_of_the_others_are_right_on_ave
     assert off[1].max() < 0.5 * off[0].max()
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 def test_a_shared_layer_is_fitted_on_all_its_calls():
     model = make("shared_layer")
     x = inputs_for(model, 128)

@@ -161,6 +161,7 @@ def test_one_scale_for_a_kernel_is_an_error_that_names_the_layers(model):
         eq.fold_batch_norms(sim)
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 def test_a_dead_channel_folds(trained):
     sim = eq.requantize(trained, precision={})
     sim.batch_norms()["behind_conv"].gamma.assign([0.0, *[0.7] * 7])

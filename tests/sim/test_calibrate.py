@@ -146,6 +146,7 @@ def test_fixed_ranges_need_no_data(sim):
     assert encoding.zero_point == -128
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 @pytest.mark.parametrize("rule", ["mse", "percentile"])
 def test_a_range_rule_that_clips_gives_a_finer_grid(rule):
     model = make("forward_dense")

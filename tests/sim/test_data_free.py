@@ -116,6 +116,7 @@ def test_a_sum_stays_within_the_ends_of_its_parts():
     assert high <= 12.0
 
 
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 def test_a_product_of_independent_tensors_has_their_moments():
     x = Input((6, 6, 2))
     model = tf_keras.Model(x, L.Multiply(name="product")([conv(x, "a"), conv(x, "b")]))
@@ -286,6 +287,7 @@ def test_an_input_range_names_inputs_and_stands_alone():
      "separable", "transposed3d", "dense_batch_norm", "embedding", "zero_channel",
      "constant_activation", "batch_norm_first", "batch_norm_after_add", "pools", "moves"],
 )  # fmt: skip
+@pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
 def test_hazards_are_quantized_without_data(hazard):
     sim = eq.quantize(make(hazard), input_range=RANGE)
     assert sim.stats is not None

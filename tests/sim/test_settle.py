@@ -120,10 +120,14 @@ def test_branches_of_other_bits_are_quantized_again_where_they_are_joined():
     assert lines["cat<1"] == ("int16", "quantized again for cat, on the grid of pw_left")
 
 
-def test_a_layer_that_only_moves_integers_is_told_to_follow():
-    with pytest.warns(UserWarning, match=r"^pool \(W8A8\) only move integers.*name those"):
+def test_a_layer_that_only_moves_integers_does_so_in_what_it_was_asked_for():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         got = eq.requantize(sim(), plan=plan().with_bits("pool", activations=16))
-    assert got.record.plan == plan()
+    lines = {c.name: (c.after, c.why) for c in plan().diff(got.record.plan).tensors}
+    assert lines["pool<0"] == ("int16", "quantized again for pool")
+    assert got.record.plan.kernels["pool"].precision == "W8A16"
+    assert got.record.plan.kernels["cat"].precision == "W8A8"
 
 
 def test_layers_that_were_not_named_keep_what_they_have():

@@ -10,7 +10,11 @@ from keras_edgeq.export.encodings.grids import derived, key_of, quantizers
 from keras_edgeq.export.encodings.names import check_names, matched
 from keras_edgeq.export.encodings.read import read_entries
 from keras_edgeq.sim.freeze import copy_sim, matching
+from keras_edgeq.sim.identity import check_identity
+from keras_edgeq.sim.judge import judge
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.samples import few, samples_of
+from keras_edgeq.sim.strip import stripped
 
 
 def load_encodings(
@@ -66,4 +70,6 @@ def load_encodings(
         fixed = matching([freeze] if isinstance(freeze, str) else freeze, fixed)
     frozen = sim.record.frozen | (fixed if freeze else frozenset())
     loaded.keep(plan=plan.replace(changed), frozen=frozen)
+    check_identity(stripped(loaded), loaded, few(samples_of(loaded)[0], loaded))
+    judge(loaded)
     return loaded

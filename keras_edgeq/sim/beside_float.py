@@ -1,0 +1,77 @@
+"""A sim and its float model on data, output by output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.sim.data import Batch, batches
+from keras_edgeq.sim.measure_fidelity import compare_outputs, measure_fidelity
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.reference import float_form
+from keras_edgeq.sim.samples import few, samples_of
+from keras_edgeq.sim.strip import stripped
+from keras_edgeq.spec.fidelity import Fidelity
+
+
+@dataclass(frozen=True, eq=False)
+class BesideFloat:
+    """What a sim and its float model make of the same data.
+
+    Args:
+        data: batches of model inputs.
+        on_data: False where they are random.
+        floats: outputs of the float model, one array per output.
+        sims: those of the sim.
+        fidelity: the two beside each other; its tensors are those of a few samples.
+    """
+
+    data: tuple[Batch, ...]
+    on_data: bool
+    floats: tuple[np.ndarray, ...]
+    sims: tuple[np.ndarray, ...]
+    fidelity: Fidelity
+
+
+def beside_float(sim: QuantSim, data: Any = None) -> BesideFloat:
+    """Compute a sim and the float model it stands for.
+
+    Args:
+        sim: a calibrated sim; it is not changed. Its float model has the parameters from before a
+            technique rounded them.
+        data: in any form that `quantize` takes; None takes the samples that the sim keeps, or
+            random ones.
+
+    Raises:
+        CalibrationDataError: the data does not fit the model.
+    """
+    on_data = data is not None
+    if data is None:
+        data, on_data = samples_of(sim)
+    read = tuple(batches(data, sim))
+    model = stripped(float_form(sim))
+    floats, sims = (_outputs(one, read) for one in (model, sim))
+    inner = measure_fidelity(sim, few(read[0], sim), on_data, model)
+    fidelity = replace(
+        inner,
+        samples=sum(len(batch[0]) for batch in read),
+        outputs=compare_outputs(sim.output_names, floats, sims),
+    )
+    return BesideFloat(read, on_data, floats, sims, fidelity)
+
+
+def _outputs(model: tf_keras.Model, read: Sequence[Batch]) -> tuple[np.ndarray, ...]:
+    """Return outputs over all batches; one batch is not worth a trace."""
+    structure = keras_compat.structured_inputs(model)
+    parts = []
+    for batch in read:
+        inputs = tf.nest.pack_sequence_as(structure, [tf.constant(part) for part in batch])
+        made = model(inputs, training=False) if len(read) == 1 else model.predict_on_batch(inputs)
+        parts.append([np.asarray(part) for part in tf.nest.flatten(made)])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -1,0 +1,226 @@
+"""What of a model is lost on its grids: tensors and channels that collapse, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.rebuild import calls
+from keras_edgeq.layers import FakeQuant
+from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.fidelity import Fidelity
+from keras_edgeq.spec.kernel import names_layer
+from keras_edgeq.spec.precision import FLOAT
+from keras_edgeq.spec.tensor_ref import TensorRef
+
+# A tensor or channel has collapsed below: the noise of rounding is a tenth of the signal, where
+# 8 bits leave a ten-thousandth.
+COLLAPSED_DB = 10.0
+# A collapsed channel has next to no steps of its own, and does not just happen to be small.
+MOST_STEPS = 1.5
+FEWEST_SAMPLES = 16
+NAMED = 6
+CLIPPED_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Channels of one tensor that their common grid is too coarse for.
+
+    Args:
+        tensor: printed name.
+        channels: those that are lost.
+        step: scale of the grid.
+        largest: the largest number in those channels.
+        layers: those that could compute in float to keep them; none where that would not help.
+    """
+
+    tensor: str
+    channels: tuple[int, ...]
+    step: float
+    largest: float
+    layers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        some = ", ".join(map(str, self.channels[:NAMED])) + (
+            ", ..." if len(self.channels) > NAMED else ""
+        )
+        plural = "s" if len(self.channels) > 1 else ""
+        return (
+            f"{len(self.channels)} channel{plural} of {self.tensor!r} ({some}) lie within "
+            f"±{self.largest:.3g}, and the steps of its grid are {self.step:.3g}: what they hold "
+            "is lost"
+        )
+
+
+class Watch:
+    """Looks at the channels of model inputs and outputs while a sim is walked beside its model.
+
+    Args:
+        graph: of the prepared model.
+        sim: the sim.
+    """
+
+    def __init__(self, graph: LayerGraph, sim: QuantSim):
+        self._graph, self._plan = graph, sim.record.plan
+        self._constants, self._moves = sim.record.constants, sim.record.profile.same_grid
+        self._steps = {
+            name: q.encoding.scale
+            for name, q in sim.quantizers().items()
+            if q.encoding is not None and q.spec.fixed_range is None and not q.spec.is_half
+        }
+        ends = [TensorRef(name) for name in sim.input_names] + list(graph.outputs)
+        owners = {str(owner) for ref in ends if (owner := self._plan.owner(ref))}
+        self._owners = {
+            call.node.call_kwargs["tensor"]: call.layer.tensor
+            for call in calls(sim)
+            if isinstance(call.layer, FakeQuant) and call.layer.tensor in owners
+        }
+        self.found: list[Collapse] = []
+
+    def __call__(self, name: str, wanted: Any, got: Any) -> None:
+        """Look at a quantized tensor: the float model's and the sim's, made from the same."""
+        owner = self._owners.get(name)
+        if owner not in self._steps:
+            return
+        step = float(np.max(self._steps[owner]))
+        real, rounded = np.asarray(wanted), np.asarray(got)
+        if real.ndim < 2 or _is_sparse(real):
+            return
+        real, rounded = (part.reshape(-1, part.shape[-1]) for part in (real, rounded))
+        signal, noise = np.sum(real**2, 0), np.sum((real - rounded) ** 2, 0)
+        largest = np.max(np.abs(real), 0)
+        lost = (signal < noise * 10.0 ** (COLLAPSED_DB / 10.0)) & (largest < MOST_STEPS * step)
+        lost &= signal > 0.0
+        if np.any(lost):
+            channels = tuple(map(int, np.flatnonzero(lost)))
+            most = float(np.max(largest[lost]))
+            self.found.append(Collapse(name, channels, step, most, self._remedy(owner)))
+
+    def _remedy(self, owner: str) -> tuple[str, ...]:
+        """Return the layers that would have to compute in float to keep the channels apart."""
+        for node in self._graph.nodes:
+            op, ref = op_type(node.layer), node.outputs[0]
+            if op not in ("Concat", "Input") or str(self._plan.owner(ref)) != owner:
+                continue
+            if op == "Input":
+                return self._preamble(ref)
+            if ref in self._graph.outputs:
+                return (node.layer.name,)
+        return ()
+
+    def _preamble(self, ref: TensorRef) -> tuple[str, ...]:
+        """Return what only moves, scales and shifts an input, if constants of the model do."""
+        found: dict[str, None] = {}
+        waiting = [ref]
+        while waiting:
+            for reader in self._graph.consumers(waiting.pop()):
+                name = reader.layer.name
+                parts = {name, name.rpartition("/")[0]}
+                scales = len(reader.inputs) == 1 and op_type(reader.layer) in ("Add", "Sub", "Mul")
+                moves = op_type(reader.layer) in self._moves
+                if name not in found and (scales or moves or parts & self._constants):
+                    found[name] = None
+                    waiting += reader.outputs
+        names = tuple(found)
+        return names if self._constants.intersection(names) else ()
+
+
+def _is_sparse(values: np.ndarray) -> bool:
+    """Tell whether a tensor is what a ReLU makes, in which channels may well be silent."""
+    return bool(values.min(initial=0.0) >= 0.0 and np.mean(values == 0.0) > 0.25)
+
+
+def own_grids(found: Sequence[Collapse], asked: Mapping[str, str]) -> dict[str, str]:
+    """Return precisions by which collapsed channels get grids of their own, where that is known.
+
+    A Concat in float leaves each of its inputs the grid it has; constants in front of the network
+    (Rescaling, Normalization, arithmetic with a constant) computed in float read the input as it
+    is. Layers that the user asked something for are left alone.
+    """
+    layers = {name for one in found for name in one.layers}
+    free = (name for name in sorted(layers) if not any(names_layer(name, glob) for glob in asked))
+    return dict.fromkeys(free, FLOAT)
+
+
+def advice(sim: QuantSim, layer: str) -> str:
+    """Return what to ask for to give a tensor finer steps, of what the profile has."""
+    profile, kernel = sim.record.profile, sim.record.plan.kernels.get(layer)
+    now = profile.own.activation_bits
+    names = list(kernel.allowed) if kernel is not None else list(profile.precision_names)
+    wider = [n for n in names if now < profile.precision(n).activation_bits]
+    best = next((n for n in wider if profile.precision(n).is_integer), FLOAT)
+    return f'precision={{"{layer}": "{best}"}}'
+
+
+def collapsed_tensors(sim: QuantSim, fidelity: Fidelity, told: Collection[str] = ()) -> list[str]:
+    """Return a message for the tensors whose own error is a tenth of their signal or more.
+
+    Those whose channels were told of are left out.
+    """
+    lost = [t for t in fidelity.tensors if t.own_db < COLLAPSED_DB and t.tensor not in told]
+    if not lost:
+        return []
+    named = ", ".join(f"{one.tensor!r} ({one.own_db:.1f} dB)" for one in lost[:NAMED])
+    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    layer = TensorRef.parse(lost[0].tensor, "input" if "<" in lost[0].tensor else "output").layer
+    return [
+        f"Rounding leaves less than {COLLAPSED_DB:g} dB of {named}{more}. Give these layers more "
+        f"bits, {advice(sim, layer)}, or another range rule, rules={{...}}."
+    ]
+
+
+def narrow_inputs(sim: QuantSim, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return a message for each input whose grid is narrower than what the model says of it."""
+    found = []
+    grids = {name: quantizer.encoding for name, quantizer in sim.quantizers().items()}
+    for name, (low, high) in ranges.items():
+        grid = grids.get(name)
+        if grid is None or grid.spec.is_half:
+            continue
+        step, ends = float(np.max(grid.scale)), (float(np.min(grid.min)), float(np.max(grid.max)))
+        if low < ends[0] - step or high > ends[1] + step:
+            found.append(
+                f"Input {name!r} is declared to lie in {low:g} to {high:g}, and its grid ends at "
+                f"{ends[0]:.4g} and {ends[1]:.4g}: numbers beyond are clipped. Calibrate with data "
+                f'that reaches the ends, or with rules={{"{name}": "minmax"}}.'
+            )
+    return found
+
+
+def clipped_inputs(sim: QuantSim, samples: Sequence[np.ndarray]) -> list[str]:
+    """Return a message for each input that leaves its grid, by more than rules that clip cut off.
+
+    That is one value in twenty, or one that lies beyond by half the grid's range.
+    """
+    found = []
+    quantizers = sim.quantizers()
+    for name, values in zip(sim.input_names, samples, strict=True):
+        grid = quantizers[name].encoding if name in quantizers else None
+        if grid is None or grid.spec.is_half:
+            continue
+        low, high = float(np.min(grid.min)), float(np.max(grid.max))
+        beyond = np.maximum(low - values, values - high)
+        share = float(np.mean(beyond > 1.5 * np.max(grid.scale)))
+        if share > CLIPPED_SHARE or np.max(beyond, initial=0.0) > 0.5 * (high - low):
+            found.append(
+                f"{100 * share:.2g} % of input {name!r} lie beyond its grid, {low:.4g} to "
+                f"{high:.4g}, and are clipped, from {np.min(values):.4g} to {np.max(values):.4g}. "
+                f'Calibrate with data like this, or with rules={{"{name}": "minmax"}}.'
+            )
+    return found
+
+
+def few_samples(count: int) -> list[str]:
+    """Return a message where ranges rest on fewer samples than they should."""
+    if not 0 < count < FEWEST_SAMPLES:
+        return []
+    return [
+        f"Ranges rest on {count} sample{'s' if count > 1 else ''}; give at least "
+        f"{FEWEST_SAMPLES}, better 100 to 500 typical ones."
+    ]

@@ -1,0 +1,107 @@
+"""`Fidelity`: how far a sim is from its float model, at its outputs and tensor by tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_edgeq.table import aligned
+
+WORST = 5
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    """How close one output is to the float model's.
+
+    Args:
+        output: its name.
+        sqnr_db: signal to quantization noise, in dB; infinite where nothing differs.
+        agreement: share of samples with the same largest number, in %; None where a sample has
+            one number, or positions.
+    """
+
+    output: str
+    sqnr_db: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """What rounding does to one tensor.
+
+    Args:
+        tensor: printed name.
+        own_db: signal to noise where all it is made from is float: the error of its own rounding
+            and that of its layer's weights, in dB.
+        inherited_db: signal to what changes where it is made from the sim's tensors, in dB.
+        total_db: signal to the whole error, in dB.
+    """
+
+    tensor: str
+    own_db: float
+    inherited_db: float
+    total_db: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A sim beside its float model.
+
+    Args:
+        samples: how many were compared.
+        on_data: False where they were random.
+        outputs: in the order of the model's.
+        tensors: the quantized tensors in graph order.
+    """
+
+    samples: int
+    on_data: bool
+    outputs: tuple[OutputFidelity, ...]
+    tensors: tuple[TensorError, ...] = ()
+
+    def worst(self, count: int = WORST) -> tuple[TensorError, ...]:
+        """Return the tensors with the largest own error."""
+        return tuple(sorted(self.tensors, key=lambda one: one.own_db)[:count])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; what differs nowhere has None for dB."""
+        return finite(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fidelity:
+        """Read `to_json` output."""
+        outputs = tuple(OutputFidelity(**_infinite(row)) for row in data["outputs"])
+        tensors = tuple(TensorError(**_infinite(row)) for row in data["tensors"])
+        return cls(data["samples"], data["on_data"], outputs, tensors)
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                one.output,
+                f"{one.sqnr_db:.1f} dB",
+                "" if one.agreement is None else f"{one.agreement:.2f} %",
+            )
+            for one in self.outputs
+        ]
+        return aligned([("", "SQNR to float", "same top-1"), *rows])
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values without infinities: None where nothing differs, -1e9 for no signal."""
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if value > 0 else -1e9
+    return value
+
+
+def _infinite(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: math.inf if key.endswith("_db") and value is None else value
+        for key, value in row.items()
+    }
