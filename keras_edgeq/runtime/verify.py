@@ -16,7 +16,7 @@ from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import agreement, steps
 from keras_edgeq.runtime.artifact import Runtime, load_artifact
-from keras_edgeq.runtime.explain import explain
+from keras_edgeq.runtime.explain import explain, optimizer_difference
 from keras_edgeq.runtime.walk import Step, first_difference, walk
 from keras_edgeq.sim.data import Batch, batches
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -26,6 +26,8 @@ RANDOM_SAMPLES = 4
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
 LEAST_AGREEMENT = 99.0
+# See `optimizer_difference`. One product whose data is rounded to 8 bits moves outputs by more.
+MOVED = 2e-4
 CAUSES = {
     None: "",
     "kernel": ", the kernel's own rounding",
@@ -52,6 +54,8 @@ class RunReport:
         first_difference: the first operation that computes something else on the same input; None
             where none does, or where the artifact shows no inner tensors.
         bits: width of the outputs' grids, 8 where they have none.
+        optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
+            as a share of the largest; None on other runtimes.
     """
 
     artifact: str
@@ -65,6 +69,7 @@ class RunReport:
     max_abs_difference: float
     first_difference: Step | None
     bits: int = 8
+    optimizer_difference: float | None = None
 
     @property
     def agrees(self) -> bool:
@@ -104,6 +109,11 @@ class RunReport:
             parts.append(
                 f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical"
                 f"{CAUSES[step.cause]})"
+            )
+        if (self.optimizer_difference or 0.0) > MOVED:
+            parts.append(
+                f"{self.runtime}'s optimizations move outputs in the mean by "
+                f"{self.optimizer_difference:.1e} of the largest"
             )
         return ", ".join(parts)
 
@@ -175,6 +185,7 @@ def _compare(
         max_abs_difference=max(gaps),
         first_difference=differing,
         bits=max(bits, default=8),
+        optimizer_difference=optimizer_difference(runtime, inner),
     )
 
 
