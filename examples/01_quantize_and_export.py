@@ -1,6 +1,6 @@
 """Quantize your own model, look at the sim, export it and check what was written.
 
-    python -m pip install ".[all]" && python examples/01_quantize_and_export.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/01_quantize_and_export.py
 
 Takes about a minute on two cores. Expected: float and sim within one percent of each other and
 above 95 % accuracy, every layer in integers, every exported file in agreement with the sim. Writes

@@ -1,6 +1,6 @@
 """Train a 4-bit sim with `fit`: learned ranges, batch norms kept, the best epoch exported.
 
-    python -m pip install ".[all]" && python examples/02_qat.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/02_qat.py
 
 Takes about half a minute on two cores. Expected: rounding to 4-bit weights costs the small model
 several percent of accuracy, and training gets them back. The TFLite file of the best epoch

@@ -1,6 +1,6 @@
 """Train a 4-bit sim on what its float model says, without a label.
 
-    python -m pip install ".[all]" && python examples/03_qat_custom_loop.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/03_qat_custom_loop.py
 
 Takes about half a minute on two cores. Expected: a line per model with accuracy and SQNR against
 the float model. Rounding to 4-bit weights costs some percent of accuracy; distillation with learned

@@ -1,6 +1,6 @@
 """Equalize a model for a target that has one weight scale per tensor.
 
-    python -m pip install ".[all]" && python examples/04_equalize_per_tensor.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/04_equalize_per_tensor.py
 
 Takes about a minute on two cores. Expected: the equalized float model equal to the given one within
 0.0001; then a line per sim with its agreement with the float model and its SQNR, which is more than

@@ -1,6 +1,6 @@
 """Round the weights of a model to 4 bits without retraining, and export it.
 
-    python -m pip install ".[all]" && python examples/05_adaround_4_bits.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/05_adaround_4_bits.py
 
 Takes about a minute on two cores. Expected: a line per sim with accuracy, agreement with the float
 model and SQNR. GPTQ regains most of what rounding to the nearest loses; AdaRound comes out near it,

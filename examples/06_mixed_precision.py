@@ -1,6 +1,6 @@
 """Give each layer 4 or 8 bits under a budget of bytes, look at the choice, and export it.
 
-    python -m pip install ".[all]" && python examples/06_mixed_precision.py
+    python -m pip install -c constraints.txt ".[all]" && python examples/06_mixed_precision.py
 
 Takes less than a minute on two cores. Expected: a line per sim with accuracy, agreement with the
 float model and SQNR, lowest where all weights have 4 bits; then what the search found within 62.5 %

@@ -15,6 +15,7 @@ from keras_edgeq.analysis.bank import Bank
 from keras_edgeq.analysis.groups import width
 from keras_edgeq.graph.rebuild import Call, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.layers.quantized_layer import to_steps
 from keras_edgeq.ptq.stream import float_call, real_input
 from keras_edgeq.spec.encoding import Encoding
@@ -116,7 +117,7 @@ class Gates:
                 lambda: infer(layer, args, kwargs),
             )
         if not isinstance(layer, QuantizedLayer) or ("layer", layer.name) not in self._is_float:
-            return infer(layer, args, kwargs)
+            return infer_apart(layer, args, kwargs)
         edge = self._edges.get(self._numbers[id(call.node)])
         return tf.cond(
             self._is_float["layer", layer.name],

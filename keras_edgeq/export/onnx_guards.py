@@ -1,24 +1,43 @@
 """Keep a runtime's optimizer from computing something else than the graph says.
 
-ONNX Runtime (1.31) changes results in two places where a Clip that changes no number stops it. It
-merges two pairs in a row whose integers have one type, and so takes out a rounding. And it
-quantizes the float weights of a product between pairs, per tensor to 8 bits.
+ONNX Runtime (1.31 and 1.32) changes results in three places. It merges two pairs in a row whose
+integers have one type, and so takes out a rounding. It quantizes the float weights of a product
+between pairs, per tensor to 8 bits. And it makes a MatMulNBits of a product of matrices with
+integer weights, which quantizes the other factor to int8 as it runs: 1.31 where that is float, 1.32
+where it has 16 bits, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 from keras_edgeq.export.onnx_carriers import Grid, grids_of, same_grid
 from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE
-from keras_edgeq.export.onnx_graph import OnnxGraph
+from keras_edgeq.export.onnx_graph import OnnxGraph, attributes
+from keras_edgeq.export.onnx_storage import bounds_of
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+MATRIX_PRODUCTS = ("Gemm", "MatMul")
 
 
-def guard(graph: OnnxGraph) -> None:
-    """Put a Clip that changes no number where optimizers must not look through."""
+def guard(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
+    """Write what optimizers must not look through in a form that they leave alone.
+
+    That is a Clip that changes no number, or a Gemm with its weight transposed.
+
+    Args:
+        graph: changed in place.
+        ranks: number of axes of what its nodes make, where it is known.
+    """
+    _keep_roundings(graph)
+    _keep_wide_data(graph, ranks)
+
+
+def _keep_roundings(graph: OnnxGraph) -> None:
+    """Keep pairs in a row apart, and float weights float."""
     grids, producers = grids_of(graph), graph.producers()
     for node in list(graph.nodes):
         grid = grids.get(node.input[0]) if node.input else None
@@ -26,11 +45,11 @@ def guard(graph: OnnxGraph) -> None:
             own = (node.input[1], node.input[2])
             if grid is not None and _merge(graph, grid, own):
                 # A quarter step inside of the ends: a Clip at the ends would be optimized away.
-                _clip(graph, node, own, 0.25)
+                _clip(graph, node, 0, own, 0.25)
         elif node.op_type in PRODUCTS and grid is not None:
             weight = producers.get(node.input[1])
             if weight is None or weight.op_type != DEQUANTIZE:
-                _clip(graph, node, grid, 0.0)
+                _clip(graph, node, 0, grid, 0.0)
 
 
 def _merge(graph: OnnxGraph, one: Grid, other: Grid) -> bool:
@@ -39,15 +58,71 @@ def _merge(graph: OnnxGraph, one: Grid, other: Grid) -> bool:
     return same_type and not same_grid(graph, one, other)
 
 
-def _clip(graph: OnnxGraph, node: NodeProto, grid: Grid, inside: float) -> None:
-    """Clip the first input of a node to the ends of a grid, or steps `inside` of them."""
+def _keep_wide_data(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
+    """Keep what has more than 8 bits as it is where it meets integer weights in a matrix product.
+
+    A Gemm with a transposed weight is not made a MatMulNBits, costs no operation more, and is
+    faster than without. What cannot be one, for its rank or another reader, has its weight clipped.
+    """
+    grids, readers = grids_of(graph), graph.readers()
+    for weight in [n for n in graph.nodes if n.op_type == DEQUANTIZE]:
+        reading = readers.get(weight.output[0], [])
+        products = [n for n in reading if _is_product_with(n, weight)]
+        wide = [n for n in products if not _has_8_bits(graph, grids.get(n.input[0]))]
+        if not _is_small_matrix(graph, weight) or not wide:
+            continue
+        are_gemms = all(n.op_type == "Gemm" or ranks.get(n.output[0]) == 2 for n in products)
+        if are_gemms and len(products) == len(reading):
+            _transpose(graph, weight, products)
+        else:
+            for node in wide:
+                _clip(graph, node, 1, (weight.input[1], weight.input[2]), 0.0)
+
+
+def _is_product_with(node: NodeProto, weight: NodeProto) -> bool:
+    """Tell whether a node is a matrix product of data with a weight, neither transposed."""
+    options = attributes(node)
+    return (
+        node.op_type in MATRIX_PRODUCTS
+        and node.input[1] == weight.output[0]
+        and not (options.get("transA") or options.get("transB"))
+    )
+
+
+def _has_8_bits(graph: OnnxGraph, grid: Grid | None) -> bool:
+    return grid is not None and graph.constants[grid[1]].dtype.itemsize == 1
+
+
+def _is_small_matrix(graph: OnnxGraph, weight: NodeProto) -> bool:
+    """Tell whether a node dequantizes a constant matrix of at most 8 bits."""
+    integers = graph.constants.get(weight.input[0])
+    return integers is not None and integers.ndim == 2 and integers.dtype.itemsize == 1
+
+
+def _transpose(graph: OnnxGraph, weight: NodeProto, products: list[NodeProto]) -> None:
+    """Store a weight transposed, and make each product with it a Gemm that says so."""
+    graph.constants[weight.input[0]] = graph.constants[weight.input[0]].T
+    for attribute in weight.attribute:
+        if attribute.name == "axis":
+            attribute.i = 1 - attribute.i
+    for node in products:
+        node.op_type = "Gemm"
+        kept = [a for a in node.attribute if a.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+
+
+def _clip(graph: OnnxGraph, node: NodeProto, place: int, grid: Grid, inside: float) -> None:
+    """Clip an input of a node to the ends of a grid, or steps `inside` of them."""
     scale, zero_point = (graph.constants[name] for name in grid)
-    limits, zero = np.iinfo(zero_point.dtype), np.float32(zero_point)
-    ends = {"min": limits.min + np.float32(inside), "max": limits.max - np.float32(inside)}
-    bounds = [
-        graph.add_constant(f"{node.output[0]}/{side}", (end - zero) * scale)
-        for side, end in ends.items()
-    ]
-    clipped = graph.free_name(f"{node.input[0]}/clipped")
-    graph.nodes.insert(graph.place_of(node), graph.node("Clip", [node.input[0], *bounds], clipped))
-    node.input[0] = clipped
+    low, high = bounds_of(zero_point.dtype)
+    zero = zero_point.astype(np.float32)
+    ends = {
+        "min": np.min((np.float32(low + inside) - zero) * scale),
+        "max": np.max((np.float32(high - inside) - zero) * scale),
+    }
+    bounds = [graph.add_constant(f"{node.output[0]}/{side}", end) for side, end in ends.items()]
+    clipped = graph.free_name(f"{node.input[place]}/clipped")
+    clip = graph.node("Clip", [node.input[place], *bounds], clipped)
+    graph.nodes.insert(graph.place_of(node), clip)
+    node.input[place] = clipped

@@ -57,7 +57,7 @@ def to_onnx_qdq(sim: QuantSim) -> ModelProto:
     # from opset 21 on cannot load what it made (issue 25526).
     everywhere = dialect.signed_activations and writer.opset >= WIDE_OPSET
     pair_carriers(converted.graph, everywhere)
-    guard(converted.graph)
+    guard(converted.graph, converted.ranks)
     return converted.graph.finish(writer.opset)
 
 

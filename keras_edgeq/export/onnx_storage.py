@@ -41,8 +41,7 @@ class Storage:
     @property
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest integer of the type."""
-        limits = ml_dtypes.iinfo(self.dtype)
-        return int(limits.min), int(limits.max)
+        return bounds_of(self.dtype)
 
     @property
     def opset(self) -> int:
@@ -77,3 +76,9 @@ class Dialect:
     def weight(self, encoding: Encoding) -> Storage:
         """Return how weights on a grid are stored."""
         return Storage.of(encoding, self.signed_weights, WEIGHT_WIDTHS)
+
+
+def bounds_of(dtype: np.dtype) -> tuple[int, int]:
+    """Return the smallest and largest integer of a type that files store."""
+    limits = ml_dtypes.iinfo(dtype)
+    return int(limits.min), int(limits.max)

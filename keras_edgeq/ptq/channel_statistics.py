@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import infer, replay
+from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.sim.data import Batch
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -108,7 +109,7 @@ def _observer(model, wanted: list[TensorRef]):
                 seen[ref] = _of_batch(tensor)
 
         def on_call(call, args, kwargs):
-            outputs = infer(call.layer, args, kwargs)
+            outputs = infer_apart(call.layer, args, kwargs)
             for index, tensor in enumerate(tf.nest.flatten(outputs)):
                 note(call.output_ref(index), tensor)
             return outputs

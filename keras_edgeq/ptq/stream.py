@@ -14,8 +14,9 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.pieces import OnCall, Piece, last_reads, made_by, trace_piece
-from keras_edgeq.graph.rebuild import Call, calls, infer
+from keras_edgeq.graph.rebuild import Call, calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
 
 
@@ -26,20 +27,20 @@ def float_call(call: Call, args: tuple, kwargs: dict) -> Any:
         tensor = layer.activate(args[0], kwargs)
         return tensor, tensor, tf.constant(1.0)
     if isinstance(layer, QuantizedLayer):
-        outputs = infer(layer.layer, args, {})
+        outputs = infer_apart(layer.layer, args, {})
         return outputs, outputs, tf.constant(1.0)
-    return infer(layer, args, kwargs)
+    return infer_apart(layer, args, kwargs)
 
 
 def rounded_call(call: Call, args: tuple, kwargs: dict) -> Any:
     """Compute a call as the sim does."""
-    return infer(call.layer, args, kwargs)
+    return infer_apart(call.layer, args, kwargs)
 
 
 def float_activations_call(call: Call, args: tuple, kwargs: dict) -> Any:
     """Compute a call of a sim with rounded parameters on activations that are not rounded."""
     if isinstance(call.layer, QuantizedLayer):
-        return infer(call.layer, args, {})
+        return infer_apart(call.layer, args, {})
     return float_call(call, args, kwargs)
 
 

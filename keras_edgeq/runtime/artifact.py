@@ -100,21 +100,32 @@ class OnnxRuntime:
         feed = dict(zip(self.sim.input_names, inputs, strict=True))
         return self._session.run(self.sim.output_names, feed)
 
+    def plain_outputs(self, inputs):
+        """Run the file operation by operation, as it is written."""
+        feed = dict(zip(self.sim.input_names, inputs, strict=True))
+        return self._unfused().run(self.sim.output_names, feed)
+
     def tensors(self, inputs):
         """Run a copy without fusions that puts its inner integers out."""
-        from keras_edgeq.runtime.onnx_file import half_name, quantized_name, with_tensors
+        from keras_edgeq.runtime.onnx_file import half_name, quantized_name
 
         names = quantized_tensors(self.sim)
-        if self._probe is None:
-            self._probe = _session(with_tensors(self.content, names), optimize=False)
-        have = {o.name for o in self._probe.get_outputs()}
+        have = {o.name for o in self._unfused().get_outputs()}
         wanted = {call(n): n for n in names for call in (quantized_name, half_name)}
         wanted = {stored: n for stored, n in wanted.items() if stored in have}
         if not wanted:  # ONNX Runtime takes an empty list for all outputs
             return {}
         feed = dict(zip(self.sim.input_names, inputs, strict=True))
-        made = self._probe.run(list(wanted), feed)
+        made = self._unfused().run(list(wanted), feed)
         return dict(zip(wanted.values(), made, strict=True))
+
+    def _unfused(self) -> Any:
+        from keras_edgeq.runtime.onnx_file import with_tensors
+
+        if self._probe is None:
+            content = with_tensors(self.content, quantized_tensors(self.sim))
+            self._probe = _session(content, optimize=False)
+        return self._probe
 
 
 @dataclass

@@ -15,7 +15,7 @@ from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import agreement, steps
 from keras_edgeq.runtime.artifact import Runtime, load_artifact
-from keras_edgeq.runtime.explain import explain
+from keras_edgeq.runtime.explain import explain, optimizer_difference
 from keras_edgeq.runtime.walk import Step, first_difference, walk
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.measure_fidelity import compare_outputs
@@ -26,6 +26,8 @@ from keras_edgeq.spec.fidelity import OutputFidelity, finite
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
 LEAST_AGREEMENT = 99.0
+# See `optimizer_difference`. One product whose data is rounded to 8 bits moves outputs by more.
+MOVED = 2e-4
 CAUSES = {
     None: "",
     "kernel": ", the kernel's own rounding",
@@ -54,6 +56,8 @@ class RunReport:
         bits: width of the outputs' grids, 8 where they have none.
         float_outputs: the artifact beside the float model, output by output. That an artifact
             agrees with the sim says nothing of that.
+        optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
+            as a share of the largest; None on other runtimes.
     """
 
     artifact: str
@@ -68,6 +72,7 @@ class RunReport:
     first_difference: Step | None
     bits: int = 8
     float_outputs: tuple[OutputFidelity, ...] = ()
+    optimizer_difference: float | None = None
 
     @property
     def agrees(self) -> bool:
@@ -112,6 +117,11 @@ class RunReport:
             parts.append(
                 f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical"
                 f"{CAUSES[step.cause]})"
+            )
+        if (self.optimizer_difference or 0.0) > MOVED:
+            parts.append(
+                f"{self.runtime}'s optimizations move outputs in the mean by "
+                f"{self.optimizer_difference:.1e} of the largest"
             )
         return ", ".join(parts)
 
@@ -186,6 +196,7 @@ def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> 
         first_difference=differing,
         bits=max(bits, default=8),
         float_outputs=compare_outputs(sim.output_names, known.floats, theirs),
+        optimizer_difference=optimizer_difference(runtime, inner),
     )
 
 

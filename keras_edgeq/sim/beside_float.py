@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import replay
+from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.sim.data import Batch, batches
 from keras_edgeq.sim.measure_fidelity import compare_outputs, measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -68,10 +69,15 @@ def beside_float(sim: QuantSim, data: Any = None) -> BesideFloat:
 
 def _outputs(model: tf_keras.Model, read: Sequence[Batch]) -> tuple[np.ndarray, ...]:
     """Return outputs over all batches; one batch is not worth a trace."""
-    structure = keras_compat.structured_inputs(model)
-    parts = []
-    for batch in read:
-        inputs = tf.nest.pack_sequence_as(structure, [tf.constant(part) for part in batch])
-        made = model(inputs, training=False) if len(read) == 1 else model.predict_on_batch(inputs)
-        parts.append([np.asarray(part) for part in tf.nest.flatten(made)])
+
+    def on_call(call, args, kwargs):
+        return infer_apart(call.layer, args, kwargs)
+
+    def run(inputs):
+        return tf.nest.flatten(replay(model, inputs, on_call))
+
+    if len(read) > 1:
+        signature = [[tf.TensorSpec(t.shape, t.dtype) for t in model.inputs]]
+        run = tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
+    parts = [[np.asarray(p) for p in run([tf.constant(p) for p in batch])] for batch in read]
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

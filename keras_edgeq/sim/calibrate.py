@@ -14,8 +14,9 @@ from tqdm import tqdm
 from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.graph.rebuild import infer, replay
+from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.layers.layer_traits import STAYS_IN_RANGE, op_type
 from keras_edgeq.numerics.affine import grid_from_range
 from keras_edgeq.numerics.histogram import (
@@ -230,7 +231,7 @@ def observer_of(sim: QuantSim, float_weights: bool = False) -> Observer:
                 if float_weights:
                     tensor = layer.layer(*args)
                     return tensor, tensor, tf.constant(1.0)
-            return infer(layer, args, kwargs)
+            return infer_apart(layer, args, kwargs)
 
         replay(sim, inputs, on_call)
         return _stack([seen[tensor] for tensor in tensors])

@@ -1,5 +1,8 @@
 """ONNX Runtime with every optimization computes what the graph says."""
 
+from itertools import product
+
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -33,10 +36,11 @@ def graph_of(steps):
     return OnnxGraph(helper.make_model(graph))
 
 
-def run(model, x, level):
+def run(model, x, level, config=(("session.x64quantprecision", "1"),)):
     options = ort.SessionOptions()
     options.graph_optimization_level, options.log_severity_level = level, 3
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    for name, value in config:
+        options.add_session_config_entry(name, value)
     content = model.SerializeToString()
     return ort.InferenceSession(content, options, ["CPUExecutionProvider"]).run(None, {"x": x})[0]
 
@@ -62,7 +66,7 @@ def test_no_optimization_changes_a_guarded_graph(name):
     x = np.random.default_rng(0).uniform(-1.0, 9.0, (500, 4)).astype(np.float32)
     before = run(graph_of(GUARDED[name]).finish(21), x, LEVELS.ORT_DISABLE_ALL)
     graph = graph_of(GUARDED[name])
-    guard(graph)
+    guard(graph, {})
     after = graph.finish(21)
     assert [n.op_type for n in after.graph.node].count("Clip") == 1
     np.testing.assert_array_equal(run(after, x, LEVELS.ORT_DISABLE_ALL), before)
@@ -77,5 +81,95 @@ def test_no_optimization_changes_a_guarded_graph(name):
 def test_what_needs_no_guard_is_left_as_it_is(steps):
     graph = graph_of(steps)
     before = [n.op_type for n in graph.nodes]
-    guard(graph)
+    guard(graph, {})
     assert [n.op_type for n in graph.nodes] == before
+
+
+WEIGHTS = {
+    "uint8": (np.dtype(np.uint8), 128, 127),
+    "int8": (np.dtype(np.int8), 0, 127),
+    "uint4": (np.dtype(ml_dtypes.uint4), 8, 7),
+    "int4": (np.dtype(ml_dtypes.int4), 0, 7),
+}
+DATA = {
+    "float": None,
+    "uint16": (np.uint16, 32768),
+    "int16": (np.int16, 0),
+    "uint8": (np.uint8, 77),
+}
+FORMS = {"MatMul": 2, "Gemm": 2, "MatMul of rank 3": 3, "two readers": 2, "another reader": 2}
+
+
+def product_graph(weight, data, form, per_channel):
+    """Return a product of data with integer weights, its ranks, and an input."""
+    dtype, zero_point, most = WEIGHTS[weight]
+    rng = np.random.default_rng(2)
+    scale = np.float32(rng.uniform(0.5, 1.5, 24 if per_channel else ()) / most)
+    constants = {
+        "w": (rng.integers(-most, most + 1, (32, 24)) + zero_point).astype(dtype),
+        "s": scale,
+        "z": np.full(scale.shape, zero_point).astype(dtype),
+        "b": np.float32(rng.normal(size=24)),
+    }
+    axis = {"axis": 1} if per_channel else {}
+    nodes, x = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["weight"], **axis)], "x"
+    if DATA[data] is not None:
+        kind, middle = DATA[data]
+        constants["xs"], constants["xz"] = np.float32(8.0 / 2 ** np.iinfo(kind).bits), kind(middle)
+        nodes.append(helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]))
+        x = "xd"
+    rank = FORMS[form]
+    bias = ["b"] if form == "Gemm" else []
+    op = "Gemm" if bias else "MatMul"
+    nodes.append(helper.make_node(op, [x, "weight", *bias], ["y"]))
+    if form == "two readers":
+        nodes.append(helper.make_node("Neg", [x], ["minus"]))
+        nodes.append(helper.make_node("MatMul", ["minus", "weight"], ["y2"]))
+        nodes.append(helper.make_node("Sub", ["y", "y2"], ["out"]))
+    elif form == "another reader":
+        nodes.append(helper.make_node("ReduceMax", ["weight"], ["most"], keepdims=0))
+        nodes.append(helper.make_node("Add", ["y", "most"], ["out"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["y"], ["out"]))
+    shape = [None, *[5] * (rank - 2)]
+    sizes = {"x": 32, "out": 24}
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [*shape, size])
+        for name, size in sizes.items()
+    ]
+    initializers = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "test", values[:1], values[1:], initializers)
+    data = rng.normal(size=(40, *shape[1:], 32)).astype(np.float32)
+    return OnnxGraph(helper.make_model(graph)), {"y": rank, "y2": rank}, data
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("weight", "data", "form"), list(product(WEIGHTS, ("float", "uint16", "int16"), FORMS))
+)
+def test_data_of_more_than_8_bits_keeps_them_where_it_meets_integer_weights(
+    weight, data, form, per_channel
+):
+    graph, _, x = product_graph(weight, data, form, per_channel)
+    before = run(graph.finish(21), x, LEVELS.ORT_DISABLE_ALL)
+    graph, ranks, _ = product_graph(weight, data, form, per_channel)
+    stored = graph.constants["w"].dtype, graph.constants["w"].size
+    guard(graph, ranks)
+    after = graph.finish(21)
+    (held,) = [c for c in after.graph.initializer if c.name == "w"]
+    assert (numpy_helper.to_array(held).dtype, np.prod(held.dims)) == stored
+    ops = [n.op_type for n in after.graph.node]
+    assert ops.count("Clip") == (form in ("MatMul of rank 3", "another reader"))
+    for level in (LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_BASIC, LEVELS.ORT_ENABLE_ALL):
+        # Sums in another order; data rounded to 8 bits shows as half a percent.
+        got = run(after, x, level, config=())
+        np.testing.assert_allclose(got, before, atol=2e-5 * np.abs(before).max(), rtol=0)
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "two readers"])
+def test_data_of_8_bits_keeps_its_products_as_integer_kernels_want_them(form):
+    graph, ranks, _ = product_graph("int8", "uint8", form, True)
+    before = [n.SerializeToString() for n in graph.nodes]
+    guard(graph, ranks)
+    assert [n.SerializeToString() for n in graph.nodes] == before

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.graph.rebuild import calls, replay
@@ -52,6 +53,20 @@ def test_the_ends_are_what_the_whole_model_computes(sim):
     # One step or many, in memory or on disk: the same.
     for a, b in zip(exact, ends(sim, x, float_call, memory_bytes=0), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.3])
+def test_a_leaky_relu_behind_a_convolution_and_a_sum_keeps_its_slope(slope):
+    x = tf_keras.Input((6, 6, 8), name="image")
+    y = tf_keras.layers.Add()([tf_keras.layers.Conv2D(8, 1)(x), x])
+    y = tf_keras.layers.Flatten()(tf_keras.layers.LeakyReLU(slope)(y))
+    model = tf_keras.Model(x, tf_keras.layers.Dense(3)(y))
+    data = inputs_for(model)
+    # All in one piece, which TensorFlow optimizes, against one operation at a time.
+    exact = ends(eq.quantize(model, data, progress=False), data, float_call)
+    np.testing.assert_allclose(exact[0], model(data), atol=1e-5)
+    floats = eq.quantize(model, data, precision={"*": "FP32"}, progress=False)
+    np.testing.assert_allclose(ends(floats, data, rounded_call)[0], model(data), atol=1e-5)
 
 
 def test_rounded_parameters_alone(sim):

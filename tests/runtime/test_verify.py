@@ -9,7 +9,7 @@ import pytest
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError
-from keras_edgeq.runtime.artifact import LiteRt
+from keras_edgeq.runtime.artifact import LiteRt, OnnxRuntime
 from keras_edgeq.runtime.explain import explain
 from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.runtime.walk import first_difference, walk
@@ -67,6 +67,20 @@ def test_int8_weights_are_verified_on_kernels_that_do_not_saturate(tmp_path):
     (run,) = eq.export(sim, tmp_path, ["onnx"], verify=x, progress=False).runs
     assert run.identical == 1.0
     assert run.first_difference is None
+
+
+def test_a_report_says_where_optimizations_move_the_outputs(tmp_path, monkeypatch):
+    model = make("moves")
+    x = inputs_for(model)
+    sim = eq.quantize(model, x, "onnxruntime_int8", precision={"*": "W8A16"}, progress=False)
+    (run,) = eq.export(sim, tmp_path, ["onnx"], verify=x, progress=False).runs
+    assert run.optimizer_difference < 1e-4
+    assert "optimizations" not in str(run)
+    plain = OnnxRuntime.plain_outputs
+    monkeypatch.setattr(OnnxRuntime, "plain_outputs", lambda *a: [1.005 * y for y in plain(*a)])
+    (run,) = eq.verify(sim, tmp_path / "model.onnx", x)
+    assert run.optimizer_difference > 2e-4
+    assert "ONNX Runtime's optimizations move outputs in the mean by" in str(run)
 
 
 def test_data_is_taken_as_a_dict_by_input_name_and_in_batches(sim, x, files):

@@ -1,0 +1,23 @@
+"""Call layers inside traced functions so that each computes what it does alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_edgeq.graph.rebuild import infer
+from keras_edgeq.layers.layer_traits import op_type
+
+
+def infer_apart(layer: Any, args: tuple, kwargs: dict) -> Any:
+    """Call a layer in inference mode, apart from what stands before it in a traced function.
+
+    Where oneDNN is on, as TensorFlow (2.21) has it by default on processors with instructions for
+    neural networks, a graph's convolution, bias, sum and leaky ReLU become one operation, and its
+    slope is 0.2 whatever the layer says. A check of a shape that is known stops that and costs
+    nothing.
+    """
+    if op_type(layer) == "LeakyRelu" and tf.is_tensor(args[0]):
+        args = (tf.ensure_shape(args[0], args[0].shape), *args[1:])
+    return infer(layer, args, kwargs)
