@@ -212,7 +212,7 @@ def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
         joined = [np.concatenate(parts) for parts in zip(*known.data, strict=True)]
         said += clipped_inputs(sim, joined)
         told = {one for one in said if one.startswith("Rounding leaves")}
-        said += () if told else collapsed_tensors(sim, known.fidelity)
+        said += () if told else collapsed_tensors(sim, known.lost)
     new = [one for one in said if one not in sim.record.warnings]
     for message in new:
         warnings.warn(message, QuantizationWarning, stacklevel=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers.apart import infer_apart
+from keras_edgeq.sim.collapse import Watch
 from keras_edgeq.sim.data import Batch, batches
 from keras_edgeq.sim.measure_fidelity import compare_outputs, measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -31,6 +33,7 @@ class BesideFloat:
         floats: outputs of the float model, one array per output.
         sims: those of the sim.
         fidelity: the two beside each other; its tensors are those of a few samples.
+        lost: tensors that collapsed there -> their own signal to noise, in dB.
     """
 
     data: tuple[Batch, ...]
@@ -38,6 +41,7 @@ class BesideFloat:
     floats: tuple[np.ndarray, ...]
     sims: tuple[np.ndarray, ...]
     fidelity: Fidelity
+    lost: Mapping[str, float]
 
 
 def beside_float(sim: QuantSim, data: Any = None) -> BesideFloat:
@@ -58,13 +62,14 @@ def beside_float(sim: QuantSim, data: Any = None) -> BesideFloat:
     read = tuple(batches(data, sim))
     model = stripped(float_form(sim))
     floats, sims = (_outputs(one, read) for one in (model, sim))
-    inner = measure_fidelity(sim, few(read[0], sim), on_data, model)
+    watch = Watch(LayerGraph(model), sim)
+    inner = measure_fidelity(sim, few(read[0], sim), on_data, model, watch)
     fidelity = replace(
         inner,
         samples=sum(len(batch[0]) for batch in read),
         outputs=compare_outputs(sim.output_names, floats, sims),
     )
-    return BesideFloat(read, on_data, floats, sims, fidelity)
+    return BesideFloat(read, on_data, floats, sims, fidelity, watch.lost)
 
 
 def _outputs(model: tf_keras.Model, read: Sequence[Batch]) -> tuple[np.ndarray, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.fidelity import Fidelity
 from keras_edgeq.spec.kernel import names_layer
 from keras_edgeq.spec.precision import FLOAT
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -59,11 +58,16 @@ class Collapse:
 
 
 class Watch:
-    """Looks at the channels of model inputs and outputs while a sim is walked beside its model.
+    """Looks at tensors, and channels of inputs and outputs, of a sim walked beside its model.
 
     Args:
         graph: of the prepared model.
         sim: the sim.
+
+    Attributes:
+        found: channels that collapsed.
+        lost: tensor that collapsed -> signal to noise of its own in the median sample, in dB: one
+            sample beyond all others hides nothing.
     """
 
     def __init__(self, graph: LayerGraph, sim: QuantSim):
@@ -82,14 +86,18 @@ class Watch:
             if isinstance(call.layer, FakeQuant) and call.layer.tensor in owners
         }
         self.found: list[Collapse] = []
+        self.lost: dict[str, float] = {}
 
     def __call__(self, name: str, wanted: Any, got: Any) -> None:
         """Look at a quantized tensor: the float model's and the sim's, made from the same."""
+        real, rounded = np.asarray(wanted), np.asarray(got)
+        median = _median_db(real, rounded)
+        if median < COLLAPSED_DB:
+            self.lost[name] = median
         owner = self._owners.get(name)
         if owner not in self._steps:
             return
         step = float(np.max(self._steps[owner]))
-        real, rounded = np.asarray(wanted), np.asarray(got)
         if real.ndim < 2 or _is_sparse(real):
             return
         real, rounded = (part.reshape(-1, part.shape[-1]) for part in (real, rounded))
@@ -131,6 +139,15 @@ class Watch:
         return names if self._constants.intersection(names) else ()
 
 
+def _median_db(real: np.ndarray, rounded: np.ndarray) -> float:
+    """Return the signal-to-noise ratio of the median sample; silent samples count as exact."""
+    real, rounded = (p.reshape(len(p), -1).astype(np.float64) for p in (real, rounded))
+    signal, noise = np.sum(real**2, 1), np.sum((real - rounded) ** 2, 1)
+    exact = (noise == 0.0) | (signal == 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.median(np.where(exact, np.inf, 10.0 * np.log10(signal / noise))))
+
+
 def _is_sparse(values: np.ndarray) -> bool:
     """Tell whether a tensor is what a ReLU makes, in which channels may well be silent."""
     return bool(values.min(initial=0.0) >= 0.0 and np.mean(values == 0.0) > 0.25)
@@ -158,20 +175,18 @@ def advice(sim: QuantSim, layer: str) -> str:
     return f'precision={{"{layer}": "{best}"}}'
 
 
-def collapsed_tensors(sim: QuantSim, fidelity: Fidelity, told: Collection[str] = ()) -> list[str]:
-    """Return a message for the tensors whose own error is a tenth of their signal or more.
-
-    Those whose channels were told of are left out.
-    """
-    lost = [t for t in fidelity.tensors if t.own_db < COLLAPSED_DB and t.tensor not in told]
+def collapsed_tensors(sim: QuantSim, lost: Mapping[str, float]) -> list[str]:
+    """Return a message for tensors whose own error is a tenth of their signal or more, in dB."""
     if not lost:
         return []
-    named = ", ".join(f"{one.tensor!r} ({one.own_db:.1f} dB)" for one in lost[:NAMED])
+    named = ", ".join(f"{name!r} ({db:.1f} dB)" for name, db in list(lost.items())[:NAMED])
     more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    layer = TensorRef.parse(lost[0].tensor, "input" if "<" in lost[0].tensor else "output").layer
+    first = next(iter(lost))
+    layer = TensorRef.parse(first, "input" if "<" in first else "output").layer
     return [
         f"Rounding leaves less than {COLLAPSED_DB:g} dB of {named}{more}. Give these layers more "
-        f"bits, {advice(sim, layer)}, or another range rule, rules={{...}}."
+        f"bits, {advice(sim, layer)}, another range rule, rules={{...}}, or look for samples far "
+        "beyond the others in the calibration data."
     ]
 
 

@@ -161,11 +161,14 @@ def _is_float32(model: tf_keras.Model) -> bool:
 
 @contextmanager
 def kept_states(model: tf_keras.Model) -> Iterator[None]:
-    """Give stateful layers the states back that they had."""
+    """Let stateful layers begin at zero, and give them the states back that they had."""
     layers = [layer for layer in keras_compat.all_layers(model) if getattr(layer, "states", None)]
     kept = [[(state, state.numpy()) for state in tf.nest.flatten(layer.states)
              if isinstance(state, tf.Variable)] for layer in layers]  # fmt: skip
     try:
+        for states in kept:
+            for variable, _ in states:
+                variable.assign(tf.zeros_like(variable))
         yield
     finally:
         for states in kept:

@@ -50,12 +50,13 @@ def judge(
     graph = LayerGraph(stripped(sim) if prepared is None else prepared)
     watch = Watch(graph, sim)
     fidelity = measure_fidelity(sim, samples, on_data, prepared, watch)
+    told = {one.tensor for one in watch.found}
     messages = [
         *few_samples(0 if sim.stats is None else sim.stats.samples),
         *narrow_inputs(sim, ranges or {}),
         *(clipped_inputs(sim, samples) if on_data else ()),
         *(f"{one}. {_way_out(sim, one)}" for one in watch.found),
-        *collapsed_tensors(sim, fidelity, {one.tensor for one in watch.found}),
+        *collapsed_tensors(sim, {n: db for n, db in watch.lost.items() if n not in told}),
     ]
     sim.keep(fidelity=fidelity, warnings=tuple(messages))
     return watch.found
