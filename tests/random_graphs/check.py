@@ -22,8 +22,6 @@ from tests.random_graphs.graph import Graph, build, inputs_for, outputs
 
 # Of 16 bits everywhere, random graphs keep 70 to 100 dB.
 LEAST_FINE_DB = 35.0
-# Of 8 bits everywhere; less is suspicious, and no proof of a fault.
-LEAST_COARSE_DB = 10.0
 # A batch of few samples next to the same samples in a larger one.
 NOISE = 1e-4
 PACKAGE = Path(eq.__file__).parent.name
