@@ -1,0 +1,157 @@
+"""Rows of what stays float, and of what makes real numbers of ids and images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tests.random_graphs.layer_rows import is_ids
+from tests.random_graphs.rows import (
+    L,
+    Row,
+    drawn,
+    joins,
+    known,
+    layer,
+    pick,
+    real,
+    roomy,
+    same,
+    spelled,
+    written,
+)
+
+ANY = real(2, 3, 4, 5)
+RARE = {"weight": 0.35}
+
+
+def is_pixels(x) -> bool:
+    """Tell whether a tensor is an image in bytes."""
+    return x.dtype == tf.uint8
+
+
+def _recurrent(chance, x) -> dict[str, Any]:
+    flags = {"return_sequences": [..., True, True], "go_backwards": [..., ..., True]}
+    return {"units": chance.choice((2, 3, 4)), **pick(chance, **flags)}
+
+
+def _bidirectional(cls, units, return_sequences=False, merge_mode="concat", name=None):
+    inner = cls(units, return_sequences=return_sequences)
+    return L.Bidirectional(inner, merge_mode=merge_mode, name=name)
+
+
+def _both_ways(cls) -> Row:
+    def make(name=None, **options):
+        return _bidirectional(cls, name=name, **options)
+
+    choices = {"units": [2, 3], "return_sequences": [..., True], "merge_mode": [..., "sum"]}
+    return layer(make, real(3), drawn(**choices), weight=0.4)
+
+
+def _each_step(kind, name=None):
+    inner = {"dense": lambda: L.Dense(3, activation="relu"), "conv": lambda: L.Conv1D(3, 2)}[kind]()
+    return L.TimeDistributed(inner, name=name)
+
+
+def _prelu_by_where(x):
+    return tf.where(x > 0.0, x, 0.2 * x)
+
+
+def _attention(x, y, heads=2, size=3, name=None):
+    return L.MultiHeadAttention(heads, size, name=name)(x, y)
+
+
+def _gathered(x, axis=-1):
+    return tf.gather(x, [0, x.shape[-1] - 1, 0] if axis == -1 else [1, 0], axis=axis)
+
+
+ISLANDS: dict[str, Row] = {
+    "Rescaling uint8": layer(
+        L.Rescaling, is_pixels, drawn(scale=[1 / 255.0, 1 / 127.5], offset=[..., -1.0]), weight=9
+    ),
+    "tf.cast uint8": written(lambda x: tf.cast(x, tf.float32) / 255.0, is_pixels, weight=3),
+    "tf.cast ids": written(lambda x: tf.cast(x, tf.float32) * 0.1, is_ids),
+    "tf.one_hot": written(
+        lambda x: tf.one_hot(tf.cast(x, tf.int32), 10),
+        is_ids,
+        weight=1.5,
+    ),
+    **{
+        f"tf.{name}": written(function, ANY, **RARE)
+        for name, function in (
+            ("abs", tf.abs),
+            ("square of tanh", lambda x: tf.square(tf.tanh(x))),
+            ("exp", lambda x: tf.exp(-tf.abs(x))),
+            ("sqrt", lambda x: tf.sqrt(tf.abs(x) + 0.1)),
+            ("negative", lambda x: -x),
+            ("power", lambda x: tf.sigmoid(x) ** 2),
+            ("where", _prelu_by_where),
+            ("nn.elu", tf.nn.elu),
+            ("nn.softplus", tf.nn.softplus),
+            ("nn.gelu", tf.nn.gelu),
+            ("zeros_like", lambda x: x + tf.zeros_like(x)),
+            ("stop_gradient", tf.stop_gradient),
+            ("cast", lambda x: tf.cast(x, tf.float32)),
+            ("cast half", lambda x: tf.cast(tf.cast(x, tf.float16), tf.float32)),
+            ("add_n", lambda x: tf.add_n([x, x])),
+        )
+    },
+    "tf.clip_by_value": spelled(
+        tf.clip_by_value,
+        "t clip_value_min clip_value_max",
+        ANY,
+        drawn(clip_value_min=[-1.0, 0.0], clip_value_max=[1.0, 6.0]),
+        weight=0.7,
+    ),
+    "tf.reduce_sum": written(lambda x: tf.reduce_sum(x, axis=-1, keepdims=True), ANY, **RARE),
+    "tf.reduce_min": written(lambda x: tf.reduce_min(x, axis=1), real(3, 4), **RARE),
+    "tf.stack": written(
+        lambda x, y: tf.stack([x, y], axis=1), real(2, 3), pairs=same, weight=0.6
+    ),
+    "tf.unstack": written(
+        lambda x: tf.unstack(x, axis=-1), lambda x: known(3)(x) and x.shape[-1] > 1, **RARE
+    ),
+    "tf.gather": written(_gathered, roomy(3, 2), drawn(axis=[1, -1]), **RARE),
+    "tf.tile": written(lambda x: tf.tile(x, [1, 2, 1]), real(3), **RARE),
+    "tf.repeat": written(lambda x: tf.repeat(x, 2, axis=1), real(3), **RARE),
+    "tf.reverse": written(lambda x: tf.reverse(x, axis=[1]), real(3, 4), **RARE),
+    "tf.roll": written(lambda x: tf.roll(x, 1, axis=1), real(3, 4), **RARE),
+    "tf.l2_normalize": written(lambda x: tf.nn.l2_normalize(x, axis=-1, epsilon=0.1), ANY, **RARE),
+    "tf.einsum": written(
+        lambda x, y: tf.einsum("bic,bjc->bij", x, y) * 0.3, real(3), pairs=joins, **RARE
+    ),
+    "tf.argmax": written(lambda x: tf.argmax(x, axis=-1), real(2, 3), weight=0.15),
+    "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
+    "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
+    "GroupNormalization": layer(
+        L.GroupNormalization, ANY, drawn(groups=[1], epsilon=[0.1]), **RARE
+    ),
+    **{
+        name: layer(getattr(L, name), real(3), _recurrent, weight=0.7)
+        for name in ("LSTM", "GRU", "SimpleRNN")
+    },
+    "Bidirectional LSTM": _both_ways(L.LSTM),
+    "Bidirectional GRU": _both_ways(L.GRU),
+    "TimeDistributed": layer(_each_step, real(3), drawn(kind=["dense"]), weight=0.5),
+    "TimeDistributed Conv1D": layer(_each_step, roomy(4, 3), drawn(kind=["conv"]), **RARE),
+    "MultiHeadAttention": Row(
+        lambda options, name: lambda x, y: _attention(x, y, name=name, **options),
+        real(3),
+        drawn(heads=[1, 2], size=[3]),
+        pairs=lambda x, y: real(3)(y),
+        weight=0.7,
+    ),
+    "Attention": layer(L.Attention, real(3), listed=True, pairs=same, **RARE),
+    "Average": layer(L.Average, ANY, listed=True, pairs=same, weight=0.6),
+    "Dot": layer(L.Dot, real(2), drawn(axes=[1]), listed=True, pairs=same, **RARE),
+    "ELU": layer(L.ELU, ANY, **RARE),
+    "ThresholdedReLU": layer(L.ThresholdedReLU, ANY, drawn(theta=[0.0]), **RARE),
+    "MaxPooling3D": layer(L.MaxPooling3D, roomy(5, 2), drawn(padding=[..., "same"])),
+    "AveragePooling3D": layer(L.AveragePooling3D, roomy(5, 2), drawn(padding=[..., "same"])),
+    "GlobalAveragePooling3D": layer(L.GlobalAveragePooling3D, real(5)),
+    "GlobalMaxPooling3D": layer(L.GlobalMaxPooling3D, real(5), weight=0.5),
+    "UpSampling3D": layer(L.UpSampling3D, real(5), drawn(size=[(1, 2, 1)]), weight=0.5),
+    "CenterCrop": layer(L.CenterCrop, roomy(4, 3), drawn(height=[2], width=[3]), **RARE),
+    "RandomFlip": layer(L.RandomFlip, real(4), **RARE),
+}  # fmt: skip
