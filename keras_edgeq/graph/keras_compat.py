@@ -80,10 +80,15 @@ def arguments(node: KerasNode, values: dict[int, Any]) -> tuple[tuple, dict]:
 def operands(node: KerasNode) -> list[Any]:
     """Return what a call of an op layer computes with: tensors and constants, in order.
 
-    `tf.maximum(a, b)` is recorded as `maximum(a, y=b)`, `a + b` as `add(a, b)`.
+    `tf.maximum(a, b)` is recorded as `maximum(a, y=b)`, `a + b` as `add(a, b)`. A list of numbers
+    is one constant, a list with tensors in it several operands.
     """
     named = [node.call_kwargs[n] for n in ("values", "x", "y", "a", "b") if n in node.call_kwargs]
-    return tf.nest.flatten((tuple(node.call_args), named))
+    found: list[Any] = []
+    for given in (*node.call_args, *named):
+        flat = tf.nest.flatten(given)
+        found += flat if any(is_keras_tensor(value) for value in flat) else [given]
+    return found
 
 
 def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
@@ -31,20 +32,23 @@ def _split(layer):
     if type(layer) is L.Activation and not _plain(layer.activation):
         return _activation(layer.activation, layer.name)
     if keras_compat.op_symbol(layer) == "nn.silu":
-        return _swish(layer.name)
+        return _swish_op(layer)
     return None
 
 
 def _parts(layer):
     """Return a weighted layer, its activation and its activity regularizer, one after the other."""
-    name = activation_name(getattr(layer, "activation", tf_keras.activations.linear))
+    function = getattr(layer, "activation", tf_keras.activations.linear)
+    name = function.name if isinstance(function, L.Layer) else activation_name(function)
     regularizer = layer.activity_regularizer
     if name == "linear" and regularizer is None:
         return None
     changes: dict[str, Any] = {} if name == "linear" else {"activation": "linear"}
     if regularizer is not None:
         changes["activity_regularizer"] = None
-    parts = [clone(layer, **changes, weights=layer.get_weights())]
+    inside = {id(w) for w in function.weights} if isinstance(function, L.Layer) else set()
+    own = [weight.numpy() for weight in layer.weights if id(weight) not in inside]
+    parts = [clone(layer, **changes, weights=own)]
     if name != "linear":
         parts.append(_activation(layer.activation, part_name(layer.name, name)))
     if regularizer is not None:
@@ -64,13 +68,25 @@ def _regularization(layer, regularizer):
 
 
 def _activation(function, name):
-    """Return the layer (or a function of layers) for an activation function."""
+    """Return the layer (or a function of layers) for an activation, a function or a layer."""
+    if isinstance(function, L.Layer):
+        return clone(function, name=name, weights=function.get_weights())
     kind = ACTIVATIONS.get(activation_name(function))
     return _LAYERS[kind](name) if kind in _LAYERS else L.Activation(function, name=name)
 
 
 def _plain(function) -> bool:
     return ACTIVATIONS.get(activation_name(function)) not in _LAYERS
+
+
+def _swish_op(layer):
+    """Return `x * sigmoid(x)` for a call of `tf.nn.silu`, and the call itself for another beta."""
+    plain, whole = _swish(layer.name), clone(layer)
+
+    def apply(x, beta=1.0, **named):
+        return plain(x) if np.all(beta == 1.0) else whole(x, beta=beta, **named)
+
+    return apply
 
 
 def _swish(name):

@@ -43,6 +43,11 @@ def check_model(model: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, tf_keras.Model):
             check_model(layer)
+        if getattr(getattr(layer, "activation", None), "__name__", "") == "<lambda>":
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} has a lambda for its activation, which cannot be copied. "
+                "Give it a function with a name: def my_activation(x): ..."
+            )
     for weight in model.weights:
         if weight.dtype.is_floating and not np.isfinite(np.float64(weight)).all():
             name = weight.name.removesuffix(":0")

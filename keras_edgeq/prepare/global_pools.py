@@ -29,7 +29,10 @@ def pools_to_means(model: tf_keras.Model) -> tf_keras.Model:
     def on_layer(layer):
         if id(layer) not in replacements:
             return None
-        return GLOBAL[type(layer)](keepdims=True, data_format=layer.data_format, name=layer.name)
+        mean = GLOBAL[type(layer)](keepdims=True, data_format=layer.data_format, name=layer.name)
+        if type(layer) is not L.AveragePooling1D:
+            return mean
+        return lambda x, **_: mean(x, mask=None)  # unlike a pool, it would read the tensor's mask
 
     return rebuild(model, on_layer)
 

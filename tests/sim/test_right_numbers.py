@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import QuantizationWarning
+from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError
 from keras_edgeq.numerics.metrics import sqnr_db
 from tests.models import train_like
 
@@ -331,3 +331,49 @@ def test_an_output_whose_channels_one_layer_makes_is_told_of():
     model.get_layer("head").set_weights([kernel, bias])
     with pytest.warns(QuantizationWarning, match=r"4 channels of 'head' .*W8A16"):
         eq.quantize(model, normal(model)[0], progress=False)
+
+
+ACTIVATIONS = {
+    "LeakyReLU": lambda: L.LeakyReLU(0.1),
+    "ReLU(6)": lambda: L.ReLU(6.0),
+    "PReLU": lambda: L.PReLU(shared_axes=[1, 2]),
+    "Softmax": lambda: L.Softmax(),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_layer_for_an_activation_is_split_off(name):
+    x = Input((6, 6, 2))
+    y = L.Conv2D(4, 3, activation=ACTIVATIONS[name](), name="conv")(x)
+    sim, db = sim_of(Model(x, L.Dense(3)(L.Flatten()(y))))
+    assert db > 28.0
+    assert any(layer.name.startswith("conv/") for layer in sim.layers)
+
+
+def test_a_lambda_for_an_activation_is_refused_by_name():
+    x = Input((6,))
+    model = Model(x, L.Dense(3, activation=lambda t: 2.0 * t, name="own")(x))
+    with pytest.raises(UnsupportedModelError, match=r"'own' has a lambda.*def my"):
+        eq.quantize(model, normal(model)[0], progress=False)
+
+
+@pytest.mark.parametrize("constant", [[2.0, 30.0], (2.0, 30.0), np.float32([2.0, 30.0])])
+@pytest.mark.parametrize("op", [tf.divide, tf.multiply, tf.add, lambda x, c: tf.subtract(c, x)])
+def test_lists_of_numbers_are_constants_per_channel(op, constant):
+    x = Input((2,))
+    assert sim_of(Model(x, L.Dense(3)(op(x, constant))))[1] > 25.0
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.7])
+def test_swish_keeps_its_beta(beta):
+    assert sim_of(between_dense(lambda x: tf.nn.silu(x, beta=beta)))[1] > 28.0
+
+
+def test_a_pool_reads_no_mask_where_it_becomes_a_mean():
+    x = Input((4, 3))
+    y = L.AveragePooling1D(4)(L.Masking()(L.ReLU()(x)))
+    data = np.random.default_rng(0).normal(size=(SAMPLES, 4, 3)).astype(np.float32)
+    data[:, 2:] = 0.0
+    sim, db = sim_of(Model(x, L.Dense(2)(y)), [data])
+    assert db > 28.0
+    assert any(type(layer) is L.GlobalAveragePooling1D for layer in sim.layers)
