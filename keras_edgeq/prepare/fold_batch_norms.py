@@ -112,7 +112,7 @@ def batch_norms_behind(model: tf_keras.Model) -> dict[str, str]:
     graph = LayerGraph(model)
     found = {}
     for layer in model.layers:
-        if op_type(layer) == "BatchNorm":
+        if op_type(layer) == "BatchNorm" and _last_axis(layer, graph.calls_of(layer)[0].shapes[0]):
             fold = _backward(graph, layer)
             if fold is not None:
                 found[layer.name] = fold.layer.name

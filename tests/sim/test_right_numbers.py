@@ -377,3 +377,12 @@ def test_a_pool_reads_no_mask_where_it_becomes_a_mean():
     sim, db = sim_of(Model(x, L.Dense(2)(y)), [data])
     assert db > 28.0
     assert any(type(layer) is L.GlobalAveragePooling1D for layer in sim.layers)
+
+
+@pytest.mark.parametrize("batch_norm", ["fold", "train"])
+def test_a_batch_norm_over_another_axis_stays_behind_its_convolution(batch_norm):
+    x = Input((5, 4, 3))
+    y = L.BatchNormalization(axis=1, name="norm")(L.Conv2D(2, 1, name="conv")(x))
+    sim, db = sim_of(Model(x, L.Conv2D(2, 3)(y)), batch_norm=batch_norm)
+    assert db > 28.0
+    assert "norm" in [layer.name for layer in sim.layers]
