@@ -10,11 +10,20 @@ import numpy as np
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Marker
 from keras_edgeq.export.tflite_constants import Constants, as_signed, axis_of_scale
-from keras_edgeq.export.tflite_kernels import REGRID, SAME_GRID, VERSIONS, WEIGHTED, Weighted
+from keras_edgeq.export.tflite_kernels import (
+    FIXED,
+    REGRID,
+    SAME_GRID,
+    VERSIONS,
+    WEIGHTED,
+    Weighted,
+)
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 from keras_edgeq.spec.encoding import Encoding
 
 MOVES = (*SAME_GRID, *REGRID)
+# Their kernels round onto a grid of their own first, which a float layer of the sim does not.
+OWN_GRIDS = (*REGRID, *FIXED)
 MIXED = "reads and makes integers of different widths, which no kernel does"
 
 
@@ -26,11 +35,13 @@ class Reasons:
         graph: the graph.
         grids: the grids of its tensors.
         constants: its constants.
+        floats: layer -> why the sim computes it in float.
     """
 
     graph: TfliteGraph
     grids: Mapping[int, Marker]
     constants: Constants
+    floats: Mapping[str, str]
 
     def why_float(self, op: Op) -> str | None:
         """Return why an operation stays float, None where a kernel computes it in integers."""
@@ -43,6 +54,9 @@ class Reasons:
             return "its result is not quantized in the sim"
         if op.name in WEIGHTED:
             return self._why_weighted_float(op, WEIGHTED[op.name])
+        layer = self.grids[op.outputs[0]].ref.layer
+        if op.name in OWN_GRIDS and layer in self.floats:
+            return self.floats[layer]
         bits = self.width(op)
         if bits not in VERSIONS[op.name]:
             return f"LiteRT has no int{bits} kernel of it"

@@ -53,7 +53,8 @@ class IntegerWriter:
         self.marked_tensors = set(grids)
         spread_grids(graph, grids)
         self.grids = {t: Marker(m.ref, activation_grid(m)) for t, m in grids.items()}
-        self.reasons = Reasons(graph, self.grids, self.constants)
+        floats = marked.sim.record.plan.floats
+        self.reasons = Reasons(graph, self.grids, self.constants, floats)
         self.ops: list[Op] = []
         self.as_integer: dict[int, int] = {}
         self.as_float: dict[int, int] = {}

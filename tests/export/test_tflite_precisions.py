@@ -18,7 +18,7 @@ from keras_edgeq.runtime.walk import WIDE_STEPS, walk
 from keras_edgeq.spec import load_profile
 from keras_edgeq.spec.quant_spec import HALF
 from tests.harness import assert_close, outputs
-from tests.models import inputs_for, make
+from tests.models import inputs_for, make, train_like
 
 pytestmark = pytest.mark.slow
 
@@ -309,3 +309,26 @@ def test_the_report_counts_bytes_by_container(tmp_path):
     assert f"int4 {artifact.constant_bytes['int4']:,}" in str(report)
     assert report.to_json()["constant_bytes"] == artifact.constant_bytes
     assert all(run.agrees for run in report.runs)
+
+
+FLOAT_BETWEEN = {
+    "AVERAGE_POOL_2D": L.AveragePooling2D(name="asked"),
+    "RESIZE_BILINEAR": L.UpSampling2D(2, interpolation="bilinear", name="asked"),
+    "LOGISTIC": L.Activation("sigmoid", name="asked"),
+    "SOFTMAX": L.Softmax(name="asked"),
+}
+
+
+@pytest.mark.parametrize("kind", FLOAT_BETWEEN)
+def test_a_layer_asked_to_compute_in_float_is_rounded_once(kind):
+    x = tf_keras.Input((4, 4, 2))
+    layer = FLOAT_BETWEEN[kind]
+    layer = layer.from_config(layer.get_config())
+    model = tf_keras.Model(x, L.Conv2D(3, 1, name="last")(layer(L.Conv2D(3, 1)(x))))
+    data = inputs_for(train_like(model), 64)
+    sim = quantized(model, data, precision={"asked": "FP32"})
+    artifact = to_tflite(sim)
+    assert list(artifact.floats.values()) == [f"{kind}: computes in FP32"]
+    got = LiteRtModel(artifact.content).run([data], sim.input_names)["last"]
+    # Float kernels differ by float noise, which decides a tie now and then.
+    assert np.mean(outputs(sim, data)[0] == got) > 0.98
