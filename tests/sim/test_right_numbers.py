@@ -191,7 +191,13 @@ MASKED = {
 }
 
 
-@pytest.mark.parametrize("name", MASKED)
+# Recurrent layers take seconds to trace, each; one of them stands for all in the short run.
+LONG = ("lstm of tokens", "two branches", "both ways", "two layers")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in MASKED]
+)
 def test_masks_reach_their_readers(name):
     build, reader = MASKED[name]
     reader = reader if not isinstance(reader, L.Layer) else reader.from_config(reader.get_config())
