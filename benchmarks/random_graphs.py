@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from tests.random_graphs.check import Outcome
 from tests.random_graphs.child import Child
 from tests.random_graphs.generate import generate
 from tests.random_graphs.graph import Graph
@@ -52,18 +53,20 @@ def main() -> None:
 
     child, start = Child(), time.perf_counter()
     checked, failures, exports = [], [], []
+
+    def keep(how: str, seed: int, graph: Graph, outcome: Outcome) -> None:
+        (checked if how == "check" else exports).append((seed, outcome))
+        if outcome.kind in FAILURES:
+            failures.append((seed, how, graph, outcome))
+            print(f"seed {seed}, {how}: {outcome.kind} {outcome.text[:100]}", file=sys.stderr)
+
     for done in range(asked.graphs):
         seed = asked.seed + done
         graph = generate(seed)
         outcome = child.check("check", graph)
-        checked.append((seed, outcome))
-        if outcome.kind in FAILURES:
-            failures.append((seed, "check", graph, outcome))
+        keep("check", seed, graph, outcome)
         if outcome.kind == "ok" and len(exports) < asked.export:
-            exported = child.check("export", graph)
-            exports.append((seed, exported))
-            if exported.kind in FAILURES:
-                failures.append((seed, "export", graph, exported))
+            keep("export", seed, graph, child.check("export", graph))
         if done % 10 == 9:
             spent = time.perf_counter() - start
             left = spent / (done + 1) * (asked.graphs - done - 1)
