@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[int, Any]] = {
         },
     ),
     "pixels": (2, lambda c: {"shape": (*_sides(c, 2), 3), "dtype": "uint8"}),
-    "volume": (1, lambda c: {"shape": (3, c.choice((3, 4)), 4, 2), "dtype": "float32"}),
+    "volume": (2, lambda c: {"shape": (3, c.choice((3, 4)), 4, 2), "dtype": "float32"}),
 }
 
 
@@ -61,7 +61,10 @@ def generate(seed: int) -> Graph:
 def _is_sound(graph: Graph) -> bool:
     try:
         arrays = outputs(build(graph), inputs_for(graph))
-    except tf.errors.OpError:  # two unknown sizes that were to be equal, or no kernel on this CPU
+    except (
+        ValueError,
+        tf.errors.OpError,
+    ):  # two unknown sizes that were to be equal, or no kernel on this CPU
         return False
     arrays = [np.float64(array) for array in arrays]
     return all(np.isfinite(a).all() and np.abs(a).max(initial=0) < LARGEST for a in arrays)

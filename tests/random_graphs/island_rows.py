@@ -23,7 +23,7 @@ from tests.random_graphs.rows import (
 )
 
 ANY = real(2, 3, 4, 5)
-RARE = {"weight": 0.35}
+RARE = {"weight": 0.5}
 
 
 def is_pixels(x) -> bool:
@@ -58,8 +58,9 @@ def _prelu_by_where(x):
     return tf.where(x > 0.0, x, 0.2 * x)
 
 
-def _attention(x, y, heads=2, size=3, name=None):
-    return L.MultiHeadAttention(heads, size, name=name)(x, y)
+def _attention(options: dict[str, Any], name: str):
+    attention = L.MultiHeadAttention(**options, name=name)
+    return lambda query, value: attention(query, value)
 
 
 def _gathered(x, axis=-1):
@@ -121,7 +122,7 @@ ISLANDS: dict[str, Row] = {
     "tf.einsum": written(
         lambda x, y: tf.einsum("bic,bjc->bij", x, y) * 0.3, real(3), pairs=joins, **RARE
     ),
-    "tf.argmax": written(lambda x: tf.argmax(x, axis=-1), real(2, 3), weight=0.15),
+    "tf.argmax": written(lambda x: tf.argmax(x, axis=-1), real(3), weight=0.5),
     "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
     "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
     "GroupNormalization": layer(
@@ -136,9 +137,9 @@ ISLANDS: dict[str, Row] = {
     "TimeDistributed": layer(_each_step, real(3), drawn(kind=["dense"]), weight=0.5),
     "TimeDistributed Conv1D": layer(_each_step, roomy(4, 3), drawn(kind=["conv"]), **RARE),
     "MultiHeadAttention": Row(
-        lambda options, name: lambda x, y: _attention(x, y, name=name, **options),
+        _attention,
         real(3),
-        drawn(heads=[1, 2], size=[3]),
+        drawn(num_heads=[1, 2], key_dim=[3]),
         pairs=lambda x, y: real(3)(y),
         weight=0.7,
     ),
@@ -148,7 +149,9 @@ ISLANDS: dict[str, Row] = {
     "ELU": layer(L.ELU, ANY, **RARE),
     "ThresholdedReLU": layer(L.ThresholdedReLU, ANY, drawn(theta=[0.0]), **RARE),
     "MaxPooling3D": layer(L.MaxPooling3D, roomy(5, 2), drawn(padding=[..., "same"])),
-    "AveragePooling3D": layer(L.AveragePooling3D, roomy(5, 2), drawn(padding=[..., "same"])),
+    "AveragePooling3D": layer(
+        L.AveragePooling3D, roomy(5, 2), drawn(padding=[..., "same"]), weight=2
+    ),
     "GlobalAveragePooling3D": layer(L.GlobalAveragePooling3D, real(5)),
     "GlobalMaxPooling3D": layer(L.GlobalMaxPooling3D, real(5), weight=0.5),
     "UpSampling3D": layer(L.UpSampling3D, real(5), drawn(size=[(1, 2, 1)]), weight=0.5),

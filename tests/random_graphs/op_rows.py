@@ -175,7 +175,7 @@ def _resized(chance, x) -> dict[str, Any]:
 
 def _matrix(x, columns, seed, form="operator"):
     values = np.random.default_rng(seed).normal(size=(x.shape[-1], columns)).astype(np.float32)
-    matrix = tf.constant(values / np.sqrt(x.shape[-1]))
+    matrix = tf.constant(values / np.sqrt(x.shape[-1], dtype=np.float32))
     return {
         "operator": lambda: x @ matrix,
         "position": lambda: tf.matmul(x, matrix),
