@@ -157,9 +157,12 @@ class Propagation:
     def _elementwise(self, node: GraphNode, inputs: list[Spread]) -> list[Spread | None]:
         """Call the layer on the points: exact for every function of one tensor."""
         rank = max(len(node.shapes[0]), 2)
-        values = [
-            tf.constant(s.points.reshape(len(s.points), *[1] * (rank - 2), -1)) for s in inputs
-        ]
+        values = []
+        for spread, symbol in zip(inputs, _symbols(node), strict=True):
+            points = spread.points.reshape(len(spread.points), *[1] * (rank - 2), -1)
+            # One column stands for all channels, and PReLU has a parameter for each of them.
+            width = max(points.shape[-1], symbol.shape[-1] or 1)
+            values.append(tf.constant(np.broadcast_to(points, (*points.shape[:-1], width))))
         (made,) = _called(node, values)
         points = np.asarray(made, np.float32)
         return [Spread(self._fitted(points, node, 0), inputs[0].source)]

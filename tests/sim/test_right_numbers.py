@@ -392,3 +392,11 @@ def test_a_batch_norm_over_another_axis_stays_behind_its_convolution(batch_norm)
     sim, db = sim_of(Model(x, L.Conv2D(2, 3)(y)), batch_norm=batch_norm)
     assert db > 28.0
     assert "norm" in [layer.name for layer in sim.layers]
+
+
+def test_parameters_per_channel_behind_an_input_of_a_known_range():
+    x = Input((6, 6, 3))
+    y = L.PReLU(shared_axes=[1, 2])(L.Rescaling(1 / 255.0)(x))
+    data = np.random.default_rng(0).uniform(0, 255, (SAMPLES, 6, 6, 3)).astype(np.float32)
+    assert sim_of(Model(x, L.Conv2D(2, 3)(y)), [data])[1] > 28.0
+    assert sim_of(Model(x, L.Conv2D(2, 3)(L.PReLU(shared_axes=[1, 2])(L.ReLU()(x)))))[1] > 28.0
