@@ -161,8 +161,9 @@ def quantize(
     if not check:
         return sim
     apart = own_grids(judge(sim, seen, prepared, known.ranges), asked) if free else {}
-    if apart and _can_replan(folded, target, asked := {**apart, **asked}, rules):
-        sim = made(resolve(folded, target, asked).with_rules(rules), asked)
+    asked = {**apart, **asked}
+    if apart and (plan := _replanned(folded, target, asked, rules)) is not None:
+        sim = made(plan, asked)
         _calibrate(sim, stats, samples)
         judge(sim, seen, prepared, known.ranges)
         say(sim, apart)
@@ -178,15 +179,14 @@ def _calibrate(sim: QuantSim, stats: CalibrationStats, samples: tuple[np.ndarray
     sim.keep(floored=floor_weight_scales(sim), samples=samples)
 
 
-def _can_replan(
+def _replanned(
     folded: tf_keras.Model, target: TargetProfile, asked: Mapping[str, str], rules: Mapping
-) -> bool:
-    """Tell whether the range rules that were asked for hold with these precisions."""
+) -> QuantPlan | None:
+    """Return the plan of other precisions, None where the range rules asked for do not hold."""
     try:
-        resolve(folded, target, asked).with_rules(rules)
+        return resolve(folded, target, asked).with_rules(rules)
     except ProfileError:
-        return False
-    return True
+        return None
 
 
 def _whole_batches(model: tf_keras.Model, samples: int) -> int:

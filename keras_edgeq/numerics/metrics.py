@@ -41,8 +41,11 @@ def sqnr_db(reference: ArrayLike, approximation: ArrayLike) -> float:
         20.0
     """
     r, a = _pair(reference, approximation, np.float64)
-    noise = float(np.sum(np.square(r - a)))
-    signal = float(np.sum(np.square(r)))
+    return ratio_db(float(np.sum(np.square(r))), float(np.sum(np.square(r - a))))
+
+
+def ratio_db(signal: float, noise: float) -> float:
+    """Return the ratio of two powers in decibels, infinite as in `sqnr_db`."""
     if noise == 0.0:
         return math.inf
     return 10.0 * math.log10(signal / noise) if signal else -math.inf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph.rebuild import infer
-from keras_edgeq.numerics.metrics import agreement, sqnr_db
+from keras_edgeq.numerics.metrics import agreement, ratio_db, sqnr_db
 from keras_edgeq.sim.beside import Beside
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form
@@ -67,7 +66,7 @@ def measure_fidelity(
         on_data=on_data,
         outputs=compare_outputs(sim.output_names, wanted, tf.nest.flatten(outputs)),
         tensors=tuple(
-            TensorError(name, *(_db(signal, noise) for noise in noises))
+            TensorError(name, *(ratio_db(signal, noise) for noise in noises))
             for name, (signal, *noises) in sums.items()
         ),
     )
@@ -86,9 +85,3 @@ def compare_outputs(
 
 def _agreement(a: np.ndarray, b: np.ndarray) -> float | None:
     return agreement(a, b) if a.ndim == 2 and a.shape[1] > 1 else None
-
-
-def _db(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal else -math.inf
