@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from keras_edgeq import json_text
 from keras_edgeq.errors import EdgeqError, ExportError
 
 
@@ -55,12 +55,12 @@ def read_json(path: Path, most_bytes: int, error: type[EdgeqError]) -> Any:
         if path.stat().st_size > most_bytes:
             raise error(f"{path} is larger than {most_bytes // 1_000_000} MB.")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return json_text.parse(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except OSError as problem:
         raise error(f"Cannot read {path}: {problem.strerror}.") from None
     except EdgeqError:
         raise
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise error(f"{path} is not JSON: {problem}") from None
 
 

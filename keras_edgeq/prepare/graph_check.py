@@ -1,10 +1,12 @@
 """Check that the layers of a saved model can be put together.
 
-Keras waits for ever for a tensor that no layer makes.
+Keras waits for ever for a tensor that no layer makes, and runs at once what is called on constants.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,15 @@ MOST_TENSORS = 64
 
 
 def check_graph(path: Path, config: Any) -> None:
-    """Raise where a call in a functional model, at any depth, reads what no call makes.
+    """Raise where a call in a functional model, at any depth, cannot be made.
 
     Args:
         path: named in the error.
         config: a model's configuration as JSON values.
 
     Raises:
-        UnsupportedModelError: names the layer.
+        UnsupportedModelError: names the layer that reads what no call makes, or constants only; or
+            the model is deeper than Keras can build.
     """
     parts = [config]
     while parts:
@@ -41,30 +44,84 @@ def check_graph(path: Path, config: Any) -> None:
 def _check_calls(path: Path, layers: list[Any]) -> None:
     layers = [layer for layer in layers if isinstance(layer, dict)]
     tensors = {_name(layer): _tensors(layer) for layer in layers}
-    inputs = {_name(layer) for layer in layers if layer.get("class_name") == "InputLayer"}
-    waiting: dict[str, list[set[Call]]] = {}
+    calls: dict[str, list[set[Call]]] = {}
     for layer in layers:
         nodes = layer.get("inbound_nodes")
         if isinstance(nodes, list) and nodes:
-            waiting[_name(layer)] = [set(_reads(node, tensors)) for node in nodes]
-    made = {read for calls in waiting.values() for c in calls for read in c if read[0] in inputs}
-    made = {(name, number) for name, number in made if number >= 0}
-    done = dict.fromkeys(waiting, 0)
-    while waiting:
-        before = len(made)
-        for name, calls in list(waiting.items()):
-            while done[name] < len(calls) and calls[done[name]] <= made:
-                made.add((name, done[name]))
-                done[name] += 1
-            if done[name] == len(calls):
-                del waiting[name]
-        if len(made) == before and waiting:
-            name, calls = next(iter(waiting.items()))
-            source, number = min(calls[done[name]] - made)
-            raise UnsupportedModelError(
-                f"{path} is damaged: layer {name[:100]!r} reads call {number} of layer "
-                f"{source[:100]!r}, which is never made."
-            )
+            calls[_name(layer)] = [set(_reads(node, tensors)) for node in nodes]
+            if not all(calls[_name(layer)]):
+                raise UnsupportedModelError(
+                    f"{path}: layer {_name(layer)[:100]!r} is called on constants, not on what "
+                    "another layer makes; no model that was saved does that."
+                )
+    firsts = _first_numbers(layers, calls)
+    depths = _depths(layers, calls, firsts)
+    for name, reads in calls.items():
+        for number, read in enumerate(reads, firsts[name]):
+            if (name, number) not in depths:
+                source, missing = min(read - depths.keys())
+                raise UnsupportedModelError(
+                    f"{path} is damaged: layer {name[:100]!r} reads call {missing} of layer "
+                    f"{source[:100]!r}, which is never made."
+                )
+    deepest, most = max(depths.values(), default=0), sys.getrecursionlimit()
+    if deepest > most:  # Keras follows a model back by recursion, a call of Python per layer
+        raise UnsupportedModelError(
+            f"{path} has {deepest} layers one behind the other; Keras builds fewer than {most}, "
+            "the limit of sys.getrecursionlimit(). Nest parts of the model in models of their own."
+        )
+
+
+def _first_numbers(layers: list[dict], calls: dict[str, list[set[Call]]]) -> dict[str, int]:
+    """Return the number of each layer's first call in the file.
+
+    A nested functional model has call 0 from when it was made; Keras leaves that out of the file
+    and counts from 1. Whether a Sequential or a class of the user's does so, the file says in what
+    it reads of them.
+    """
+    least: dict[str, int] = {}
+    for reads in calls.values():
+        for name, number in (call for read in reads for call in read):
+            least[name] = min(least.get(name, number), number)
+    firsts = dict.fromkeys(calls, 0)
+    for layer in layers:
+        config = layer.get("config")
+        if isinstance(config, dict) and isinstance(config.get("layers"), list):
+            name = _name(layer)
+            functional = layer.get("class_name") in ("Functional", "Model")
+            firsts[name] = 1 if functional else max(0, min(1, least.get(name, 0)))
+    return firsts
+
+
+def _depths(
+    layers: list[dict], calls: dict[str, list[set[Call]]], firsts: dict[str, int]
+) -> dict[Call, int]:
+    """Return the calls that can be made and how many layers are behind each, in linear time."""
+    inputs = {_name(layer) for layer in layers if layer.get("class_name") == "InputLayer"}
+    reads = {
+        (name, number): read
+        for name, of_layer in calls.items()
+        for number, read in enumerate(of_layer, firsts[name])
+    }
+    made = {c for read in reads.values() for c in read if c[0] in inputs and c[1] >= 0}
+    readers: dict[Call, list[Call]] = defaultdict(list)
+    waits: dict[Call, int] = {}
+    for call, read in reads.items():
+        # Calls of one layer are made in their order.
+        before = {(call[0], call[1] - 1)} & reads.keys()
+        waits[call] = len(read | before)
+        for source in read | before:
+            readers[source].append(call)
+    depths = dict.fromkeys(made, 1)
+    ready = deque(made)
+    while ready:
+        source = ready.popleft()
+        for call in readers[source]:
+            waits[call] -= 1
+            if not waits[call]:
+                depths[call] = 1 + max(depths[one] for one in reads[call])
+                ready.append(call)
+    return depths
 
 
 def _name(layer: dict) -> str:

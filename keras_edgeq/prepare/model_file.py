@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
-import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,16 @@ import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
 
+from keras_edgeq import json_text
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.prepare.config_guard import CODE, refused
 from keras_edgeq.prepare.graph_check import check_graph
-from keras_edgeq.prepare.load_guard import bounded_by_file
+from keras_edgeq.prepare.load_guard import bounded_by_file, check_size
+from keras_edgeq.prepare.saved_model_guard import check_saved_model
 
 KERAS_METADATA = "keras_metadata.pb"
-KERAS_MODULES = {"keras", "tf_keras", "builtins"}
-PYTHON_CODE = {"Lambda", "__lambda__"}
+METRICS = {"_tf_keras_metric"}
 # What Keras and the readers below it raise on files that are damaged or something else.
 READ_ERRORS = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError,
@@ -40,22 +40,27 @@ def load_model(
 ) -> tf_keras.Model:
     """Load a float functional or Sequential model that `tf_keras` saved.
 
-    Loss and metrics stay in the file: quantization needs none. A SavedModel holds a TensorFlow
-    graph besides the layers; load those you trust.
+    The file may come from anywhere: all that it names is held against what Keras and TensorFlow
+    have for computing, before Keras sees it. Loss and metrics stay in the file: quantization needs
+    none.
 
     Args:
         path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder.
-        allow_lambda: also load a file that holds Python code (a Lambda layer, a lambda as
-            activation), which runs when the model is loaded or called.
+        allow_lambda: trust the file, and load one that holds Python code (a Lambda layer, a lambda
+            as activation), names a class, function or operation that is not known to only compute,
+            or, for a SavedModel, a graph that reaches files. What it holds runs when the model is
+            loaded or called.
         custom_objects: your own layers and functions by name, as for
-            `tf_keras.models.load_model`.
+            `tf_keras.models.load_model`; what you registered with
+            `tf_keras.utils.register_keras_serializable` needs none.
 
     Returns:
         The model, as `quantize` takes it.
 
     Raises:
         UnsupportedModelError: the file is missing, damaged, of another framework or of Keras 3,
-            holds weights only or code, or its model is subclassed or a sim.
+            holds weights only or code, names what is not known, reaches outside itself, or its
+            model is subclassed or a sim.
 
     Example:
         >>> import tempfile, tf_keras, keras_edgeq as eq
@@ -66,10 +71,8 @@ def load_model(
         (None, 2)
     """
     path = Path(path)
-    if not allow_lambda:
-        refuse_code(path, "Allow it with allow_lambda=True or --allow-lambda", custom_objects)
-    else:
-        saved_config(path)
+    way_out = "Allow it with allow_lambda=True or --allow-lambda"
+    checked_config(path, custom_objects, None if allow_lambda else way_out)
     options = {"safe_mode": not allow_lambda} if path.suffix == ".keras" else {}
     try:
         with bounded_by_file(path):
@@ -89,30 +92,45 @@ def load_model(
     return model
 
 
-def refuse_code(path: Path, way_out: str, custom_objects: Mapping[str, Any] | None = None) -> None:
-    """Raise where a saved model holds Python code, before Keras sees the file.
+def checked_config(
+    path: Path,
+    custom_objects: Mapping[str, Any] | None,
+    way_out: str | None,
+    training: bool = False,
+) -> Any:
+    """Return the configuration in a saved model as JSON values, checked before Keras sees the file.
+
+    Args:
+        path: the file.
+        custom_objects: what the caller trusts by name.
+        way_out: said where the file holds code; None trusts the file and all that it names.
+        training: loss, optimizer and metrics will be loaded, too.
 
     Raises:
-        UnsupportedModelError: names the layers and says `way_out`; or the file is no model.
-    """
-    found = list(dict.fromkeys(_code(saved_config(path), "", set(custom_objects or ()))))
-    if found:
-        names = ", ".join(repr(name) for name in found)
-        raise UnsupportedModelError(
-            f"{path} holds Python code in {names}, as Lambda layers do, and loading would run it. "
-            f"{way_out} if you trust where the file came from; better, save the model with "
-            "ordinary layers in place of the code."
-        )
-
-
-def saved_config(path: Path) -> Any:
-    """Return the configuration in a saved model as JSON values; nothing of it is executed.
-
-    Raises:
-        UnsupportedModelError: the file is missing, damaged, or no model of `tf_keras`.
+        UnsupportedModelError: the file is missing, damaged or no model of `tf_keras`, or what it
+            names is not known to only compute; names the layers.
     """
     config = _read_config(path)
     check_graph(path, config)
+    if way_out is None:
+        return config
+    found = list(dict.fromkeys(refused(_without_training(config, training), custom_objects or ())))
+    code = ", ".join(repr(name[:100]) for name, why in found if why == CODE)
+    if code:
+        raise UnsupportedModelError(
+            f"{path} holds Python code in {code}, as Lambda layers do, and loading would run it. "
+            f"{way_out} if you trust where the file came from; better, save the model with "
+            "ordinary layers in place of the code."
+        )
+    if found:
+        parts = "; ".join(f"{name[:100]!r} {why}" for name, why in found[:5])
+        raise UnsupportedModelError(
+            f"{path} names what is not known to only compute: {parts}. Your own layers and "
+            f"functions go into custom_objects={{name: object}}. {way_out} if you trust where the "
+            "file came from."
+        )
+    if path.is_dir():
+        check_saved_model(path, way_out)
     return config
 
 
@@ -120,6 +138,7 @@ def _read_config(path: Path) -> Any:
     if not path.exists():
         raise UnsupportedModelError(f"No such model: {path}.")
     try:
+        check_size(path)
         if path.is_dir():
             return _folder_config(path)
         if zipfile.is_zipfile(path):
@@ -144,8 +163,8 @@ def _zip_config(path: Path) -> Any:
     with zipfile.ZipFile(path) as file:
         if not {"config.json", "metadata.json"} <= set(file.namelist()):
             raise UnsupportedModelError(f"{path} is a zip archive without a Keras model in it.")
-        _check_version(path, json.loads(file.read("metadata.json")).get("keras_version"))
-        return json.loads(file.read("config.json"))
+        _check_version(path, json_text.parse(file.read("metadata.json")).get("keras_version"))
+        return json_text.parse(file.read("config.json"))
 
 
 def _h5_config(path: Path) -> Any:
@@ -157,7 +176,7 @@ def _h5_config(path: Path) -> Any:
             "model.save('model.keras')."
         )
     _check_version(path, version)
-    return json.loads(config)
+    return json_text.parse(config)
 
 
 def _folder_config(path: Path) -> Any:
@@ -170,7 +189,10 @@ def _folder_config(path: Path) -> Any:
         )
     metadata = saved_metadata_pb2.SavedMetadata()
     metadata.ParseFromString((path / KERAS_METADATA).read_bytes())
-    return [json.loads(node.metadata) for node in metadata.nodes]
+    return [
+        {"identifier": node.identifier, "metadata": json_text.parse(node.metadata)}
+        for node in metadata.nodes
+    ]
 
 
 def _check_version(path: Path, version: Any) -> None:
@@ -184,30 +206,18 @@ def _check_version(path: Path, version: Any) -> None:
         )
 
 
-def _code(part: Any, owner: str, known: set[str]) -> Iterator[str]:
-    """Yield the names of the layers that hold code, at any depth: nested models, wrappers."""
-    if isinstance(part, list):
-        for item in part:
-            yield from _code(item, owner, known)
-    elif isinstance(part, dict):
-        config = part.get("config")
-        name = config.get("name") if isinstance(config, dict) else part.get("name")
-        owner = name if isinstance(name, str) else owner
-        if _is_code(part, known):
-            yield owner or "a layer without a name"
-        for item in part.values():
-            yield from _code(item, owner, known)
+def _without_training(config: Any, training: bool) -> Any:
+    """Return a configuration without what is left in the file: loss, optimizer and metrics."""
+    if training:
+        return config
+    if isinstance(config, list):  # the nodes of a SavedModel
+        nodes = [node for node in config if node["identifier"] not in METRICS]
+        return [_without(node["metadata"], "training_config") for node in nodes]
+    return _without(config, "compile_config")
 
 
-def _is_code(part: dict, known: set[str]) -> bool:
-    if PYTHON_CODE & {str(part.get("class_name")), str(part.get("function_type"))}:
-        return True
-    if part.get("class_name") != "function":
-        return False
-    # A .keras file may name any function of any module; Keras imports and calls it.
-    module, name = str(part.get("module") or "builtins"), str(part.get("config"))
-    foreign = module.partition(".")[0] not in KERAS_MODULES or hasattr(builtins, name)
-    return foreign and not known & {name, str(part.get("registered_name"))}
+def _without(config: Any, key: str) -> Any:
+    return {k: v for k, v in config.items() if k != key} if isinstance(config, dict) else config
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import tf_keras
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
 from keras_edgeq.prepare.load_guard import bounded_by_file
-from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code, saved_config
+from keras_edgeq.prepare.model_file import READ_ERRORS, checked_config
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import load_reference, save_reference
@@ -64,8 +64,8 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
 
     Args:
         path: what `save_sim` or `sim.save` wrote.
-        safe_mode: refuse a file that holds Python code (Lambda layers). A SavedModel folder runs
-            the TensorFlow graph in it besides: load those you trust.
+        safe_mode: refuse a file that holds Python code (Lambda layers) or names what is not known
+            to only compute, and a SavedModel whose graph reaches files; False trusts the file.
         options: as for `tf_keras.models.load_model`: `custom_objects`, `compile`.
 
     Raises:
@@ -74,14 +74,9 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     """
     path = Path(path)
     try:
-        if safe_mode:
-            refuse_code(
-                path,
-                "Allow it with safe_mode=False or --allow-lambda",
-                options.get("custom_objects"),
-            )
-        else:
-            saved_config(path)
+        way_out = "Allow it with safe_mode=False or --allow-lambda" if safe_mode else None
+        training = options.get("compile", True)
+        checked_config(path, options.get("custom_objects"), way_out, training)
         if path.suffix == ".keras":
             options["safe_mode"] = safe_mode
         with bounded_by_file(path):
