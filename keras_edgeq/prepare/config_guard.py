@@ -76,6 +76,8 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
     if not isinstance(inner, dict | list | None):
         return f"has {str(inner)[:60]!r} in place of the configuration of a {kind[:60]}"
     name = part.get("registered_name") or kind
+    if not isinstance(name, str):
+        return f"has a name that is none: {str(name)[:60]!r}"
     if name in trusted or (kind in trusted and name == kind):
         return None
     found = tf_keras.utils.get_registered_object(name)
