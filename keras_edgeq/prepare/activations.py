@@ -96,9 +96,15 @@ def _swish(name):
     return lambda x, *_, **__: product([x, gate(x)])
 
 
+def _softmax(name):
+    """Return a softmax that takes no mask, as the function takes none; Keras would pass it one."""
+    layer = L.Softmax(name=name)
+    return lambda x: layer(x, mask=None)
+
+
 _LAYERS = {
     "Relu": lambda name: L.ReLU(name=name),
     "Relu6": lambda name: L.ReLU(6.0, name=name),
-    "Softmax": lambda name: L.Softmax(name=name),
+    "Softmax": _softmax,
     "Swish": _swish,
 }

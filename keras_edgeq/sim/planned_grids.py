@@ -43,8 +43,8 @@ class PlannedGrids:
     def quantized_on(self, ref: TensorRef) -> TensorRef | None:
         """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
         planned = self.planned(ref)
-        if planned is None:
-            return None
+        if planned is None or planned in self.plan.carriers:
+            return None  # what a Concat makes of tensors on fixed grids owns the grid it lies on
         return planned if planned in self.plan.specs else self.plan.shared.get(planned)
 
     def lies_on(self, ref: TensorRef) -> TensorRef | None:

@@ -400,3 +400,32 @@ def test_parameters_per_channel_behind_an_input_of_a_known_range():
     data = np.random.default_rng(0).uniform(0, 255, (SAMPLES, 6, 6, 3)).astype(np.float32)
     assert sim_of(Model(x, L.Conv2D(2, 3)(y)), [data])[1] > 28.0
     assert sim_of(Model(x, L.Conv2D(2, 3)(L.PReLU(shared_axes=[1, 2])(L.ReLU()(x)))))[1] > 28.0
+
+
+FIXED = {
+    "tanh, tanh": ("tanh", "tanh"),
+    "tanh, sigmoid": ("tanh", "sigmoid"),
+    "sigmoid, sigmoid": ("sigmoid", "sigmoid"),
+    "softmax, sigmoid, tanh": ("softmax", "sigmoid", "tanh"),
+}
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", FIXED)
+def test_tensors_on_fixed_grids_only_are_joined_on_one_of_their_own(name, last, tmp_path):
+    x = Input((2, 2, 3))
+    y = L.Concatenate()([L.Conv2D(3, 1, activation=one)(x) for one in FIXED[name]])
+    sim, db = sim_of(Model(x, y if last else L.Dense(3)(y)))
+    assert db > 30.0
+    report = eq.export(sim, tmp_path, "tflite", progress=False)
+    assert report.runs[0].agrees
+    assert report.runs[0].identical > 0.99
+
+
+@pytest.mark.parametrize("how", ["layer", "fused"])
+def test_a_softmax_that_is_an_activation_takes_no_mask(how):
+    if how == "layer":
+        model, data = tokens(L.Activation("softmax"))
+    else:
+        model, data = tokens(L.Dense(5, activation="softmax"))
+    assert sim_of(model, [data])[1] > 30.0
