@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.child.process import Child, Limits, Loaded
+from keras_edgeq.runtime.saved_model import SavedModel
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
 # What is said of a run that fails while another one did not.
@@ -118,6 +120,21 @@ class OnnxRuntime:
         made = probe.compute(inputs, self.sim.input_names, list(wanted), INNER)
         return {name: made[stored] for stored, name in wanted.items()}
 
+    def reference(
+        self,
+        inputs: Sequence[np.ndarray],
+        tensors: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        """Compute what the file says of tensors where it is fed these, with ONNX's reference."""
+        from keras_edgeq.runtime.onnx_reference import reference
+
+        names = {name: stored for stored, name in self._unfused()[1].items()}
+        fed = {names[name]: value for name, value in tensors.items()}
+        fed |= dict(zip(self.sim.input_names, inputs, strict=True))
+        made = reference(self.content, fed, [names[name] for name in wanted])
+        return {name: made[names[name]] for name in wanted if names[name] in made}
+
     def _unfused(self) -> tuple[Loaded, dict[str, str]]:
         """Return the copy, and the tensors of the sim by the names that it has for them."""
         from keras_edgeq.runtime.onnx_file import half_name, quantized_name, with_tensors
@@ -131,47 +148,6 @@ class OnnxRuntime:
 
     def _load(self, content: bytes, optimize: bool) -> Loaded:
         return self.child.load("onnx", content, self.name, optimize=optimize)
-
-
-@dataclass
-class SavedModel:
-    """A frozen SavedModel on TensorFlow."""
-
-    folder: Path
-    sim: QuantSim
-
-    def __post_init__(self):
-        import tensorflow as tf
-
-        self.name, self.least_identical = "SavedModel", 0.999
-        try:
-            module = tf.saved_model.load(str(self.folder))
-            self._serve = module.signatures["serving_default"]
-        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
-            raise EdgeqError(f"TensorFlow cannot load the folder: {error}") from None
-        self._module = module  # owns what the signature reads
-
-    def form(self):
-        """Read the serving signature."""
-        serve = self._serve
-        inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
-        return (
-            {spec.name: tuple(spec.shape) for spec in inputs.values()},
-            {name: tuple(spec.shape) for name, spec in outputs.items()},
-        )
-
-    def outputs(self, inputs):
-        """Call the serving signature."""
-        import tensorflow as tf
-
-        feed = dict(zip(self.sim.input_names, map(tf.constant, inputs), strict=True))
-        made = self._serve(**feed)
-        return [made[name].numpy() for name in self.sim.output_names]
-
-    def tensors(self, inputs):
-        """Return nothing: the inner tensors of a frozen graph have no names of ours."""
-        del inputs
-        return {}
 
 
 def load_artifact(
@@ -193,24 +169,37 @@ def load_artifact(
             from another sim, or its runtime is not installed.
         RuntimeFailedError: the runtime ended, or took too long or too much memory.
     """
+    runtimes = [load() for _, load in ways_to_run(path, sim, kernels, child or Child())]
+    for runtime in runtimes:
+        check_form(path, runtime.form(), sim)
+    return runtimes
+
+
+def ways_to_run(
+    path: Path, sim: QuantSim, kernels: str | None, child: Child
+) -> list[tuple[str, Callable[[], Runtime]]]:
+    """Return each way to run a file that `load_artifact` loads: its name, and what loads it.
+
+    Raises:
+        EdgeqError: the file is missing, of another kind, or damaged so that no runtime is needed to
+            tell; or its runtime is not installed.
+    """
     if kernels not in (None, "litert", "integer"):
         raise EdgeqError(f"kernels is {kernels!r}; it is 'litert', 'integer' or None.")
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
-    child = Child() if child is None else child
     try:
-        runtimes = _runtimes(path, sim, kernels, child)
+        return _ways_to_run(path, sim, kernels, child)
     except ImportError as error:
         extra = "tflite" if path.suffix == ".tflite" else "onnx"
         raise EdgeqError(
             f"{path.name} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
         ) from None
-    for runtime in runtimes:
-        _check_form(path, runtime.form(), sim)
-    return runtimes
 
 
-def _runtimes(path: Path, sim: QuantSim, kernels: str | None, child: Child) -> list[Runtime]:
+def _ways_to_run(
+    path: Path, sim: QuantSim, kernels: str | None, child: Child
+) -> list[tuple[str, Callable[[], Runtime]]]:
     if path.suffix == ".tflite":
         from keras_edgeq.runtime.tflite_check import check_tflite
 
@@ -219,18 +208,24 @@ def _runtimes(path: Path, sim: QuantSim, kernels: str | None, child: Child) -> l
         if kernels == "integer" or (kernels is None and find_spec("ai_edge_litert") is None):
             from keras_edgeq.runtime.integer.artifact import Integer
 
-            return [Integer(content, sim, a) for a in ("xnnpack_float", "fixed_point")]
+            return [
+                (f"integer executor {arithmetic}", partial(Integer, content, sim, arithmetic))
+                for arithmetic in ("xnnpack_float", "fixed_point")
+            ]
         _need("ai_edge_litert")
-        return [LiteRt(content, sim, kind, child) for kind in ("xnnpack", "builtin")]
+        return [
+            (f"LiteRT {kind}", partial(LiteRt, content, sim, kind, child))
+            for kind in ("xnnpack", "builtin")
+        ]
     if path.suffix == ".onnx":
         from keras_edgeq.runtime.onnx_file import check_onnx
 
         content = _content(path, child.limits)
         check_onnx(content)
         _need("onnxruntime")
-        return [OnnxRuntime(content, sim, child)]
+        return [("ONNX Runtime", partial(OnnxRuntime, content, sim, child))]
     if path.is_dir() and (path / "saved_model.pb").is_file():
-        return [SavedModel(path, sim)]
+        return [("SavedModel", partial(SavedModel, path, sim))]
     raise EdgeqError(
         f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder."
     )
@@ -257,7 +252,7 @@ def _need(package: str) -> None:
         raise ImportError(name=package)
 
 
-def _check_form(path: Path, form: Form, sim: QuantSim) -> None:
+def check_form(path: Path, form: Form, sim: QuantSim) -> None:
     """Raise where names or shapes of inputs or outputs are not the sim's."""
     sides = ((sim.input_names, sim.inputs), (sim.output_names, sim.outputs))
     for what, made, (names, symbols) in zip(("inputs", "outputs"), form, sides, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,6 +31,9 @@ EXITS = {
     3: "an abort",
 }
 MOST_WORDS = 300
+# A batch of 32 images takes the largest image networks some ten seconds on one slow core.
+TIMEOUT_S = 300.0
+MEMORY_BYTES = 16 * 2**30
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,12 @@ class Limits:
     """What a runtime may take.
 
     Args:
-        timeout_s: seconds per call: to load a file, and to run one batch. A batch of 32 images takes
-            the largest image networks some ten seconds on one slow core.
+        timeout_s: seconds per call: to load a file, and to run one batch.
         memory_bytes: what a file may take beyond its runtime.
     """
 
-    timeout_s: float = 300.0
-    memory_bytes: int = 16 * 2**30
+    timeout_s: float = TIMEOUT_S
+    memory_bytes: int = MEMORY_BYTES
 
     def __post_init__(self):
         if not 0.0 < self.timeout_s < float("inf"):
@@ -250,11 +253,9 @@ def _exit(code: int) -> str:
     return EXITS.get(code & 0xFFFFFFFF, f"exit status {code}")
 
 
-def _end(process: subprocess.Popen, words: Any) -> None:
+def _end(process: Any, words: Any) -> None:
     process.kill()
     for stream in (process.stdin, process.stdout, words):
-        try:
+        with contextlib.suppress(OSError):  # what was not sent is not wanted any more
             stream.close()
-        except OSError:  # what was not sent is not wanted any more
-            pass
     process.wait()
