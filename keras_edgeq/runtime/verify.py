@@ -17,7 +17,7 @@ from keras_edgeq.numerics.metrics import agreement, steps
 from keras_edgeq.runtime.artifact import OnnxRuntime, Runtime, check_form, ways_to_run
 from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
 from keras_edgeq.runtime.explain import explain, optimizer_difference
-from keras_edgeq.runtime.run_report import MOVED, RunReport, failed_run, is_apart
+from keras_edgeq.runtime.run_report import AGREEING, MOVED, Drift, RunReport, failed_run
 from keras_edgeq.runtime.walk import Step, walk_to_outputs
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.measure_fidelity import compare_outputs
@@ -124,7 +124,7 @@ def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> 
     drift = _drift(ours, theirs, grids)
     inner = _inside(sim, runtime, [part[:WALK_SAMPLES] for part in known.data[0]])
     verdict = inner.verdict
-    if verdict in ("same", "kernel") and is_apart(drift, top1):
+    if verdict in AGREEING and drift.is_apart(top1):
         verdict = inner.when_apart
     gaps = [np.max(np.abs(a - b), initial=0) for a, b in map(_as_numbers, ours, theirs)]
     return RunReport(
@@ -142,7 +142,7 @@ def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> 
         float_outputs=compare_outputs(sim.output_names, known.floats, theirs),
         optimizer_difference=inner.optimizer_difference,
         verdict=verdict,
-        drift_steps=drift,
+        drift=drift,
         not_compared=inner.not_compared,
     )
 
@@ -179,8 +179,7 @@ def _inside(sim: QuantSim, runtime: Runtime, inputs: Sequence[np.ndarray]) -> _I
     if not walked:
         return _Inside(verdict, step, left, moved, "differs")
     made = (runtime.plain_outputs if isinstance(runtime, OnnxRuntime) else runtime.outputs)(inputs)
-    is_tail = is_apart(_drift(wanted, made, _output_grids(sim)), None)
-    if is_tail and verdict in ("same", "kernel"):
+    if verdict in AGREEING and _drift(wanted, made, _output_grids(sim)).is_apart():
         return _Inside("differs", step, left, moved, "differs")
     if (moved or 0.0) > MOVED:
         return _Inside(verdict, step, left, moved, "runtime")
@@ -223,23 +222,27 @@ def _integers(outputs: list[np.ndarray], grids: list[Encoding | None]) -> np.nda
 
 def _drift(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], grids: Sequence[Encoding | None]
-) -> float:
-    """Return the mean difference of the output that is furthest off, in steps of 8 bits."""
-    found = [0.0]
+) -> Drift:
+    """Return how far outputs are apart, of the one that is furthest."""
+    means, mosts = [0.0], [0.0]
     for own, their, grid in zip(ours, theirs, grids, strict=True):
         a, b = _as_numbers(own, their)
         if not a.size:
             continue
-        if grid is None:
-            step = max(
-                float(np.ptp(a[np.isfinite(a)])) / 255.0 if np.isfinite(a).any() else 0.0, 1e-30
-            )
-        else:
-            step = grid.scale * 2.0 ** (grid.spec.bits - 8)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
         with np.errstate(invalid="ignore"):
-            found.append(float(np.mean(np.where(same, 0.0, np.abs(a - b)) / step)))
-    return float(np.max(found))
+            apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+        apart = apart / (
+            _range_step(a) if grid is None else grid.scale * 2.0 ** (grid.spec.bits - 8)
+        )
+        means.append(float(np.mean(apart)))
+        mosts.append(float(np.max(apart)))
+    return Drift(float(np.max(means)), float(np.max(mosts)))
+
+
+def _range_step(values: np.ndarray) -> float:
+    """Return the step of an 8-bit grid over finite values."""
+    finite = values[np.isfinite(values)]
+    return max(float(np.ptp(finite)) / 255.0, 1e-30) if finite.size else 1e-30
 
 
 def _as_numbers(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
