@@ -9,9 +9,11 @@ import sys
 import types
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this script, whose modules are no top-level ones
+    here = os.path.dirname(os.path.abspath(__file__))
+    # The folder of this script, whose modules are no top-level ones.
+    sys.path[:] = [part for part in sys.path if os.path.abspath(part) != here]
     root = types.ModuleType("keras_edgeq")
-    root.__path__ = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    root.__path__ = [os.path.dirname(os.path.dirname(here))]
     sys.modules["keras_edgeq"] = root
 
     from keras_edgeq.runtime.child.serve import main
