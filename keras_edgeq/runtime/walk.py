@@ -181,23 +181,22 @@ def _in_layout_of(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray | None:
     in any order; another one than these two is taken only for what is the sim's tensor in it.
     """
     usual = [theirs, np.moveaxis(theirs, 1, -1)] if theirs.ndim > 2 else [theirs]
-    best, share = _most_equal(ours, usual)
+    best, share = _closest(ours, usual)
     if share >= MOVED_IDENTICAL or theirs.ndim > MOST_AXES:
         return best
-    moved, moved_share = _most_equal(
+    moved, moved_share = _closest(
         ours, [theirs.transpose(order) for order in permutations(range(theirs.ndim))]
     )
     return moved if moved_share >= MOVED_IDENTICAL else best
 
 
-def _most_equal(ours: np.ndarray, layouts: Sequence[np.ndarray]) -> tuple[np.ndarray | None, float]:
-    """Return the layout with the most elements in common, and their share."""
+def _closest(ours: np.ndarray, layouts: Sequence[np.ndarray]) -> tuple[np.ndarray | None, float]:
+    """Return the layout that is closest, and the share of elements that are equal."""
     fitting = [layout for layout in layouts if layout.shape == ours.shape]
     if not fitting:
         return None, 0.0
-    shares = [float(np.mean(layout == ours)) if ours.size else 1.0 for layout in fitting]
-    best = int(np.argmax(shares))
-    return fitting[best], shares[best]
+    best = min(fitting, key=lambda layout: float(np.abs(ours - layout).sum()))
+    return best, float(np.mean(best == ours)) if ours.size else 1.0
 
 
 def _is_nearest(call: Call, args: tuple, kwargs: dict, theirs: np.ndarray) -> bool:
