@@ -29,7 +29,7 @@ from tests.random_graphs.generate import generate
 from tests.random_graphs.graph import Graph
 from tests.random_graphs.shrink import shrink
 
-FAILURES = ("raw", "wrong", "disagrees", "one step", "abort", "hangs")
+FAILURES = ("raw", "wrong", "disagrees", "failed", "abort", "hangs")
 # Less than that on 8 bits is suspicious, and no proof of a fault.
 COARSE_DB = 10.0
 # How many failures with one cause are shrunk.

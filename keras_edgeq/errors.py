@@ -35,6 +35,10 @@ class SimMismatchError(EdgeqError):
         self.tensor, self.wanted, self.got = tensor, wanted, got
 
 
+class RuntimeFailedError(EdgeqError):
+    """A runtime ended, failed, or took too long or too much memory while it ran an artifact."""
+
+
 class ExportError(EdgeqError):
     """An artifact cannot be written; nothing was left behind."""
 

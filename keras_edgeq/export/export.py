@@ -24,7 +24,9 @@ from keras_edgeq.files import write_whole
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.runtime.verify import RunReport, verify_beside
+from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
+from keras_edgeq.runtime.run_report import RunReport
+from keras_edgeq.runtime.verify import verify_beside
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
@@ -44,6 +46,8 @@ def export(
     encodings_version: str = "1.0.0",
     name: str = "model",
     progress: bool = True,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> ExportReport:
     """Write a sim for its target and verify what was written.
 
@@ -61,6 +65,8 @@ def export(
         encodings_version: `"0.6.1"`, `"1.0.0"` or `"2.0.0"`, as AIMET numbers them.
         name: stem of the file names.
         progress: show a progress bar.
+        timeout_s: what a runtime may take in verification, as in `verify`.
+        memory_bytes: likewise.
 
     Returns:
         Files, sizes, what stayed float, and a comparison with the sim per artifact and runtime.
@@ -78,6 +84,7 @@ def export(
         )
     sim = cast(QuantSim, fold_batch_norms(sim))
     wanted = checked_formats(formats, sim.record.profile)
+    limits = Limits(timeout_s, memory_bytes)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
     known = None if verify is False else beside_float(sim, verify)
@@ -86,8 +93,9 @@ def export(
         _run(job, kind)
     runs: list[RunReport] = []
     if known is not None:
-        for path in tqdm(job.runnable, desc="verify", disable=not progress):
-            runs += verify_beside(sim, path, known)
+        with Child(limits) as child:
+            for path in tqdm(job.runnable, desc="verify", disable=not progress):
+                runs += verify_beside(sim, path, known, child)
     report = ExportReport(
         profile=sim.record.profile.name,
         files=job.files,

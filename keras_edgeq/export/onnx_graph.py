@@ -71,9 +71,9 @@ class OnnxGraph:
             _exchange(node.output, old, new)
         self.redirect(old, new)
 
-    def redirect(self, old: str, new: str) -> None:
-        """Let every reader of `old` read `new`."""
-        for node in self.nodes:
+    def redirect(self, old: str, new: str, readers: Sequence[NodeProto] | None = None) -> None:
+        """Let every reader of `old`, or those that are named, read `new`."""
+        for node in self.nodes if readers is None else readers:
             for inner in _with_subgraphs(node):
                 _exchange(inner.input, old, new)
 

@@ -1,10 +1,14 @@
-"""Keep a runtime's optimizer from computing something else than the graph says.
+"""Keep a runtime's optimizer from computing something else than the graph says, or failing at it.
 
 ONNX Runtime (1.31 and 1.32) changes results in three places. It merges two pairs in a row whose
 integers have one type, and so takes out a rounding. It quantizes the float weights of a product
 between pairs, per tensor to 8 bits. And it makes a MatMulNBits of a product of matrices with
 integer weights, which quantizes the other factor to int8 as it runs: 1.31 where that is float, 1.32
 where it has 16 bits, too.
+
+And it ends the process where a body (of a Loop, an If, a Scan) reads dequantized data from outside:
+it carries a pair through the operations that move data up to the node that holds the body
+(`QDQPropagationTransformer`), and looks for the tensor among the node's inputs, where it is not.
 """
 
 from __future__ import annotations
@@ -14,9 +18,15 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, helper
 
-from keras_edgeq.export.onnx_carriers import Grid, grids_of, same_grid
+from keras_edgeq.export.onnx_carriers import (
+    PAIRED,
+    SEEN_THROUGH,
+    Grid,
+    grids_of,
+    same_grid,
+)
 from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE
-from keras_edgeq.export.onnx_graph import OnnxGraph, attributes
+from keras_edgeq.export.onnx_graph import OnnxGraph, attributes, reads
 from keras_edgeq.export.onnx_storage import bounds_of
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -34,6 +44,7 @@ def guard(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
     """
     _keep_roundings(graph)
     _keep_wide_data(graph, ranks)
+    _keep_out_of_bodies(graph)
 
 
 def _keep_roundings(graph: OnnxGraph) -> None:
@@ -79,6 +90,25 @@ def _keep_wide_data(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
                 _clip(graph, node, 1, (weight.input[1], weight.input[2]), 0.0)
 
 
+def _keep_out_of_bodies(graph: OnnxGraph) -> None:
+    """Clip dequantized data that the body of a node reads without being given it."""
+    producers = graph.producers()
+    for node in list(graph.nodes):
+        for name in sorted({*reads(node)} - {*node.input}):
+            source = _dequantized(name, producers)
+            if source is not None:
+                grid = (source.input[1], source.input[2])
+                graph.redirect(name, _clipped(graph, node, name, grid, 0.0), [node])
+
+
+def _dequantized(name: str, producers: Mapping[str, NodeProto]) -> NodeProto | None:
+    """Return the DequantizeLinear whose numbers a tensor holds, moved at most."""
+    node = producers.get(name)
+    while node is not None and node.op_type in {**SEEN_THROUGH, **PAIRED}:
+        node = producers.get(node.input[0])
+    return node if node is not None and node.op_type == DEQUANTIZE else None
+
+
 def _is_product_with(node: NodeProto, weight: NodeProto) -> bool:
     """Tell whether a node is a matrix product of data with a weight, neither transposed."""
     options = attributes(node)
@@ -114,6 +144,11 @@ def _transpose(graph: OnnxGraph, weight: NodeProto, products: list[NodeProto]) -
 
 def _clip(graph: OnnxGraph, node: NodeProto, place: int, grid: Grid, inside: float) -> None:
     """Clip an input of a node to the ends of a grid, or steps `inside` of them."""
+    node.input[place] = _clipped(graph, node, node.input[place], grid, inside)
+
+
+def _clipped(graph: OnnxGraph, node: NodeProto, name: str, grid: Grid, inside: float) -> str:
+    """Put a Clip of a tensor in front of a node, and return what it makes."""
     scale, zero_point = (graph.constants[name] for name in grid)
     low, high = bounds_of(zero_point.dtype)
     zero = zero_point.astype(np.float32)
@@ -122,7 +157,6 @@ def _clip(graph: OnnxGraph, node: NodeProto, place: int, grid: Grid, inside: flo
         "max": np.max((np.float32(high - inside) - zero) * scale),
     }
     bounds = [graph.add_constant(f"{node.output[0]}/{side}", end) for side, end in ends.items()]
-    clipped = graph.free_name(f"{node.input[place]}/clipped")
-    clip = graph.node("Clip", [node.input[place], *bounds], clipped)
-    graph.nodes.insert(graph.place_of(node), clip)
-    node.input[place] = clipped
+    clipped = graph.free_name(f"{name}/clipped")
+    graph.nodes.insert(graph.place_of(node), graph.node("Clip", [name, *bounds], clipped))
+    return clipped

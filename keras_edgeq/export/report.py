@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.runtime.verify import RunReport
+from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.spec.fidelity import Fidelity, OutputFidelity
 from keras_edgeq.table import aligned
 
@@ -78,6 +78,8 @@ class ExportReport:
         for run in self.runs:
             share = "" if run.identical is None else f"{100 * run.identical:.2f} %"
             size = f"{sizes[run.artifact]:,}" if run.artifact in sizes else ""
+            if run.failed is not None:
+                rows.append((run.runtime, "failed", "", "", size))
             rows += _beside_float(run.runtime, run.float_outputs, share, size)
         return rows
 

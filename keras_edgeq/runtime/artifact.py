@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.runtime.litert import LiteRtModel
+from keras_edgeq.runtime.child.process import Child, Limits, Loaded
+from keras_edgeq.runtime.saved_model import SavedModel
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
-# Optimizations of ONNX Runtime that round what a file holds in float: biases between pairs.
-ROUNDS_FLOATS = ("WeightBiasQuantization",)
+# What is said of a run that fails while another one did not.
+INNER = " with its inner tensors put out"
+PLAIN = " without optimizations"
 
 Form = tuple[dict[str, tuple], dict[str, tuple]]
 
@@ -42,11 +45,12 @@ class Runtime(Protocol):
 
 @dataclass
 class LiteRt:
-    """A TFLite file on LiteRT with one set of kernels."""
+    """A TFLite file on LiteRT with one set of kernels, in a child process."""
 
     content: bytes
     sim: QuantSim
     kernels: str
+    child: Child = field(default_factory=Child)
 
     def __post_init__(self):
         self.name = f"LiteRT {self.kernels}"
@@ -54,8 +58,8 @@ class LiteRt:
         # where 0.3 % of a convolution's values and up to half of a mean's round to the neighbour.
         # Only a difference of more than one step is one there.
         self.least_identical = 0.999 if self.kernels == "xnnpack" else 0.0
-        self._model = LiteRtModel(self.content, self.kernels)
-        self._probe: LiteRtModel | None = None
+        self._model = self._load(self.content)
+        self._probe: Loaded | None = None
 
     def form(self):
         """Read the signature."""
@@ -63,7 +67,7 @@ class LiteRt:
 
     def outputs(self, inputs):
         """Run the file; integer outputs are dequantized."""
-        made = self._model.run(inputs, self.sim.input_names)
+        made = self._model.compute(inputs, self.sim.input_names)
         details = self._model.outputs
         return [real_values(made[n], details[n]["quantization"]) for n in self.sim.output_names]
 
@@ -71,154 +75,184 @@ class LiteRt:
         """Run a copy of the file that puts its inner tensors out."""
         from keras_edgeq.runtime.tflite_file import with_tensors
 
+        names = quantized_tensors(self.sim)
         if self._probe is None:
-            names = quantized_tensors(self.sim)
-            self._probe = LiteRtModel(with_tensors(self.content, names), self.kernels)
-        made = self._probe.tensors(inputs, self.sim.input_names)
+            self._probe = self._load(with_tensors(self.content, names))
+        made = self._probe.compute(inputs, self.sim.input_names, names, INNER)
         return {name: value for name, value in made.items() if value.dtype.kind == "i"}
+
+    def _load(self, content: bytes) -> Loaded:
+        return self.child.load("litert", content, self.name, kernels=self.kernels)
 
 
 @dataclass
 class OnnxRuntime:
-    """An ONNX file on ONNX Runtime's CPU kernels."""
+    """An ONNX file on ONNX Runtime's CPU kernels, in a child process."""
 
     content: bytes
     sim: QuantSim
+    child: Child = field(default_factory=Child)
 
     def __post_init__(self):
         self.name, self.least_identical = "ONNX Runtime", 0.999
-        self._session = _session(self.content, optimize=True)
-        self._probe: Any = None
+        self._model = self._load(self.content, optimize=True)
+        self._probe: tuple[Loaded, dict[str, str]] | None = None
 
     def form(self):
         """Read the graph's inputs and outputs."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        return {v.name: tuple(v.shape) for v in inputs}, {v.name: tuple(v.shape) for v in outputs}
+        return shapes(self._model.inputs), shapes(self._model.outputs)
 
     def outputs(self, inputs):
         """Run the file with every optimization that keeps to it."""
-        feed = dict(zip(self.sim.input_names, inputs, strict=True))
-        return self._session.run(self.sim.output_names, feed)
+        names = self.sim.output_names
+        made = self._model.compute(inputs, self.sim.input_names, names)
+        return [made[name] for name in names]
 
     def plain_outputs(self, inputs):
         """Run the file operation by operation, as it is written."""
-        feed = dict(zip(self.sim.input_names, inputs, strict=True))
-        return self._unfused().run(self.sim.output_names, feed)
+        names = self.sim.output_names
+        made = self._unfused()[0].compute(inputs, self.sim.input_names, names, PLAIN)
+        return [made[name] for name in names]
 
     def tensors(self, inputs):
         """Run a copy without fusions that puts its inner integers out."""
-        from keras_edgeq.runtime.onnx_file import half_name, quantized_name
+        probe, wanted = self._unfused()
+        made = probe.compute(inputs, self.sim.input_names, list(wanted), INNER)
+        return {name: made[stored] for stored, name in wanted.items()}
 
-        names = quantized_tensors(self.sim)
-        have = {o.name for o in self._unfused().get_outputs()}
-        wanted = {call(n): n for n in names for call in (quantized_name, half_name)}
-        wanted = {stored: n for stored, n in wanted.items() if stored in have}
-        if not wanted:  # ONNX Runtime takes an empty list for all outputs
-            return {}
-        feed = dict(zip(self.sim.input_names, inputs, strict=True))
-        made = self._unfused().run(list(wanted), feed)
-        return dict(zip(wanted.values(), made, strict=True))
+    def reference(
+        self,
+        inputs: Sequence[np.ndarray],
+        tensors: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        """Compute what the file says of tensors where it is fed these, with ONNX's reference."""
+        from keras_edgeq.runtime.onnx_reference import reference
 
-    def _unfused(self) -> Any:
-        from keras_edgeq.runtime.onnx_file import with_tensors
+        names = {name: stored for stored, name in self._unfused()[1].items()}
+        fed = {names[name]: value for name, value in tensors.items()}
+        fed |= dict(zip(self.sim.input_names, inputs, strict=True))
+        made = reference(self.content, fed, [names[name] for name in wanted])
+        return {name: made[names[name]] for name in wanted if names[name] in made}
+
+    def _unfused(self) -> tuple[Loaded, dict[str, str]]:
+        """Return the copy, and the tensors of the sim by the names that it has for them."""
+        from keras_edgeq.runtime.onnx_file import half_name, quantized_name, with_tensors
 
         if self._probe is None:
-            content = with_tensors(self.content, quantized_tensors(self.sim))
-            self._probe = _session(content, optimize=False)
+            names = quantized_tensors(self.sim)
+            probe = self._load(with_tensors(self.content, names), optimize=False)
+            stored = {call(n): n for n in names for call in (quantized_name, half_name)}
+            self._probe = probe, {s: n for s, n in stored.items() if s in probe.outputs}
         return self._probe
 
-
-@dataclass
-class SavedModel:
-    """A frozen SavedModel on TensorFlow."""
-
-    folder: Path
-    sim: QuantSim
-
-    def __post_init__(self):
-        import tensorflow as tf
-
-        self.name, self.least_identical = "SavedModel", 0.999
-        try:
-            module = tf.saved_model.load(str(self.folder))
-            self._serve = module.signatures["serving_default"]
-        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
-            raise EdgeqError(f"TensorFlow cannot load the folder: {error}") from None
-        self._module = module  # owns what the signature reads
-
-    def form(self):
-        """Read the serving signature."""
-        serve = self._serve
-        inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
-        return (
-            {spec.name: tuple(spec.shape) for spec in inputs.values()},
-            {name: tuple(spec.shape) for name, spec in outputs.items()},
-        )
-
-    def outputs(self, inputs):
-        """Call the serving signature."""
-        import tensorflow as tf
-
-        feed = dict(zip(self.sim.input_names, map(tf.constant, inputs), strict=True))
-        made = self._serve(**feed)
-        return [made[name].numpy() for name in self.sim.output_names]
-
-    def tensors(self, inputs):
-        """Return nothing: the inner tensors of a frozen graph have no names of ours."""
-        del inputs
-        return {}
+    def _load(self, content: bytes, optimize: bool) -> Loaded:
+        return self.child.load("onnx", content, self.name, optimize=optimize)
 
 
-def load_artifact(path: Path, sim: QuantSim, kernels: str | None = None) -> list[Runtime]:
+def load_artifact(
+    path: Path, sim: QuantSim, kernels: str | None = None, child: Child | None = None
+) -> list[Runtime]:
     """Return every way to run a file: `.tflite`, `.onnx` or a SavedModel folder.
+
+    LiteRT and ONNX Runtime run in a child process. A SavedModel runs on the TensorFlow of this one.
 
     Args:
         path: the file.
         sim: the sim it was exported from.
         kernels: for a `.tflite` file `"litert"` or `"integer"`, LiteRT's or the integer executor's
             with both arithmetics; None takes LiteRT's where they are installed.
+        child: what runs the file; None starts one that ends with the runtimes.
 
     Raises:
-        EdgeqError: the file is missing, of another kind, damaged, exported from another sim, or
-            its runtime is not installed.
+        EdgeqError: the file is missing, of another kind, damaged, refused by its runtime, exported
+            from another sim, or its runtime is not installed.
+        RuntimeFailedError: the runtime ended, or took too long or too much memory.
+    """
+    runtimes = [load() for _, load in ways_to_run(path, sim, kernels, child or Child())]
+    for runtime in runtimes:
+        check_form(path, runtime.form(), sim)
+    return runtimes
+
+
+def ways_to_run(
+    path: Path, sim: QuantSim, kernels: str | None, child: Child
+) -> list[tuple[str, Callable[[], Runtime]]]:
+    """Return each way to run a file that `load_artifact` loads: its name, and what loads it.
+
+    Raises:
+        EdgeqError: the file is missing, of another kind, or damaged so that no runtime is needed to
+            tell; or its runtime is not installed.
     """
     if kernels not in (None, "litert", "integer"):
         raise EdgeqError(f"kernels is {kernels!r}; it is 'litert', 'integer' or None.")
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
     try:
-        runtimes = _runtimes(path, sim, kernels)
+        return _ways_to_run(path, sim, kernels, child)
     except ImportError as error:
         extra = "tflite" if path.suffix == ".tflite" else "onnx"
         raise EdgeqError(
             f"{path.name} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
         ) from None
-    for runtime in runtimes:
-        _check_form(path, runtime.form(), sim)
-    return runtimes
 
 
-def _runtimes(path: Path, sim: QuantSim, kernels: str | None) -> list[Runtime]:
+def _ways_to_run(
+    path: Path, sim: QuantSim, kernels: str | None, child: Child
+) -> list[tuple[str, Callable[[], Runtime]]]:
     if path.suffix == ".tflite":
         from keras_edgeq.runtime.tflite_check import check_tflite
 
-        content = path.read_bytes()
+        content = _content(path, child.limits)
         check_tflite(content)
         if kernels == "integer" or (kernels is None and find_spec("ai_edge_litert") is None):
             from keras_edgeq.runtime.integer.artifact import Integer
 
-            return [Integer(content, sim, a) for a in ("xnnpack_float", "fixed_point")]
-        return [LiteRt(content, sim, "xnnpack"), LiteRt(content, sim, "builtin")]
+            return [
+                (f"integer executor {arithmetic}", partial(Integer, content, sim, arithmetic))
+                for arithmetic in ("xnnpack_float", "fixed_point")
+            ]
+        _need("ai_edge_litert")
+        return [
+            (f"LiteRT {kind}", partial(LiteRt, content, sim, kind, child))
+            for kind in ("xnnpack", "builtin")
+        ]
     if path.suffix == ".onnx":
-        return [OnnxRuntime(path.read_bytes(), sim)]
-    if path.is_dir() and (path / "saved_model.pb").exists():
-        return [SavedModel(path, sim)]
+        from keras_edgeq.runtime.onnx_file import check_onnx
+
+        content = _content(path, child.limits)
+        check_onnx(content)
+        _need("onnxruntime")
+        return [("ONNX Runtime", partial(OnnxRuntime, content, sim, child))]
+    if path.is_dir() and (path / "saved_model.pb").is_file():
+        return [("SavedModel", partial(SavedModel, path, sim))]
     raise EdgeqError(
         f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder."
     )
 
 
-def _check_form(path: Path, form: Form, sim: QuantSim) -> None:
+def _content(path: Path, limits: Limits) -> bytes:
+    """Read a file; a pipe or a device may never end."""
+    if not path.is_file():
+        raise EdgeqError(f"Cannot read {path}: it is no file.")
+    try:
+        size = path.stat().st_size
+        if size > limits.memory_bytes:
+            raise EdgeqError(
+                f"{path} has {size} bytes, more than may be taken (memory_bytes="
+                f"{limits.memory_bytes})."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise EdgeqError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+def _need(package: str) -> None:
+    if find_spec(package) is None:
+        raise ImportError(name=package)
+
+
+def check_form(path: Path, form: Form, sim: QuantSim) -> None:
     """Raise where names or shapes of inputs or outputs are not the sim's."""
     sides = ((sim.input_names, sim.inputs), (sim.output_names, sim.outputs))
     for what, made, (names, symbols) in zip(("inputs", "outputs"), form, sides, strict=True):
@@ -243,29 +277,6 @@ def shapes(details: dict[str, dict]) -> dict[str, tuple]:
         name: tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
         for name, detail in details.items()
     }
-
-
-def _session(content: bytes, optimize: bool) -> Any:
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 2
-    # Kernels for int8 weights saturate on x86 processors without VNNI; these are exact everywhere.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    refusals = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf)
-    try:
-        return ort.InferenceSession(
-            content,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=list(ROUNDS_FLOATS),
-        )
-    except (*refusals, state.NotImplemented, state.RuntimeException) as error:
-        raise EdgeqError(f"ONNX Runtime cannot load the file: {error}") from None
 
 
 def real_values(values: np.ndarray, quantization: tuple) -> np.ndarray:

@@ -9,11 +9,10 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.artifact import LiteRt, OnnxRuntime, Runtime
-from keras_edgeq.runtime.integer.artifact import Integer
+from keras_edgeq.runtime.integer.model import ARITHMETICS, IntegerModel
 from keras_edgeq.runtime.walk import Step, walk
-from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
-SIM_ARITHMETIC = "xnnpack_float"
 ARITHMETIC = {"xnnpack": "xnnpack_float", "builtin": "fixed_point"}
 # What has to be identical if the file says the same: the sim's sums and XNNPACK's mean are float32,
 # and a tie or two of a small tensor are some percent of it.
@@ -21,45 +20,101 @@ NOISE = 0.9
 
 
 def explain(
-    step: Step,
+    steps: Sequence[Step],
     sim: QuantSim,
     runtime: Runtime,
     inputs: Sequence[np.ndarray],
     tensors: Mapping[str, np.ndarray],
-) -> Step:
-    """Find the cause of a difference between LiteRT and the sim.
+) -> list[Step]:
+    """Find the cause of differences between a runtime and the sim.
 
-    The file is executed twice on LiteRT's own tensors. What the sim's arithmetic makes of it has to
-    be what the sim makes, or the file says something else (`"file"`); what the kernels' arithmetic
-    makes of it has to be what LiteRT made, or LiteRT does something that the executor does not know
-    (`"runtime"`). Else the difference is that between the two arithmetics (`"kernel"`).
+    The file is executed on the runtime's own tensors, by NumPy. What one arithmetic makes of it has
+    to be what the sim makes, or the file says something else (`"file"`). What the kernels'
+    arithmetic makes of it has to be what the runtime made, or that does something else than is
+    known of it (`"runtime"`). Else the difference is that between the two arithmetics (`"kernel"`).
+
+    The arithmetics of LiteRT are those of the integer executor. XNNPACK's is the sim's, but for
+    leaky ReLU, which it multiplies with 8 bits; there the fixed-point one is closer. ONNX Runtime
+    computes what is between two pairs in float and rounds once: an integer next to the sim's own
+    number is its kernel's, and what the file says is computed by ONNX's reference.
 
     Args:
-        step: the difference.
+        steps: the differences.
         sim: the sim that the file was exported from.
         runtime: what made `tensors`.
         inputs: what it was fed.
         tensors: its integers by printed tensor name.
 
     Returns:
-        The step with its cause; as it is for other runtimes than LiteRT, and for a file with
-        operations that the executor does not know.
+        The steps with their causes; None for what neither can compute, and for other runtimes.
     """
-    if not isinstance(runtime, LiteRt):
-        return step
+    if not steps:
+        return []
+    if isinstance(runtime, LiteRt):
+        made = {
+            arithmetic: _executed(sim, runtime.content, arithmetic, inputs, tensors)
+            for arithmetic in ARITHMETICS
+        }
+        said = [_seen(steps, sim, inputs, one, tensors) for one in made.values()]
+        theirs = made[ARITHMETIC[runtime.kernels]]
+        return [
+            replace(step, cause=_cause(step, said, theirs.get(step.tensor), tensors))
+            for step in steps
+        ]
+    if isinstance(runtime, OnnxRuntime):
+        asked = [step.tensor for step in steps if not step.is_nearest]
+        said = _seen(steps, sim, inputs, runtime.reference(inputs, tensors, asked), tensors)
+        return [replace(step, cause=_onnx_cause(step, said)) for step in steps]
+    return list(steps)
+
+
+def _executed(
+    sim: QuantSim, content: bytes, arithmetic: str, inputs: Sequence, tensors: Mapping
+) -> dict[str, np.ndarray]:
+    """Return what the integer executor makes of the operations that it knows."""
     try:
-        ours, theirs = (
-            Integer(runtime.content, sim, arithmetic).tensors(inputs, tensors)
-            for arithmetic in (SIM_ARITHMETIC, ARITHMETIC[runtime.kernels])
-        )
+        model = IntegerModel(content, arithmetic, partial=True)
+        return model.tensors(inputs, sim.input_names, quantized_tensors(sim), tensors)
     except EdgeqError:
-        return step
-    name = step.tensor
-    (seen,) = (s for s in walk(sim, inputs, ours, tensors) if s.tensor == name)
-    if seen.differs(NOISE):
-        return replace(step, cause="file")
-    same = np.array_equal(theirs[name], tensors[name])
-    return replace(step, cause="kernel" if same else "runtime")
+        return {}
+
+
+def _seen(
+    steps: Sequence[Step], sim: QuantSim, inputs: Sequence, made: Mapping, fed: Mapping
+) -> dict[str, Step]:
+    """Compare what the file says with the sim, both fed the runtime's tensors."""
+    asked = {step.tensor for step in steps} & made.keys()
+    if not asked:
+        return {}
+    # What is not asked for stands in with the runtime's: the walk feeds only what it compares.
+    both = {**fed, **{name: made[name] for name in asked}}
+    return {step.tensor: step for step in walk(sim, inputs, both, fed) if step.tensor in asked}
+
+
+def _cause(
+    step: Step, said: Sequence[Mapping[str, Step]], theirs: np.ndarray | None, tensors: Mapping
+) -> str | None:
+    """Return the cause of a difference on LiteRT."""
+    readings = [one[step.tensor] for one in said if step.tensor in one]
+    if not readings or theirs is None:
+        return "kernel" if step.is_nearest else None
+    if all(_says_other(reading) for reading in readings):
+        return "file"
+    return "kernel" if np.array_equal(theirs, tensors[step.tensor]) else "runtime"
+
+
+def _onnx_cause(step: Step, said: Mapping[str, Step]) -> str | None:
+    """Return the cause of a difference on ONNX Runtime."""
+    if step.is_nearest:
+        return "kernel"
+    if step.tensor not in said:
+        return None
+    return "file" if _says_other(said[step.tensor]) else "runtime"
+
+
+def _says_other(reading: Step) -> bool:
+    """Tell whether what is computed of the file is more than another rounding of the sim's."""
+    return reading.differs(NOISE) and not reading.is_nearest
 
 
 def optimizer_difference(runtime: Runtime, inputs: Sequence[np.ndarray]) -> float | None:

@@ -64,6 +64,22 @@ class LiteRtModel:
         details = self._interpreter.get_output_details()
         return self._run(inputs, names, {d["name"]: d["index"] for d in details})
 
+    def compute(
+        self,
+        inputs: Sequence[np.ndarray],
+        names: Sequence[str],
+        wanted: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Do what `run` does, or where outputs of the graph are named, what `tensors` does."""
+        if wanted is None:
+            return self.run(inputs, names)
+        made = self.tensors(inputs, names)
+        return {name: made[name] for name in wanted if name in made}
+
+    def form(self) -> dict[str, dict]:
+        """Return `inputs` and `outputs` as JSON: `shape_signature`, `dtype`, `quantization`."""
+        return {"inputs": _plain(self.inputs), "outputs": _plain(self.outputs)}
+
     def _run(self, inputs, names, wanted: dict[str, int]) -> dict[str, np.ndarray]:
         """Run all samples, in pieces where the file has a fixed batch."""
         size = self._piece or max(len(inputs[0]), 1)
@@ -85,6 +101,18 @@ class LiteRtModel:
         for name, array in zip(names, inputs, strict=True):
             detail = self.inputs[name]
             self._interpreter.set_tensor(detail["index"], _as_input(array, detail))
+
+
+def _plain(details: dict[str, dict]) -> dict[str, dict]:
+    """Return what is read of inputs or outputs as JSON values."""
+    return {
+        name: {
+            "shape_signature": [int(size) for size in detail["shape_signature"]],
+            "dtype": np.dtype(detail["dtype"]).name,
+            "quantization": [float(detail["quantization"][0]), int(detail["quantization"][1])],
+        }
+        for name, detail in details.items()
+    }
 
 
 def _as_input(array: np.ndarray, detail: dict) -> np.ndarray:

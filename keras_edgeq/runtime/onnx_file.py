@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import onnx
 
+from keras_edgeq.errors import EdgeqError
+
 
 def quantized_name(tensor: object) -> str:
     """Return the name of the ONNX tensor that holds the integers of a tensor of the sim."""
@@ -15,6 +17,24 @@ def quantized_name(tensor: object) -> str:
 def half_name(tensor: object) -> str:
     """Return the name of the ONNX tensor that holds a tensor of the sim in half precision."""
     return f"{tensor}/half"
+
+
+def check_onnx(content: bytes) -> None:
+    """Raise on what is no ONNX model.
+
+    Raises:
+        EdgeqError: says so.
+    """
+    try:
+        graph = onnx.load_model_from_string(content).graph
+        if graph.output:
+            return
+        why = "it has no outputs"
+    except Exception as error:  # the reader of the format raises what its edition has
+        why = str(error)
+    raise EdgeqError(
+        f"ONNX Runtime cannot load the file: it is no ONNX model, or damaged ({why[:200]})."
+    )
 
 
 def with_tensors(content: bytes, names: Iterable[str]) -> bytes:

@@ -3,133 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_edgeq.errors import EdgeqError
+from keras_edgeq.errors import EdgeqError, RuntimeFailedError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import agreement, steps
-from keras_edgeq.runtime.artifact import Runtime, load_artifact
+from keras_edgeq.runtime.artifact import OnnxRuntime, Runtime, check_form, ways_to_run
+from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
 from keras_edgeq.runtime.explain import explain, optimizer_difference
-from keras_edgeq.runtime.walk import Step, first_difference, walk
+from keras_edgeq.runtime.run_report import AGREEING, MOVED, Drift, RunReport, failed_run
+from keras_edgeq.runtime.walk import Step, walk_to_outputs
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.measure_fidelity import compare_outputs
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
-from keras_edgeq.spec.fidelity import OutputFidelity, finite
 
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
-LEAST_AGREEMENT = 99.0
-# See `optimizer_difference`. One product whose data is rounded to 8 bits moves outputs by more.
-MOVED = 2e-4
-CAUSES = {
-    None: "",
-    "kernel": ", the kernel's own rounding",
-    "file": ", the file says something else than the sim",
-    "runtime": ", LiteRT does something else than its kernels are known to",
-}
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How one artifact on one runtime compares with the sim.
-
-    Args:
-        artifact: file name.
-        runtime: what ran it.
-        samples: number of samples compared.
-        on_data: False where only random input was at hand.
-        agreement: share of samples with the same largest output, in %; the first output with
-            several values per sample counts, None where there is none. Ties go to the lowest index.
-        identical: share of equal integers over all outputs that lie on a grid, 0 to 1.
-        mean_steps: mean absolute difference of those, in steps of the output's scale.
-        max_steps: largest of those.
-        max_abs_difference: largest difference over all outputs, in their own unit.
-        first_difference: the first operation that computes something else on the same input; None
-            where none does, or where the artifact shows no inner tensors.
-        bits: width of the outputs' grids, 8 where they have none.
-        float_outputs: the artifact beside the float model, output by output. That an artifact
-            agrees with the sim says nothing of that.
-        optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
-            as a share of the largest; None on other runtimes.
-    """
-
-    artifact: str
-    runtime: str
-    samples: int
-    on_data: bool
-    agreement: float | None
-    identical: float | None
-    mean_steps: float | None
-    max_steps: int | None
-    max_abs_difference: float
-    first_difference: Step | None
-    bits: int = 8
-    float_outputs: tuple[OutputFidelity, ...] = ()
-    optimizer_difference: float | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the artifact does what the sim said.
-
-        On the same input no operation is more than one step off, nor one step off for more than
-        one value in ten (leaky ReLU kernels are for one in thirty), and on 16 bits none is more
-        than four off; and at least 99 % of the samples have the same largest output, or where there
-        is no such output, integers differ in the mean by one step of 8 bits at most. Float outputs
-        without inner integers are not judged.
-        """
-        step = self.first_difference
-        if step is not None and step.differs(LEAST_IDENTICAL):
-            return False
-        if self.agreement is not None:
-            return self.agreement >= LEAST_AGREEMENT
-        return self.mean_steps is None or self.mean_steps <= 2.0 ** (self.bits - 8)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values; outputs that differ nowhere from float have None for dB."""
-        return finite(asdict(self))
-
-    def __str__(self) -> str:
-        parts = [f"{self.runtime} on {self.artifact}: {self.samples} samples"]
-        if not self.on_data:
-            parts[0] += " of random input, not verified on data"
-        if self.agreement is not None:
-            parts.append(f"agreement {self.agreement:.2f} %")
-        if self.identical is not None:
-            parts.append(
-                f"{100 * self.identical:.2f} % identical, mean {self.mean_steps:.4f} steps"
-            )
-        else:
-            parts.append(f"largest difference {self.max_abs_difference:.3g}")
-        parts += [
-            f"{one.output} {one.sqnr_db:.1f} dB from float"
-            + ("" if one.agreement is None else f" ({one.agreement:.2f} % same)")
-            for one in self.float_outputs
-        ]
-        if self.first_difference is not None:
-            step = self.first_difference
-            parts.append(
-                f"first part at {step.tensor} ({step.op}: {100 * step.identical:.2f} % identical"
-                f"{CAUSES[step.cause]})"
-            )
-        if (self.optimizer_difference or 0.0) > MOVED:
-            parts.append(
-                f"{self.runtime}'s optimizations move outputs in the mean by "
-                f"{self.optimizer_difference:.1e} of the largest"
-            )
-        return ", ".join(parts)
+# Stands for what is no number among integers of a grid.
+NO_NUMBER = 2**40
 
 
 def verify(
-    sim: QuantSim, path: str | Path, data: Any = None, kernels: str | None = None
+    sim: QuantSim,
+    path: str | Path,
+    data: Any = None,
+    kernels: str | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> tuple[RunReport, ...]:
     """Run an artifact on its real runtimes and compare it with the sim.
+
+    LiteRT and ONNX Runtime run in a child process: one that ends, hangs or takes too much memory
+    becomes a report that says so. A SavedModel runs on the TensorFlow of this process.
 
     Args:
         sim: the sim that the artifact was exported from.
@@ -138,66 +51,156 @@ def verify(
             the sim keeps are used, and without those random input, which proves little.
         kernels: what runs a `.tflite` file: `"litert"`, or `"integer"` for the integer executor,
             which needs no LiteRT; None takes LiteRT where it is installed, else the executor.
+        timeout_s: seconds that a runtime may take to load the file, and for each batch. The largest
+            image networks need some ten for 32 images on one slow core.
+        memory_bytes: what the file may take in the child, beside the runtime itself.
 
     Returns:
         One report per runtime: LiteRT with XNNPACK and with its own kernels (or the executor with
-        the arithmetic of each), ONNX Runtime, TensorFlow for a SavedModel.
+        the arithmetic of each), ONNX Runtime, TensorFlow for a SavedModel. `verdict` says how it
+        did.
 
     Raises:
-        EdgeqError: the artifact cannot be run.
+        EdgeqError: the artifact is missing, damaged, refused by a runtime, of another kind or from
+            another sim.
         CalibrationDataError: the data does not fit the model.
+
+    Example:
+        >>> for run in eq.verify(sim, "out/model.tflite", test_x):  # doctest: +SKIP
+        ...     print(run.verdict, run)
     """
+    limits = Limits(timeout_s, memory_bytes)
     if not Path(path).exists():
         raise EdgeqError(f"No such artifact: {path}.")
-    return verify_beside(sim, Path(path), beside_float(sim, data), kernels)
+    with Child(limits) as child:
+        return _verified(sim, Path(path), beside_float(sim, data), child, kernels)
 
 
 def verify_beside(
-    sim: QuantSim, path: Path, known: BesideFloat, kernels: str | None = None
+    sim: QuantSim, path: Path, known: BesideFloat, child: Child
 ) -> tuple[RunReport, ...]:
-    """Do what `verify` does with the sim's and the float model's outputs at hand."""
+    """Do what `verify` does for a file that was just written, with all that is known at hand.
+
+    What `verify` raises is a report of a failed run here: other files are still to be verified.
+    """
     try:
-        return tuple(
-            _compare(sim, runtime, known, path.name)
-            for runtime in load_artifact(path, sim, kernels)
-        )
-    except EdgeqError:
-        raise
-    except Exception as error:  # runtimes raise what they like on a damaged file
-        raise EdgeqError(f"{path} cannot be run: {error}") from error
+        return _verified(sim, path, known, child)
+    except EdgeqError as error:
+        samples = sum(len(batch[0]) for batch in known.data)
+        return (failed_run(path.name, _runtime_of(path), samples, known.on_data, str(error)),)
+
+
+def _runtime_of(path: Path) -> str:
+    return {".tflite": "LiteRT", ".onnx": "ONNX Runtime"}.get(path.suffix, "SavedModel")
+
+
+def _verified(
+    sim: QuantSim, path: Path, known: BesideFloat, child: Child, kernels: str | None = None
+) -> tuple[RunReport, ...]:
+    samples = sum(len(batch[0]) for batch in known.data)
+    reports = []
+    for name, load in ways_to_run(path, sim, kernels, child):
+        try:
+            runtime = load()
+            check_form(path, runtime.form(), sim)
+            reports.append(_compare(sim, runtime, known, path.name))
+        except RuntimeFailedError as error:
+            reports.append(failed_run(path.name, name, samples, known.on_data, str(error)))
+        except EdgeqError:
+            raise
+        except Exception as error:  # what a damaged file leads to, in this process too
+            raise EdgeqError(f"{path} cannot be run: {error}") from error
+    return tuple(reports)
 
 
 def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> RunReport:
-    read, ours = known.data, list(known.sims)
-    theirs = _joined([runtime.outputs(batch) for batch in read])
-    inner = [part[:WALK_SAMPLES] for part in read[0]]
-    tensors = runtime.tensors(inner)
-    walked = walk(sim, inner, tensors)
-    least = runtime.least_identical
-    wrong = first_difference(walked, min(LEAST_IDENTICAL, least))
-    differing = wrong or first_difference(walked, least)
-    if differing is not None:
-        differing = explain(differing, sim, runtime, inner, tensors)
+    ours = list(known.sims)
+    theirs = _joined([runtime.outputs(batch) for batch in known.data])
     grids = _output_grids(sim)
     bits = [grid.spec.bits for grid in grids if grid is not None]
     seen = steps(_integers(ours, grids), _integers(theirs, grids)) if bits else None
     several = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.ndim == 2 and a.shape[1] > 1]
-    gaps = [float(np.max(np.abs(a - b), initial=0.0)) for a, b in zip(ours, theirs, strict=True)]
+    top1 = agreement(*several[0]) if several else None
+    drift = _drift(ours, theirs, grids)
+    inner = _inside(sim, runtime, [part[:WALK_SAMPLES] for part in known.data[0]])
+    verdict = inner.verdict
+    if verdict in AGREEING and drift.is_apart(top1):
+        verdict = inner.when_apart
+    gaps = [np.max(np.abs(a - b), initial=0) for a, b in map(_as_numbers, ours, theirs)]
     return RunReport(
         artifact=name,
         runtime=runtime.name,
-        samples=sum(len(batch[0]) for batch in read),
+        samples=sum(len(batch[0]) for batch in known.data),
         on_data=known.on_data,
-        agreement=agreement(*several[0]) if several else None,
+        agreement=top1,
         identical=seen.identical_share if seen else None,
         mean_steps=seen.mean if seen else None,
         max_steps=int(seen.max) if seen else None,
-        max_abs_difference=max(gaps),
-        first_difference=differing,
+        max_abs_difference=float(max(gaps)),
+        first_difference=inner.step,
         bits=max(bits, default=8),
         float_outputs=compare_outputs(sim.output_names, known.floats, theirs),
-        optimizer_difference=optimizer_difference(runtime, inner),
+        optimizer_difference=inner.optimizer_difference,
+        verdict=verdict,
+        drift=drift,
+        not_compared=inner.not_compared,
     )
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What is seen inside of an artifact.
+
+    Args:
+        verdict: of its operations, each on the same input as the sim's.
+        step: the first one that the verdict is for.
+        not_compared: tensors that are nowhere to be seen.
+        optimizer_difference: see `RunReport`.
+        when_apart: the verdict where outputs are apart all the same.
+    """
+
+    verdict: str
+    step: Step | None
+    not_compared: tuple[str, ...]
+    optimizer_difference: float | None
+    when_apart: str
+
+
+def _inside(sim: QuantSim, runtime: Runtime, inputs: Sequence[np.ndarray]) -> _Inside:
+    """Judge a runtime operation by operation, on few samples."""
+    tensors = runtime.tensors(inputs)
+    walked, wanted = walk_to_outputs(sim, inputs, tensors)
+    differing = [step for step in walked if step.differs(runtime.least_identical)]
+    differing = explain(differing, sim, runtime, inputs, tensors)
+    verdict, step = _judged(differing, min(LEAST_IDENTICAL, runtime.least_identical))
+    compared = {step.tensor for step in walked}
+    left = tuple(name for name in tensors if name not in compared)
+    moved = optimizer_difference(runtime, inputs)
+    if not walked:
+        return _Inside(verdict, step, left, moved, "differs")
+    made = (runtime.plain_outputs if isinstance(runtime, OnnxRuntime) else runtime.outputs)(inputs)
+    if verdict in AGREEING and _drift(wanted, made, _output_grids(sim)).is_apart():
+        return _Inside("differs", step, left, moved, "differs")
+    if (moved or 0.0) > MOVED:
+        return _Inside(verdict, step, left, moved, "runtime")
+    exact = all(step.max_steps == 0 for step in walked)
+    return _Inside(verdict, step, left, moved, "differs" if exact or left else "amplified")
+
+
+def _judged(differing: Sequence[Step], least: float) -> tuple[str, Step | None]:
+    """Return the verdict on operations that differ, and the first that it is for."""
+    found: dict[str, Step] = {}
+    for step in differing:
+        verdict = step.cause or "differs"
+        if not step.differs(least):
+            verdict = "kernel" if step.cause == "kernel" else "same"
+        elif verdict == "kernel" and not step.is_rounding:
+            verdict = "runtime"
+        found.setdefault(verdict, step)
+    for verdict in ("file", "runtime", "differs", "kernel", "same"):
+        if verdict in found:
+            return verdict, found[verdict]
+    return "same", None
 
 
 def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
@@ -213,7 +216,37 @@ def _output_grids(sim: QuantSim) -> list[Encoding | None]:
 def _integers(outputs: list[np.ndarray], grids: list[Encoding | None]) -> np.ndarray:
     """Return all outputs that lie on a grid in steps of it, in one row."""
     pairs = zip(outputs, grids, strict=True)
-    return np.concatenate([np.rint(a / grid.scale).ravel() for a, grid in pairs if grid])
+    rows = [np.rint(a / grid.scale).ravel() for a, grid in pairs if grid]
+    return np.nan_to_num(np.concatenate(rows), nan=NO_NUMBER, posinf=NO_NUMBER, neginf=-NO_NUMBER)
+
+
+def _drift(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], grids: Sequence[Encoding | None]
+) -> Drift:
+    """Return how far outputs are apart, of the one that is furthest."""
+    means, mosts = [0.0], [0.0]
+    for own, their, grid in zip(ours, theirs, grids, strict=True):
+        a, b = _as_numbers(own, their)
+        if not a.size:
+            continue
+        with np.errstate(invalid="ignore"):
+            apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+        apart = apart / (
+            _range_step(a) if grid is None else grid.scale * 2.0 ** (grid.spec.bits - 8)
+        )
+        means.append(float(np.mean(apart)))
+        mosts.append(float(np.max(apart)))
+    return Drift(float(np.max(means)), float(np.max(mosts)))
+
+
+def _range_step(values: np.ndarray) -> float:
+    """Return the step of an 8-bit grid over finite values."""
+    finite = values[np.isfinite(values)]
+    return max(float(np.ptp(finite)) / 255.0, 1e-30) if finite.size else 1e-30
+
+
+def _as_numbers(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.float64(ours), np.float64(theirs)  # type: ignore[return-value]
 
 
 def _output_grid(graph: LayerGraph, ref, sim: QuantSim) -> Encoding | None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_edgeq.export.onnx_graph import OnnxGraph
 from keras_edgeq.export.onnx_guards import guard
+from keras_edgeq.runtime.child.process import Child
 
 LEVELS = ort.GraphOptimizationLevel
 WEIGHT = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
@@ -73,6 +74,70 @@ def test_no_optimization_changes_a_guarded_graph(name):
     fused = run(after, x, LEVELS.ORT_ENABLE_ALL)
     # A softmax of sums in another order; a step that is lost shows as several percent.
     np.testing.assert_allclose(fused, before, rtol=1e-4, atol=1e-6)
+
+
+def body_graph(kind, between):
+    """Return a graph whose Loop or If reads dequantized data, moved or not, from outside."""
+    value = helper.make_tensor_value_info
+    go, carried = value("go", TensorProto.BOOL, []), value("old", TensorProto.FLOAT, None)
+    ends = [value("still", TensorProto.BOOL, []), value("new", TensorProto.FLOAT, None)]
+    if kind == "Loop":
+        nodes = [
+            helper.make_node("Identity", ["go"], ["still"]),
+            helper.make_node("Add", ["old", "moved"], ["new"]),
+        ]
+        counted = value("number", TensorProto.INT64, [])
+        body = helper.make_graph(nodes, "body", [counted, go, carried], ends)
+        last = helper.make_node("Loop", ["trips", "yes", "x"], ["out"], body=body)
+    else:
+        sides = {}
+        for side in ("then", "else"):
+            nodes = [helper.make_node("Add", ["x", "moved"], [side])]
+            ends = [value(side, TensorProto.FLOAT, None)]
+            sides[f"{side}_branch"] = helper.make_graph(nodes, side, [], ends)
+        last = helper.make_node("If", ["yes"], ["out"], **sides)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d" if between else "moved"]),
+        *between,
+        last,
+    ]
+    constants = {
+        "s": np.float32(0.05),
+        "z": np.uint8(20),
+        "trips": np.int64(2),
+        "yes": np.bool_(True),
+        "rows": np.array([-1, 4], np.int64),
+    }
+    values = [value(n, TensorProto.FLOAT, [None, 4]) for n in ("x", "out")]
+    initializers = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "test", values[:1], values[1:], initializers)
+    return OnnxGraph(helper.make_model(graph))
+
+
+BETWEEN = {
+    "nothing": [],
+    "a transposition": [helper.make_node("Transpose", ["d"], ["moved"], perm=[0, 1])],
+    "a reshape": [helper.make_node("Reshape", ["d", "rows"], ["moved"])],
+    "two": [
+        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+        helper.make_node("Transpose", ["t"], ["moved"], perm=[1, 0]),
+    ],
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("kind", ["Loop", "If"])
+def test_a_body_that_reads_dequantized_data_loads_with_every_optimization(kind, between):
+    x = np.random.default_rng(0).uniform(-1.0, 9.0, (5, 4)).astype(np.float32)
+    before = run(body_graph(kind, BETWEEN[between]).finish(18), x, LEVELS.ORT_DISABLE_ALL)
+    graph = body_graph(kind, BETWEEN[between])
+    guard(graph, {})
+    content = graph.finish(18).SerializeToString()
+    with Child() as child:  # unguarded, ONNX Runtime ends the process over some of them
+        for optimize in (False, True):
+            made = child.load("onnx", content, "ONNX Runtime", optimize=optimize)
+            np.testing.assert_array_equal(made.compute([x], ["x"])["out"], before)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ class IntegerModel:
             has, and as `"fixed_point"` where it leaves an operation to LiteRT.
         threads: CPU threads of the LiteRT that is computed as, as in `LiteRtModel`. The mean over
             an image rounds some values up with one thread and down with more.
+        partial: leave out operations that the executor does not know, and what reads their results
+            where `tensors` is not fed them.
 
     Raises:
         EdgeqError: the file is damaged, or has an operation that the executor does not know.
@@ -53,10 +55,17 @@ class IntegerModel:
 file.
     """
 
-    def __init__(self, content: bytes, arithmetic: str = "fixed_point", threads: int = 2):
+    def __init__(
+        self,
+        content: bytes,
+        arithmetic: str = "fixed_point",
+        threads: int = 2,
+        *,
+        partial: bool = False,
+    ):
         if arithmetic not in ARITHMETICS:
             raise EdgeqError(f"arithmetic is {arithmetic!r}; it is one of {list(ARITHMETICS)}.")
-        self.arithmetic, self.threads = arithmetic, threads
+        self.arithmetic, self.threads, self.partial = arithmetic, threads, partial
         try:
             self._load(content)
         except EdgeqError:
@@ -72,8 +81,7 @@ file.
         self._grids = {i: read_grid(self._graph, i) for i in count}
         self._constants = {i: read_constant(self._graph, i) for i in count}
         self._last = {i: n for n, op in enumerate(self._graph.ops) for i in op.inputs}
-        for op in self._graph.ops:
-            self._check(op)
+        self._unknown = {i for i, op in enumerate(self._graph.ops) if not self._knows(op)}
         named = self._signature()
         self.inputs = {name: self._detail(i) for name, i in named[0].items()}
         self.outputs = {name: self._detail(i) for name, i in named[1].items()}
@@ -130,9 +138,10 @@ file.
             }
             replaced = {i: value[part] for i, value in fed.items()}
             pieces.append(self._execute(values, set(wanted.values()), replaced))
+        made = {name: i for name, i in wanted.items() if i in pieces[0]}
         if len(pieces) == 1:
-            return {name: pieces[0][i] for name, i in wanted.items()}
-        return {name: np.concatenate([p[i] for p in pieces]) for name, i in wanted.items()}
+            return {name: pieces[0][i] for name, i in made.items()}
+        return {name: np.concatenate([p[i] for p in pieces]) for name, i in made.items()}
 
     def _samples(self) -> int:
         """Return how many samples to run at a time; as many as the file says where it does."""
@@ -158,6 +167,9 @@ file.
         found |= {i: v for i in wanted if (v := self._constants[i]) is not None}
         values |= {i: fed[i] for i in values if i in fed}
         for index, op in enumerate(self._graph.ops):
+            if index in self._unknown or (self.partial and not self._has_all(op, values)):
+                values |= {i: fed[i].astype(self._grids[i].dtype) for i in op.outputs if i in fed}
+                continue
             made = self._compute(op, values)
             for number, value in zip(op.outputs, made, strict=True):
                 if number in wanted:
@@ -166,9 +178,13 @@ file.
             for number in {*op.inputs, *op.outputs}:
                 if self._last.get(number, -1) <= index:
                     values.pop(number, None)
-        for number in wanted - found.keys():
+        for number in set() if self.partial else wanted - found.keys():
             raise EdgeqError(f"Nothing makes {self._grids[number].name!r}; the file is damaged.")
         return found
+
+    def _has_all(self, op: Op, values: Mapping[int, np.ndarray]) -> bool:
+        """Tell whether everything that an operation reads is at hand."""
+        return all(i < 0 or i in values or self._constants[i] is not None for i in op.inputs)
 
     def _compute(self, op: Op, values: Mapping[int, np.ndarray]) -> list[np.ndarray]:
         def value(number):
@@ -207,6 +223,16 @@ file.
         if len(made) != len(op.outputs):
             raise call.unlike(f"with {len(op.outputs)} results instead of {len(made)}")
         return made
+
+    def _knows(self, op: Op) -> bool:
+        """Check an operation; False for one that is left out."""
+        try:
+            self._check(op)
+        except EdgeqError:
+            if not self.partial:
+                raise
+            return False
+        return True
 
     def _check(self, op: Op) -> None:
         if not op.inputs or min(op.outputs, default=-1) < 0:
