@@ -45,7 +45,7 @@ def staged(
     Raises:
         ExportError: the place cannot be written; an older set stays.
     """
-    scratch = None
+    scratch, is_new = None, not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         recover(folder, name)
@@ -59,6 +59,9 @@ def staged(
     finally:
         if scratch is not None:
             scratch.leave()
+        if is_new:
+            with suppress(OSError):  # it is not empty: all went well
+                folder.rmdir()
 
 
 def recover(folder: Path, name: str) -> None:
@@ -202,6 +205,14 @@ class _Scratch:
                 os.replace(target, new)
             if os.path.lexists(old):
                 os.replace(old, target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, where there is one."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _recover(folder: Path, name: str) -> None:

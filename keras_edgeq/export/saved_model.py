@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_edgeq.files import write_whole
 from keras_edgeq.graph.rebuild import run
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -50,11 +50,10 @@ def _portable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
     return graph
 
 
-def write_saved_model(sim: QuantSim, folder: Path) -> None:
-    """Write the frozen sim, rounding included, with one signature, `serving_default`.
+def saved_model(sim: QuantSim) -> Callable[[Path], None]:
+    """Freeze a sim, rounding included, and return what writes it as a SavedModel.
 
-    Raises:
-        ExportError: the folder cannot be written; what was there stays.
+    It has one signature, `serving_default`.
     """
     frozen = frozen_function(sim)
     names = [tensor.name.split(":")[0] for tensor in frozen.inputs]
@@ -69,10 +68,13 @@ def write_saved_model(sim: QuantSim, folder: Path) -> None:
     ]
     traced = tf.function(serve, input_signature=specs, autograph=False)
     signature = traced.get_concrete_function()
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    write_whole(
-        folder,
-        lambda target: tf.saved_model.save(
-            tf.Module(), str(target), signatures={"serving_default": signature}, options=options
-        ),
-    )
+
+    def write(folder: Path) -> None:
+        tf.saved_model.save(
+            tf.Module(),
+            str(folder),
+            signatures={"serving_default": signature},
+            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        )
+
+    return write
