@@ -15,8 +15,8 @@ from keras_edgeq.errors import EdgeqError, ExportError
 from keras_edgeq.export.export import Options, checked_formats, export_set
 from keras_edgeq.export.former import REPORT
 from keras_edgeq.export.report import ExportReport
-from keras_edgeq.file_set import recover
 from keras_edgeq.files import read_json
+from keras_edgeq.files.file_set import recover
 from keras_edgeq.graph import keras_compat
 
 STATE = "best.json"

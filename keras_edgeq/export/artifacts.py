@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import tf_keras
+
 from keras_edgeq.errors import EdgeqError, ExportError
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.sim.quant_sim import QuantSim
 
 
@@ -69,6 +73,10 @@ def convert(kind: str, request: Request) -> Converted:
         raise ExportError(
             f"Format {kind!r} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
         ) from error
+    except OSError as error:
+        raise ExportError(
+            f"Format {kind!r}: cannot write temporary files ({error}); make room, or set TMPDIR."
+        ) from error
     except Exception as error:  # converters raise what they like
         raise ExportError(
             f"Format {kind!r}: the converter failed with {type(error).__name__}: {_lines(error)} "
@@ -118,9 +126,14 @@ def _saved_model(request: Request) -> Converted:
     return Converted(
         (
             Artifact("saved_model", "saved_model", saved_model(request.sim), runs=True),
-            Artifact("float", f"{request.name}_float.keras", lambda path: model.save(path)),
+            Artifact("float", f"{request.name}_float.keras", partial(_save, model)),
         )
     )
+
+
+def _save(model: tf_keras.Model, path: Path) -> None:
+    with keras_compat.os_errors():
+        model.save(path)
 
 
 _CONVERTERS: dict[str, Callable[[Request], Converted]] = {

@@ -18,8 +18,8 @@ from keras_edgeq.export.artifacts import Artifact, Converted, Request, convert
 from keras_edgeq.export.encodings.write import check_version
 from keras_edgeq.export.former import REPORT, former_files, size_of
 from keras_edgeq.export.report import ExportReport
-from keras_edgeq.file_set import remove, staged
 from keras_edgeq.files import sha256_of
+from keras_edgeq.files.file_set import remove, staged
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type

@@ -131,7 +131,8 @@ class MarkedModel:
         module.kept = [self.sim.variables, self._fingerprints]
         function = self.function(batch)
         with TemporaryDirectory(prefix="edgeq-") as folder:
-            tf.saved_model.save(module, folder, signatures={"serving_default": function})
+            with keras_compat.os_errors():
+                tf.saved_model.save(module, folder, signatures={"serving_default": function})
             yield Path(folder)
 
     def function(self, batch: int | None = None):

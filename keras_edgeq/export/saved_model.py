@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import run
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -70,11 +71,9 @@ def saved_model(sim: QuantSim) -> Callable[[Path], None]:
     signature = traced.get_concrete_function()
 
     def write(folder: Path) -> None:
-        tf.saved_model.save(
-            tf.Module(),
-            str(folder),
-            signatures={"serving_default": signature},
-            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-        )
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {"serving_default": signature}
+        with keras_compat.os_errors():
+            tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
 
     return write

@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_edgeq.callbacks import ExportBest
 from keras_edgeq.errors import EdgeqError, ExportError
-from keras_edgeq.file_set import LOCK
+from keras_edgeq.files.file_set import LOCK
 from tests.callbacks.training import data, fit, fresh, small_sim
 from tests.harness import assert_same_arrays
 

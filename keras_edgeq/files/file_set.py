@@ -19,7 +19,7 @@ from glob import escape
 from pathlib import Path
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.file_lock import FileLock, locked
+from keras_edgeq.files.lock import FileLock, locked
 
 LOCK, JOURNAL, NEW, OLD = "keras_edgeq.lock", "journal.json", "new", "old"
 
@@ -54,8 +54,12 @@ def staged(
         with locked(_swap_lock(folder, name)):
             _recover(folder, name)
             scratch.swap(name if is_manifest else None, stale())
-    except write_errors() as error:
-        raise ExportError(f"Cannot write {folder / name}: {_reason(error)}.") from error
+    except OSError as error:
+        place = folder if is_manifest else folder / name
+        reason = _reason(error)
+        if scratch is not None:
+            reason = reason.replace(str(scratch.new), str(folder))
+        raise ExportError(f"Cannot write {place}: {reason}.") from error
     finally:
         if scratch is not None:
             scratch.leave()
@@ -73,13 +77,6 @@ def recover(folder: Path, name: str) -> None:
     if next(_scratches(folder, name), None) is not None:
         with locked(_swap_lock(folder, name)):
             _recover(folder, name)
-
-
-def write_errors() -> tuple[type[Exception], ...]:
-    """Return what writers raise where there is no room or no permission."""
-    import tensorflow as tf  # plain files need no TensorFlow until one cannot be written
-
-    return OSError, tf.errors.OpError
 
 
 @dataclass(frozen=True)
@@ -254,6 +251,6 @@ def _plain(name: str) -> str:
     return name
 
 
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _reason(error: OSError) -> str:
+    text = error.strerror or str(error) or type(error).__name__
     return text.splitlines()[0].rstrip(".")

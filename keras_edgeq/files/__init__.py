@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.file_set import staged
+from keras_edgeq.files.file_set import staged
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 import keras_edgeq
 from keras_edgeq.errors import ExportError
-from keras_edgeq.file_lock import FileLock, locked
-from keras_edgeq.file_set import LOCK, recover, staged
 from keras_edgeq.files import open_file, read_json, sha256_of, write_whole
+from keras_edgeq.files.file_set import LOCK, recover, staged
+from keras_edgeq.files.lock import FileLock, locked
 
 # A process of file_set.py alone, which kills itself in front of its n-th change to the disk.
 CHILD = """
@@ -23,7 +23,7 @@ from pathlib import Path
 package = types.ModuleType("keras_edgeq")
 package.__path__ = [sys.argv[1]]
 sys.modules["keras_edgeq"] = package
-from keras_edgeq import file_set
+from keras_edgeq.files import file_set
 
 folder, left = Path(sys.argv[2]), int(sys.argv[3])
 
