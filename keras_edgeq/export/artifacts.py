@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import tf_keras
-
 from keras_edgeq.errors import EdgeqError, ExportError
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.keras_file import save_keras
 from keras_edgeq.sim.quant_sim import QuantSim
 
 
@@ -126,14 +124,9 @@ def _saved_model(request: Request) -> Converted:
     return Converted(
         (
             Artifact("saved_model", "saved_model", saved_model(request.sim), runs=True),
-            Artifact("float", f"{request.name}_float.keras", partial(_save, model)),
+            Artifact("float", f"{request.name}_float.keras", partial(save_keras, model)),
         )
     )
-
-
-def _save(model: tf_keras.Model, path: Path) -> None:
-    with keras_compat.os_errors():
-        model.save(path)
 
 
 _CONVERTERS: dict[str, Callable[[Request], Converted]] = {

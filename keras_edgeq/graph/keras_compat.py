@@ -167,7 +167,7 @@ def os_errors():
     except (tf.errors.OpError, RuntimeError) as error:  # HDF5 raises RuntimeError when it closes
         if isinstance(error, NotImplementedError):
             raise
-        text = re.sub(r"\{\{.*?\}\} *", "", str(error)).partition("\n")[0]
+        text = re.sub(r"\{\{.*?\}\} *| \[Op:.*", "", str(error)).partition("\n")[0]
         raise OSError(text or type(error).__name__) from error
 
 

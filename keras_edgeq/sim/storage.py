@@ -13,16 +13,13 @@ import tf_keras
 from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning
 from keras_edgeq.files import sha256_of
 from keras_edgeq.files.file_set import recover, staged
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.keras_file import FILE_SUFFIXES, save_keras
 from keras_edgeq.prepare.load_guard import bounded_by_file
 from keras_edgeq.prepare.model_file import READ_ERRORS, refuse_code, saved_config
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import load_reference, write_reference
 from keras_edgeq.sim.stats import CalibrationStats
-
-H5_SUFFIXES = (".h5", ".hdf5")
-FILE_SUFFIXES = (".keras", *H5_SUFFIXES)
 
 
 def save_sim(sim: QuantSim, path: str | Path) -> None:
@@ -52,7 +49,6 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
     """
     _check_sim(sim, "save_sim")
     path = Path(path)
-    options = {} if path.suffix in FILE_SUFFIXES else {"save_format": "tf"}
     beside = {name: where(path).name for name, where in PARTS.items()}
     with staged(path.parent, path.name, stale=beside.values) as folder:
         if sim.stats is not None:
@@ -61,8 +57,8 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
             write_reference(sim, folder / beside["float"])
         files = {name: folder / file for name, file in beside.items()}
         parts = {name: sha256_of(file) for name, file in files.items() if file.exists()}
-        with _naming(sim, parts), keras_compat.os_errors():
-            sim.save(str(folder / path.name), **options)
+        with _naming(sim, parts):
+            save_keras(sim, folder / path.name)
 
 
 @contextmanager

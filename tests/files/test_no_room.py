@@ -90,7 +90,6 @@ WRITERS = {
 def test_a_full_disk_is_an_error_of_this_package_and_leaves_no_scraps(sim, tmp_path, writer):
     with no_room(), pytest.raises(EdgeqError, match=r"[Cc]annot (write|keep)") as raised:
         WRITERS[writer](sim, tmp_path)
-    print(raised.value)
     assert "/new/" not in str(raised.value)
     kept = {"checkpoint", "logger", "ledger"}  # what they wrote before is for going on
     assert writer in kept or list(tmp_path.iterdir()) == []
@@ -99,7 +98,6 @@ def test_a_full_disk_is_an_error_of_this_package_and_leaves_no_scraps(sim, tmp_p
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_folder_that_cannot_be_made_is_an_error_of_this_package(sim, tmp_path, writer):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(EdgeqError) as raised:
+    with pytest.raises(EdgeqError, match=r"[Cc]annot (write|keep|use)"):
         WRITERS[writer](sim, tmp_path / "file" / "out")
-    print(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
