@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel, Marker
+from keras_edgeq.export.onnx_canonical import make_canonical
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -56,7 +57,9 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     Raises:
         ExportError: an operation has no ONNX form, or the converter lost a tensor.
     """
-    graph = OnnxGraph(_tf2onnx(marked))
+    model = _tf2onnx(marked)
+    make_canonical(model, marked.inputs, marked.outputs)
+    graph = OnnxGraph(model)
     unknown = sorted({n.op_type for n in graph.nodes if not onnx.defs.has(n.op_type, n.domain)})
     if unknown:
         raise ExportError(f"The model uses operations that ONNX does not have: {unknown}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from keras_edgeq.export.saved_model_canonical import make_canonical
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import run
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -37,8 +38,12 @@ def frozen_function(sim: QuantSim):
 
 
 def _portable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Return the graph with ops TFLite has for ClipByValue and Rint, of the same values."""
+    """Return the graph with ops TFLite has for ClipByValue and Rint, of the same values.
+
+    Custom gradients, which are numbered across the process and not saved, are left out.
+    """
     for node in graph.node:
+        node.attr.pop("_gradient_op_type", None)
         node.op = "Round" if node.op == "Rint" else node.op
     for node in [n for n in graph.node if n.op == "ClipByValue"]:
         least = graph.node.add()
@@ -75,5 +80,6 @@ def saved_model(sim: QuantSim) -> Callable[[Path], None]:
         signatures = {"serving_default": signature}
         with keras_compat.os_errors():
             tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
+        make_canonical(folder)
 
     return write
