@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_edgeq.errors import EdgeqError, ExportError
 from keras_edgeq.graph.keras_file import save_keras
+from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.sim.quant_sim import QuantSim
 
 
@@ -63,7 +64,8 @@ def convert(kind: str, request: Request) -> Converted:
             failed.
     """
     try:
-        return _CONVERTERS[kind](request)
+        with LOCK:
+            return _CONVERTERS[kind](request)
     except EdgeqError:
         raise
     except ImportError as error:

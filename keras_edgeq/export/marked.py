@@ -23,7 +23,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, infer, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef

@@ -17,6 +17,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel, Marker
 from keras_edgeq.export.onnx_canonical import make_canonical
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
+from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -100,12 +101,13 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
 @contextmanager
 def _inlined_functions() -> Iterator[None]:
     """Trace what Keras compiles by XLA (grouped convolutions) op by op, as a converter needs it."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    with LOCK:  # the switch is one for all threads
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
 
 
 def _captured_to_constants(model: ModelProto, concrete: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ NUMBERED = re.compile(r"(__(?:inference|forward|backward)_.*_)(\d+)")
 
 
 def make_canonical(folder: Path) -> None:
-    """Number the functions of a SavedModel from 0 and put them in that order.
+    """Number the functions of a SavedModel from 0, and put them and their nodes in order of name.
 
     The file with its fingerprint, which holds a random number, is removed; nothing needs it.
     """
@@ -26,10 +26,9 @@ def make_canonical(folder: Path) -> None:
         library = graph.graph_def.library
         names = _numbered_anew([function.signature.name for function in library.function])
         _rename(graph, names)
-        functions = sorted(library.function, key=lambda function: function.signature.name)
-        copies = [type(function).FromString(function.SerializeToString()) for function in functions]
-        del library.function[:]
-        library.function.extend(copies)
+        _sort(library.function, lambda function: function.signature.name)
+        for function in library.function:  # what reads what is said by names
+            _sort(function.node_def, lambda node: node.name)
     path.write_bytes(model.SerializeToString(deterministic=True))
     (folder / "fingerprint.pb").unlink(missing_ok=True)
 
@@ -38,6 +37,16 @@ def _numbered_anew(names: list[str]) -> dict[str, str]:
     found = [match for name in names if (match := NUMBERED.fullmatch(name))]
     found.sort(key=lambda match: (match[1], int(match[2])))
     return {match[0]: f"{match[1]}{number}" for number, match in enumerate(found)}
+
+
+def _sort(field: Any, key: Callable[[Any], str]) -> None:
+    copies = [_copy(value) for value in sorted(field, key=key)]
+    del field[:]
+    field.extend(copies)
+
+
+def _copy(message: Any) -> Any:
+    return type(message).FromString(message.SerializeToString())
 
 
 def _rename(message: Message, names: Mapping[str, str]) -> None:
@@ -56,11 +65,7 @@ def _rename(message: Message, names: Mapping[str, str]) -> None:
 
 def _rename_map(values: Any, entry: Any, names: Mapping[str, str]) -> None:
     holds_messages = entry.fields_by_name["value"].message_type is not None
-    former = dict(values)
-    if holds_messages:
-        former = {
-            key: type(value).FromString(value.SerializeToString()) for key, value in former.items()
-        }
+    former = {key: _copy(value) if holds_messages else value for key, value in values.items()}
     values.clear()  # a new name can be the old one of another function
     for key, value in former.items():
         if holds_messages:
