@@ -54,5 +54,6 @@ class SearchError(EdgeqError):
 class QuantizationWarning(UserWarning):
     """A sim is right but may not be good: what collapsed, why, and the way out.
 
-    `sim.record.warnings` and the report of an export repeat the messages.
+    So is an export that lacks a format. `sim.record.warnings` and the report of an export repeat
+    the messages.
     """

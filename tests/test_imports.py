@@ -26,13 +26,12 @@ ROWS = (
     ("numerics",),
     ("spec",),
     ("files",),
-    ("json_text",),
     ("table",),
     ("errors",),
 )
 # Deferred to the call, because a room further up does the work for a type further down.
 ALLOWED = {("spec", "numerics")}
-PLAIN = ("spec", "errors", "files", "json_text", "table")
+PLAIN = ("spec", "errors", "files", "table")
 ROOT = Path(keras_edgeq.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

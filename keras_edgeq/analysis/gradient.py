@@ -25,7 +25,7 @@ from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 from keras_edgeq.analysis.study import Study
 from keras_edgeq.graph.rebuild import Call, calls, compute, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.ptq.stream import float_call
 from keras_edgeq.spec.encoding import Encoding
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.files import check_file
 
 
 class Ledger:
@@ -57,6 +58,7 @@ class Ledger:
             ) from error
 
     def _read(self, path: Path, fingerprint: str) -> None:
+        check_file(path)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.sim.freeze import all_quantizers
 from keras_edgeq.spec.encoding import Encoding
 
@@ -28,7 +30,7 @@ class EncodingLogger(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: `every` is below 1.
-        EdgeqError: TensorBoard is not installed.
+        EdgeqError: TensorBoard is not installed; or in training, `log_dir` cannot be written.
         UnsupportedModelError: when `fit` starts, the model is no sim.
 
     Example:
@@ -50,22 +52,33 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         del logs
         sim_of(self)
-        self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        with self._writing():
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+            self._writer.init()
 
     def on_epoch_end(self, epoch, logs=None):
         del logs
         if epoch % self.every and epoch + 1 != self.params["epochs"]:
             return
-        with self._writer.as_default(step=epoch):
+        with self._writing(), self._writer.as_default(step=epoch):
             for name, quantizer in all_quantizers(sim_of(self)).items():
                 encoding = quantizer.encoding
                 if encoding is not None and not encoding.spec.is_half:
                     _write(name, encoding)
-        self._writer.flush()
+            self._writer.flush()
 
     def on_train_end(self, logs=None):
         del logs
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    @contextmanager
+    def _writing(self):
+        try:
+            with keras_compat.os_errors():
+                yield
+        except OSError as error:
+            raise EdgeqError(f"EncodingLogger cannot write {self.log_dir}: {error}") from error
 
 
 def _write(name: str, encoding: Encoding) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import EdgeqError, ExportError
-from keras_edgeq.export.export import checked_formats, export
+from keras_edgeq.export.export import Options, checked_formats, export_set
+from keras_edgeq.export.former import REPORT
 from keras_edgeq.export.report import ExportReport
-from keras_edgeq.files import read_json, write_whole
+from keras_edgeq.files import read_json
+from keras_edgeq.files.file_set import recover
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.sim import QuantSim
 
 STATE = "best.json"
 MODES = ("auto", "min", "max")
@@ -76,13 +76,12 @@ class ExportBest(tf_keras.callbacks.Callback):
         if mode == "auto":
             mode = "max" if monitor.endswith(("acc", "accuracy", "auc")) else "min"
         self.folder, self.monitor, self.mode = Path(folder), monitor, mode
-        self.formats, self.verify = formats, verify
-        self.options = {"progress": False, **options}
+        self.options = Options(formats, verify, **{"progress": False, **options})
         self.best = self.report = None
 
     def on_train_begin(self, logs=None):
         del logs
-        checked_formats(self.formats, sim_of(self).record.profile)
+        checked_formats(self.options.formats, sim_of(self).record.profile)
         self.best = self._kept()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -98,14 +97,9 @@ class ExportBest(tf_keras.callbacks.Callback):
             return
         state = {"monitor": self.monitor, "mode": self.mode, "best": value, "epoch": epoch}
         with keras_compat.kept_seeds():
-            write_whole(self.folder, lambda folder: self._write(sim_of(self), folder, state))
+            beside = {STATE: json.dumps(state, indent=1)}
+            self.report = export_set(sim_of(self), self.folder, self.options, beside)
         self.best = value
-
-    def _write(self, sim: QuantSim, folder: Path, state: dict[str, Any]) -> None:
-        report = export(sim, folder, self.formats, self.verify, **self.options)
-        moved = {n: self.folder / path.relative_to(folder) for n, path in report.files.items()}
-        self.report = replace(report, files=moved)
-        (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _improves(self, value: float) -> bool:
         if math.isnan(value) or math.isinf(value):
@@ -117,6 +111,10 @@ class ExportBest(tf_keras.callbacks.Callback):
     def _kept(self) -> float | None:
         """Return the best value of a training that is continued."""
         path = self.folder / STATE
+        try:
+            recover(self.folder, REPORT)
+        except OSError as error:
+            raise ExportError(f"Cannot write {self.folder}: {error.strerror or error}.") from error
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ExportError(

@@ -27,8 +27,9 @@ def run(args: Namespace) -> int:
         keep_samples=args.keep_samples,
     )
     eq.save_sim(sim, out / "sim.keras")
-    print(eq.export(sim, out, formats, args.verify, float_io=not args.integer_io))
-    return 0
+    report = eq.export(sim, out, formats, args.verify, float_io=not args.integer_io)
+    print(report)
+    return 1 if report.failed else 0
 
 
 def _folder(path: str) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +13,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_edgeq.errors import ExportError, QuantizationWarning
-from keras_edgeq.export.encodings.write import (
-    check_version,
-    keras_encodings,
-    write_aimet_folder,
-)
+from keras_edgeq.errors import EdgeqError, ExportError, QuantizationWarning
+from keras_edgeq.export.artifacts import Artifact, Converted, Request, convert
+from keras_edgeq.export.encodings.write import check_version
+from keras_edgeq.export.former import REPORT, former_files, size_of
 from keras_edgeq.export.report import ExportReport
-from keras_edgeq.files import write_whole
+from keras_edgeq.files import sha256_of
+from keras_edgeq.files.file_set import remove, staged
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
@@ -51,10 +50,19 @@ def export(
 ) -> ExportReport:
     """Write a sim for its target and verify what was written.
 
+    The files of one export are a set. It is written and verified beside an older set and exchanged
+    for it when it is whole; an export that fails or is killed leaves the older one. Files of the
+    older set that the new one has not are removed, unless they were changed since; other files in
+    the folder stay. Exports into one folder at the same time do not mix: the last one counts.
+
+    A format that cannot be converted does not keep the others from being written: it has no file
+    then, a warning and `failed` of the report say why. One that its runtime cannot run stays, and
+    its run in the report says so.
+
     Args:
         sim: a calibrated sim; it is not changed. Batch norms that train are folded in what is
             written, as by `fold_batch_norms`.
-        folder: where to write; made if need be. Each file is written whole or not at all.
+        folder: where to write; made if need be.
         formats: of `"tflite"` (integer kernels), `"onnx"` (QDQ with integer initializers),
             `"encodings"` (float ONNX with AIMET encodings in a `.aimet` folder, and encodings by
             Keras names) and `"saved_model"` (frozen, and the float Keras model). Default: all that
@@ -73,126 +81,137 @@ def export(
         Also written to `report.json`.
 
     Raises:
-        ExportError: a format the profile does not have, a missing extra, or a place that cannot
-            be written.
-        EncodingsError: an unknown version of encodings, or one that cannot hold a grid.
+        ExportError: a format the profile does not have; a place that cannot be written; or all
+            formats failed.
+        EncodingsError: an unknown version of encodings, or the only format is encodings, of a
+            version that cannot hold a grid.
         CalibrationDataError: `verify` does not fit the model.
+
+    Warns:
+        QuantizationWarning: a format failed; or the data shows a loss that `quantize` did not see.
     """
+    options = Options(
+        formats, verify, float_io, encodings_version, name, progress, timeout_s, memory_bytes
+    )
+    return export_set(sim, Path(folder), options)
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """The arguments of `export` beside the sim and the folder."""
+
+    formats: Sequence[str] | None = None
+    verify: Any = None
+    float_io: bool = True
+    encodings_version: str = "1.0.0"
+    name: str = "model"
+    progress: bool = True
+    timeout_s: float = TIMEOUT_S
+    memory_bytes: int = MEMORY_BYTES
+
+
+def export_set(
+    sim: QuantSim, folder: Path, options: Options, beside: Mapping[str, str] | None = None
+) -> ExportReport:
+    """Do what `export` does; texts in `beside`, by file name, become part of the set."""
     if not isinstance(sim, QuantSim):
         raise ExportError(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
     sim = cast(QuantSim, fold_batch_norms(sim))
-    wanted = checked_formats(formats, sim.record.profile)
-    limits = Limits(timeout_s, memory_bytes)
-    check_version(encodings_version)
+    wanted = checked_formats(options.formats, sim.record.profile)
+    check_version(options.encodings_version)
+    _check_name(options.name)
     # Read once: a generator gives its data to the first artifact only.
-    known = None if verify is False else beside_float(sim, verify)
-    job = _Job(sim, Path(folder), name, float_io, encodings_version)
-    for kind in tqdm(wanted, desc="export", disable=not progress):
-        _run(job, kind)
-    runs: list[RunReport] = []
-    if known is not None:
-        with Child(limits) as child:
-            for path in tqdm(job.runnable, desc="verify", disable=not progress):
-                runs += verify_beside(sim, path, known, child)
-    report = ExportReport(
+    known = None if options.verify is False else beside_float(sim, options.verify)
+    request = Request(sim, options.name, options.float_io, options.encodings_version)
+    with staged(folder, REPORT, is_manifest=True, stale=lambda: former_files(folder)) as stage:
+        job = _Job(request, stage, folder)
+        for kind in tqdm(wanted, desc="export", disable=not options.progress):
+            job.attempt(kind, job.write)
+        job.raise_if_none()
+        if known is not None:
+            job.verify(known, options)
+        report = _report(job, known)
+        texts = {REPORT: json.dumps(report.to_json(), indent=1), **(beside or {})}
+        for name, text in texts.items():
+            (stage / name).write_text(text, encoding="utf-8")
+    for kind, why in report.failed.items():
+        warnings.warn(f"Format {kind!r} was not exported: {why}", QuantizationWarning, stacklevel=3)
+    return report
+
+
+class _Job:
+    """One export on its way: what was converted, and what failed."""
+
+    def __init__(self, request: Request, stage: Path, folder: Path):
+        self.request, self.stage, self.folder = request, stage, folder
+        self.converted: dict[str, Converted] = {}
+        self.failures: dict[str, EdgeqError] = {}
+        self.runs: list[RunReport] = []
+
+    def attempt(self, kind: str, do: Callable[[str], None]) -> None:
+        """Do something for a format; where that fails, nothing of the format is left."""
+        try:
+            do(kind)
+        except EdgeqError as error:
+            self.failures[kind] = error
+            made = self.converted.pop(kind, None)
+            for artifact in () if made is None else made.artifacts:
+                remove(self.stage / artifact.name)
+
+    def write(self, kind: str) -> None:
+        """Convert the sim to a format and write its artifacts."""
+        self.converted[kind] = convert(kind, self.request)
+        for artifact in self.converted[kind].artifacts:
+            artifact.write(self.stage / artifact.name)
+
+    def verify(self, known: BesideFloat, options: Options) -> None:
+        """Run what was written; a runtime that fails is a line of the report."""
+        paths = [self.stage / one.name for one in self.artifacts() if one.runs]
+        with Child(Limits(options.timeout_s, options.memory_bytes)) as child:
+            for path in tqdm(paths, desc="verify", disable=not options.progress):
+                self.runs += verify_beside(self.request.sim, path, known, child)
+
+    def artifacts(self) -> list[Artifact]:
+        """Return what was written."""
+        return [one for made in self.converted.values() for one in made.artifacts]
+
+    def raise_if_none(self) -> None:
+        """Raise where no format is left: the only one's own error, or one that lists all."""
+        if self.converted:
+            return
+        if len(self.failures) == 1:
+            raise next(iter(self.failures.values()))
+        lines = [f"{kind}: {error}" for kind, error in self.failures.items()]
+        raise ExportError("\n".join(["No format could be exported.", *lines]))
+
+
+def _report(job: _Job, known: BesideFloat | None) -> ExportReport:
+    sim, artifacts = job.request.sim, job.artifacts()
+    tflite = job.converted.get("tflite", Converted(()))
+    return ExportReport(
         profile=sim.record.profile.name,
-        files=job.files,
-        sizes={kind: _size(path) for kind, path in job.files.items()},
+        files={one.kind: job.folder / one.name for one in artifacts},
+        sizes={one.kind: size_of(job.stage / one.name) for one in artifacts},
+        sha256={one.kind: sha256_of(job.stage / one.name) for one in artifacts},
+        failed={kind: str(error) for kind, error in job.failures.items()},
         integer_layers=_integer_layers(sim),
         float_layers=dict(sim.record.plan.floats),
-        float_ops=job.float_ops,
-        constant_bytes=job.constant_bytes,
+        float_ops=dict(tflite.float_ops),
+        constant_bytes=dict(tflite.constant_bytes),
         floored=dict(sim.record.floored),
-        runs=tuple(runs),
+        runs=tuple(job.runs),
         fidelity=sim.record.fidelity if known is None else known.fidelity,
         float_bytes=float_bytes(sim),
         weight_bytes=weight_bytes(sim),
         warnings=_warnings(sim, known),
     )
-    text = json.dumps(report.to_json(), indent=1)
-    write_whole(job.folder / "report.json", lambda path: path.write_text(text, encoding="utf-8"))
-    return report
 
 
-@dataclass
-class _Job:
-    """One export on its way."""
-
-    sim: QuantSim
-    folder: Path
-    name: str
-    float_io: bool
-    encodings_version: str
-    files: dict[str, Path] = field(default_factory=dict)
-    runnable: list[Path] = field(default_factory=list)
-    float_ops: dict[str, str] = field(default_factory=dict)
-    constant_bytes: dict[str, int] = field(default_factory=dict)
-
-    def write(
-        self, kind: str, name: str, write: Callable[[Path], object], runs: bool = False
-    ) -> None:
-        """Write one artifact whole and remember it."""
-        path = self.folder / name
-        write_whole(path, write)
-        self.files[kind] = path
-        if runs:
-            self.runnable.append(path)
-
-
-def _write_tflite(job: _Job) -> None:
-    from keras_edgeq.export.tflite import to_tflite
-
-    artifact = to_tflite(job.sim, job.float_io)
-    job.float_ops, job.constant_bytes = artifact.floats, artifact.constant_bytes
-    job.write("tflite", f"{job.name}.tflite", lambda p: p.write_bytes(artifact.content), runs=True)
-
-
-def _write_onnx(job: _Job) -> None:
-    from keras_edgeq.export.onnx_qdq import to_onnx_qdq
-
-    content = to_onnx_qdq(job.sim).SerializeToString()
-    job.write("onnx", f"{job.name}.onnx", lambda path: path.write_bytes(content), runs=True)
-
-
-def _write_encodings(job: _Job) -> None:
-    version = job.encodings_version
-    text = json.dumps(keras_encodings(job.sim, version), indent=1)
-    name = f"{job.name}.encodings.json"
-    job.write("encodings", name, lambda path: path.write_text(text, encoding="utf-8"))
-    job.files["aimet"] = write_aimet_folder(job.sim, job.folder, job.name, version)
-
-
-def _write_saved_model(job: _Job) -> None:
-    from keras_edgeq.export.saved_model import write_saved_model
-    from keras_edgeq.sim.strip import stripped
-
-    folder = job.folder / "saved_model"
-    write_saved_model(job.sim, folder)
-    job.files["saved_model"] = folder
-    job.runnable.append(folder)
-    model = stripped(job.sim)
-    job.write("float", f"{job.name}_float.keras", lambda path: model.save(path))
-
-
-_WRITERS: dict[str, Callable[[_Job], None]] = {
-    "tflite": _write_tflite,
-    "onnx": _write_onnx,
-    "encodings": _write_encodings,
-    "saved_model": _write_saved_model,
-}
-_EXTRAS = {"tflite": "tflite", "onnx": "onnx", "encodings": "onnx"}
-
-
-def _run(job: _Job, kind: str) -> None:
-    try:
-        _WRITERS[kind](job)
-    except ImportError as error:
-        extra = _EXTRAS.get(kind, "all")
-        raise ExportError(
-            f"Format {kind!r} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
-        ) from error
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or name != Path(name).name or name in ("", ".."):
+        raise ExportError(f"name is {name!r}; it is the stem of file names, without a folder.")
 
 
 def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Sequence[str]:
@@ -210,7 +229,7 @@ def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Se
             f"Formats {unknown} are not written for profile {profile.name!r}; "
             f"it has {', '.join(profile.formats)}."
         )
-    return wanted
+    return list(dict.fromkeys(wanted))
 
 
 def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
@@ -223,7 +242,7 @@ def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
         said += () if told else collapsed_tensors(sim, known.lost)
     new = [one for one in said if one not in sim.record.warnings]
     for message in new:
-        warnings.warn(message, QuantizationWarning, stacklevel=3)
+        warnings.warn(message, QuantizationWarning, stacklevel=5)
     return tuple(dict.fromkeys(said))
 
 
@@ -239,8 +258,3 @@ def _integer_layers(sim: QuantSim) -> tuple[str, ...]:
         if profile.computes(op) and not adds_nothing and call.layer.name not in floats:
             names.append(call.layer.name)
     return tuple(dict.fromkeys(names))
-
-
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -23,7 +23,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, infer, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -131,7 +131,8 @@ class MarkedModel:
         module.kept = [self.sim.variables, self._fingerprints]
         function = self.function(batch)
         with TemporaryDirectory(prefix="edgeq-") as folder:
-            tf.saved_model.save(module, folder, signatures={"serving_default": function})
+            with keras_compat.os_errors():
+                tf.saved_model.save(module, folder, signatures={"serving_default": function})
             yield Path(folder)
 
     def function(self, batch: int | None = None):

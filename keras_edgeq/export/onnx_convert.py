@@ -15,7 +15,9 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Found, MarkedModel, Marker
+from keras_edgeq.export.onnx_canonical import make_canonical
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
+from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -56,7 +58,9 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     Raises:
         ExportError: an operation has no ONNX form, or the converter lost a tensor.
     """
-    graph = OnnxGraph(_tf2onnx(marked))
+    model = _tf2onnx(marked)
+    make_canonical(model, marked.inputs, marked.outputs)
+    graph = OnnxGraph(model)
     unknown = sorted({n.op_type for n in graph.nodes if not onnx.defs.has(n.op_type, n.domain)})
     if unknown:
         raise ExportError(f"The model uses operations that ONNX does not have: {unknown}.")
@@ -97,12 +101,13 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
 @contextmanager
 def _inlined_functions() -> Iterator[None]:
     """Trace what Keras compiles by XLA (grouped convolutions) op by op, as a converter needs it."""
-    before = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(before)
+    with LOCK:  # the switch is one for all threads
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
 
 
 def _captured_to_constants(model: ModelProto, concrete: Any) -> None:

@@ -20,6 +20,8 @@ class ExportReport:
         profile: name of the target profile.
         files: artifact -> path.
         sizes: artifact -> bytes.
+        sha256: artifact -> its digest; of a folder, that of the lines `digest  name` of all files.
+        failed: format that could not be written -> why.
         integer_layers: layers that compute in integers.
         float_layers: layer -> why it stays float.
         float_ops: result in the TFLite file -> op that stayed float there, and why.
@@ -46,6 +48,8 @@ class ExportReport:
     fidelity: Fidelity | None = None
     float_bytes: int = 0
     weight_bytes: int = 0
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +59,8 @@ class ExportReport:
             "profile": self.profile,
             "files": {name: path.name for name, path in self.files.items()},
             "sizes": dict(self.sizes),
+            "sha256": dict(self.sha256),
+            "failed": dict(self.failed),
             "integer_layers": list(self.integer_layers),
             "float_layers": dict(self.float_layers),
             "float_ops": dict(self.float_ops),
@@ -89,6 +95,7 @@ class ExportReport:
         lines += [
             f"  {path!s:<{width}}  {self.sizes[n]:>12,} bytes" for n, path in self.files.items()
         ]
+        lines += [f"  FAILED {kind}: {why}" for kind, why in self.failed.items()]
         total = len(self.integer_layers) + len(self.float_layers)
         lines.append(f"{len(self.integer_layers)} of {total} layers compute in integers.")
         lines += [f"  float: {name}: {why}" for name, why in self.float_layers.items()]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keras_edgeq.files import write_whole
+from keras_edgeq.export.saved_model_canonical import make_canonical
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import run
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -36,8 +38,12 @@ def frozen_function(sim: QuantSim):
 
 
 def _portable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
-    """Return the graph with ops TFLite has for ClipByValue and Rint, of the same values."""
+    """Return the graph with ops TFLite has for ClipByValue and Rint, of the same values.
+
+    Custom gradients, which are numbered across the process and not saved, are left out.
+    """
     for node in graph.node:
+        node.attr.pop("_gradient_op_type", None)
         node.op = "Round" if node.op == "Rint" else node.op
     for node in [n for n in graph.node if n.op == "ClipByValue"]:
         least = graph.node.add()
@@ -50,11 +56,10 @@ def _portable(graph: tf.compat.v1.GraphDef) -> tf.compat.v1.GraphDef:
     return graph
 
 
-def write_saved_model(sim: QuantSim, folder: Path) -> None:
-    """Write the frozen sim, rounding included, with one signature, `serving_default`.
+def saved_model(sim: QuantSim) -> Callable[[Path], None]:
+    """Freeze a sim, rounding included, and return what writes it as a SavedModel.
 
-    Raises:
-        ExportError: the folder cannot be written; what was there stays.
+    It has one signature, `serving_default`.
     """
     frozen = frozen_function(sim)
     names = [tensor.name.split(":")[0] for tensor in frozen.inputs]
@@ -69,10 +74,12 @@ def write_saved_model(sim: QuantSim, folder: Path) -> None:
     ]
     traced = tf.function(serve, input_signature=specs, autograph=False)
     signature = traced.get_concrete_function()
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    write_whole(
-        folder,
-        lambda target: tf.saved_model.save(
-            tf.Module(), str(target), signatures={"serving_default": signature}, options=options
-        ),
-    )
+
+    def write(folder: Path) -> None:
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {"serving_default": signature}
+        with keras_compat.os_errors():
+            tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
+        make_canonical(folder)
+
+    return write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -156,6 +157,18 @@ def compile_arguments(model: tf_keras.Model) -> dict[str, Any] | None:
 def computing_in(dtype: tf.DType) -> dict[str, Any]:
     """Return the attributes of a layer that make it compute in `dtype`."""
     return {"_compute_dtype_object": dtype}
+
+
+@contextmanager
+def os_errors():
+    """Let TensorFlow and HDF5 raise what others do where a file cannot be written: OSError."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:  # HDF5 raises RuntimeError when it closes
+        if isinstance(error, NotImplementedError):
+            raise
+        text = re.sub(r"\{\{.*?\}\} *| \[Op:.*", "", str(error)).partition("\n")[0]
+        raise OSError(text or type(error).__name__) from error
 
 
 @contextmanager

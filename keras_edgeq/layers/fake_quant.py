@@ -12,6 +12,7 @@ import tf_keras
 
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
+from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.numerics.affine import integer_bounds
 from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
@@ -117,6 +118,11 @@ class FakeQuant(tf_keras.layers.Layer):
         if self.learned is None:
             return tf.convert_to_tensor(self.start_zero_point)
         return self.learned.zero_point()
+
+    def __call__(self, *args, **kwargs):
+        """Call the layer while no other thread exchanges its attributes."""
+        with LOCK:
+            return super().__call__(*args, **kwargs)
 
     def call(self, inputs, input_scale=None, activation=None, rounding="half_even", tensor=""):
         """Return the rounded tensor, its steps and the scale."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +12,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import activation_name, weight_trait
+from keras_edgeq.layers.swap import LOCK, swapped
 from keras_edgeq.numerics.round_to_steps import carry_scale
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -122,6 +122,11 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
                 with tf.name_scope(quantizer.name):
                     quantizer.build(getattr(self.layer, name).shape)
         self.built = True
+
+    def __call__(self, *args, **kwargs):
+        """Call the layer while no other thread exchanges its attributes."""
+        with LOCK:
+            return super().__call__(*args, **kwargs)
 
     def call(self, inputs, input_scale=None, in_steps=False, training=None):
         """Call the wrapped layer on its rounded parameters."""
@@ -253,22 +258,3 @@ def to_steps(inputs, scale, whole=ROUNDED.whole):
     """Return a tensor that lies on a grid in whole steps of its scale."""
     ratio = inputs * tf.math.divide_no_nan(1.0, scale)
     return ratio + tf.stop_gradient(whole(ratio) - ratio)
-
-
-@contextmanager
-def swapped(layer: Any, values: Mapping[str, Any]):
-    """Let `layer` see `values` in place of its attributes, and give it back what it had.
-
-    Plain `setattr` would re-track the attribute and reorder the layer's weights.
-    """
-    kept = {name: layer.__dict__[name] for name in values if name in layer.__dict__}
-    try:
-        for name, value in values.items():
-            object.__setattr__(layer, name, value)
-        yield
-    finally:
-        for name in values:
-            if name in kept:
-                object.__setattr__(layer, name, kept[name])
-            else:  # an attribute of the class
-                object.__delattr__(layer, name)

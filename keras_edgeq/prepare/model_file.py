@@ -15,8 +15,8 @@ import tf_keras
 from google.protobuf.message import DecodeError
 from tf_keras.protobuf import saved_metadata_pb2
 
-from keras_edgeq import json_text
 from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.files import json_text
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.config_guard import CODE, refused
 from keras_edgeq.prepare.graph_check import check_graph

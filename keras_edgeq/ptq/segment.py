@@ -12,7 +12,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.graph.rebuild import Call, compute
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.ptq.blocks import Unit
 from keras_edgeq.ptq.stream import rounded_call
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.files import write_whole
+from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 
 MARK = "fingerprint"
 
@@ -39,9 +40,9 @@ class UnitFiles:
         if self._folder is None or not (path := self._path(name)).exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_arrays(path) as file:
                 found = {key: file[key] for key in file.files}
-        except (OSError, ValueError) as error:
+        except READ_ERRORS as error:
             raise EdgeqError(
                 f"Cannot read {path} ({error}); delete it to do its work again."
             ) from None
@@ -56,14 +57,13 @@ class UnitFiles:
         """Keep a set."""
         if self._folder is None:
             return
-        path = self._path(name)
-        whole = path.with_suffix(".part")
-        try:
-            with whole.open("wb") as file:
-                np.savez(file, allow_pickle=False, **{MARK: np.array(self._fingerprint), **arrays})
-            os.replace(whole, path)
-        except OSError as error:
-            raise EdgeqError(f"Cannot write {path}: {error}") from None
+        marked = {MARK: np.array(self._fingerprint), **arrays}
+
+        def write(target: Path) -> None:
+            with target.open("wb") as file:
+                np.savez(file, allow_pickle=False, **marked)
+
+        write_whole(self._path(name), write)
 
     def _path(self, name: str) -> Path:
         assert self._folder is not None  # asked before

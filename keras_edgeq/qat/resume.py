@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.errors import TrainingError
+from keras_edgeq.graph import keras_compat
 
 
 @dataclass
@@ -80,8 +81,22 @@ class Resume:
         return Position(*map(int, self._values.numpy()))
 
     def save(self, position: Position) -> None:
-        """Write a checkpoint; the last two are kept."""
+        """Write a checkpoint; the last two are kept.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
         self._values.assign([getattr(position, field.name) for field in fields(Position)])
+        try:
+            with keras_compat.os_errors():
+                self._write()
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write a checkpoint to {self.folder} ({error}); the one before stays good. "
+                "Make room, or give checkpoint= another folder."
+            ) from error
+
+    def _write(self) -> None:
         if self._is_chief:
             self._manager.save()
             return

@@ -12,8 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
-from keras_edgeq.sim.npz import check_arrays
-from keras_edgeq.sim.stats import READ_ERRORS
+from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 
 Batch = list[np.ndarray]
 # Data that deflates to a hundredth is all but constant.
@@ -70,9 +69,7 @@ def fixed_batch(model: tf_keras.Model) -> int | None:
 
 def _read_file(path: Path, names: list[str]) -> Any:
     try:
-        with path.open("rb") as file:  # np.load would leave a damaged archive open
-            check_arrays(file, MOST_BYTES + MOST_INFLATION * path.stat().st_size)
-            loaded = np.load(file, allow_pickle=False)
+        with open_arrays(path, MOST_BYTES + MOST_INFLATION * path.stat().st_size) as loaded:
             if isinstance(loaded, np.ndarray):
                 return loaded
             return {name: loaded[key] for name, key in _keys(path, loaded.files, names).items()}

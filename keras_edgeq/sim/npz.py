@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+
+from keras_edgeq.files import open_file
+
+# What reading a file as `.npz` raises when it is missing, damaged or something else.
+READ_ERRORS = (
+    OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, RuntimeError,
+    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+@contextmanager
+def open_arrays(path: str | Path, most_bytes: int | None = None) -> Iterator[Any]:
+    """Open an `.npy` or `.npz` file after a look at what it declares, for what `np.load` returns.
+
+    Args:
+        path: of the file.
+        most_bytes: as for `check_arrays`; by default of the file's own size.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: there is none, or it is damaged; what reading its
+            arrays raises is in `READ_ERRORS`.
+    """
+    with open_file(path) as file:  # np.load would leave a damaged archive open
+        check_arrays(file, most_bytes)
+        loaded = np.load(file, allow_pickle=False)
+        yield loaded
 
 
 def check_arrays(file: IO[bytes], most_bytes: int | None = None) -> None:

@@ -44,6 +44,8 @@ class SimRecord:
         fidelity: the sim beside its float model when its grids were last derived; training since
             then is not in it. None where nothing was measured.
         warnings: what was said about the sim then.
+        parts: part that `save_sim` wrote beside the model -> SHA-256 of its file. Only in files: it
+            tells a part of this sim from one of another. None where Keras alone saved the sim.
     """
 
     profile: TargetProfile
@@ -59,6 +61,7 @@ class SimRecord:
     constants: frozenset[str] = frozenset()
     fidelity: Fidelity | None = None
     warnings: tuple[str, ...] = ()
+    parts: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -78,6 +81,7 @@ class SimRecord:
             "constants": sorted(self.constants),
             "fidelity": None if self.fidelity is None else self.fidelity.to_json(),
             "warnings": list(self.warnings),
+            "parts": None if self.parts is None else dict(self.parts),
         }
 
     @classmethod
@@ -95,7 +99,7 @@ class SimRecord:
         later = (data.get("rounded", {}), data.get("policies", {}))
         constants, measured = frozenset(data.get("constants", ())), data.get("fidelity")
         fidelity = None if measured is None else Fidelity.from_json(measured)
-        last = (constants, fidelity, tuple(data.get("warnings", ())))
+        last = (constants, fidelity, tuple(data.get("warnings", ())), data.get("parts"))
         return cls(profile, plan, names, samples, data["floored"], *asked, *later, *last)
 
 

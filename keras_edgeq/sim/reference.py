@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.files import write_whole
 from keras_edgeq.sim.freeze import copy_sim
-from keras_edgeq.sim.npz import check_arrays
+from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.stats import READ_ERRORS
 
 # What float32 leaves of a product of a scale and an integer, in steps.
 ON_GRID = 1e-2
@@ -41,19 +39,15 @@ def float_form(sim: QuantSim) -> QuantSim:
     return copy
 
 
-def save_reference(sim: QuantSim, path: Path) -> None:
-    """Write the float parameters as `.npz`, whole or not at all."""
+def write_reference(sim: QuantSim, path: Path) -> None:
+    """Write the float parameters as `.npz`."""
     arrays: Mapping[str, Any] = sim.reference or {}
-
-    def write(target: Path) -> None:
-        with target.open("wb") as file:
-            np.savez(file, **arrays)
-
-    write_whole(path, write)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_reference(sim: QuantSim, path: Path) -> dict[str, np.ndarray]:
-    """Read what `save_reference` wrote.
+    """Read what `write_reference` wrote.
 
     Raises:
         EdgeqError: the file is damaged, or belongs to another sim.
@@ -61,10 +55,8 @@ def load_reference(sim: QuantSim, path: Path) -> dict[str, np.ndarray]:
     variables = _variables(sim)
     room = 100_000 + sum(4 * int(v.shape.num_elements()) + 1_000 for v in variables.values())
     try:
-        with path.open("rb") as file:
-            check_arrays(file, room)
-            with np.load(file, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
+        with open_arrays(path, room) as data:
+            arrays = {name: data[name] for name in data.files}
     except READ_ERRORS as error:
         raise EdgeqError(f"{path} holds no float parameters: {error}") from None
     for name, variable in variables.items():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +12,11 @@ import numpy as np
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.files import write_whole
 from keras_edgeq.numerics.histogram import Histogram
-from keras_edgeq.sim.npz import check_arrays
+from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 
 # A tensor takes 32 KB: what 8,000 of them need.
 MAX_BYTES = 256_000_000
 MOST_COUNTED = 2**53
-
-# What reading a file as `.npz` raises when it is missing, damaged or something else.
-READ_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RuntimeError,
-    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,26 +35,30 @@ class CalibrationStats:
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
-        """Write an `.npz` file, whole or not at all."""
+        """Write an `.npz` file, whole or not at all.
+
+        Raises:
+            ExportError: the place cannot be written.
+        """
+        write_whole(Path(path), self.write)
+
+    def write(self, path: Path) -> None:
+        """Write an `.npz` file."""
         names = list(self.histograms)
         hists = list(self.histograms.values())
         sizes = {name: len(mean) for name, mean in self.means.items()}
         head = json.dumps({"schema": 1, "tensors": names, "samples": self.samples, "means": sizes})
-
-        def write(target: Path) -> None:
-            with target.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    head=np.frombuffer(head.encode(), np.uint8),
-                    counts=np.array([h.counts for h in hists], np.int64),
-                    exponent=np.array([h.exponent for h in hists], np.int64),
-                    range=np.array([[h.low, h.high] for h in hists], np.float64),
-                    average=np.array([[h.average_low, h.average_high] for h in hists]),
-                    batches=np.array([h.batches for h in hists]),
-                    means=np.concatenate([np.zeros(0, np.float32), *self.means.values()]),
-                )
-
-        write_whole(Path(path), write)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                head=np.frombuffer(head.encode(), np.uint8),
+                counts=np.array([h.counts for h in hists], np.int64),
+                exponent=np.array([h.exponent for h in hists], np.int64),
+                range=np.array([[h.low, h.high] for h in hists], np.float64),
+                average=np.array([[h.average_low, h.average_high] for h in hists]),
+                batches=np.array([h.batches for h in hists]),
+                means=np.concatenate([np.zeros(0, np.float32), *self.means.values()]),
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> CalibrationStats:
@@ -72,11 +68,8 @@ class CalibrationStats:
             CalibrationDataError: the file is missing, damaged or of another kind.
         """
         try:
-            # Opened here, because np.load leaves a damaged archive open.
-            with Path(path).open("rb") as file:
-                check_arrays(file, MAX_BYTES)
-                with np.load(file, allow_pickle=False) as data:
-                    return _read(data)
+            with open_arrays(path, MAX_BYTES) as data:
+                return _read(data)
         except READ_ERRORS as error:
             raise CalibrationDataError(f"{path} holds no calibration statistics: {error}") from None
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import tf_keras
 
-from keras_edgeq.errors import EdgeqError
-from keras_edgeq.files import write_whole
+from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning
+from keras_edgeq.files import sha256_of
+from keras_edgeq.files.file_set import recover, staged
+from keras_edgeq.graph.keras_file import FILE_SUFFIXES, save_keras
 from keras_edgeq.prepare.load_guard import bounded_by_file
 from keras_edgeq.prepare.model_file import READ_ERRORS, checked_config
 from keras_edgeq.sim.calibrate import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.reference import load_reference, save_reference
+from keras_edgeq.sim.reference import load_reference, write_reference
 from keras_edgeq.sim.stats import CalibrationStats
-
-H5_SUFFIXES = (".h5", ".hdf5")
-FILE_SUFFIXES = (".keras", *H5_SUFFIXES)
 
 
 def save_sim(sim: QuantSim, path: str | Path) -> None:
-    """Save a sim and the statistics of its calibration, each file whole or not at all.
+    """Save a sim and the statistics of its calibration, all files whole or none.
+
+    The model names the digests of the files beside it, so that `load_sim` tells them from others.
 
     Args:
         sim: what `keras_edgeq.quantize` returned, trained or not.
@@ -45,22 +49,34 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
     """
     _check_sim(sim, "save_sim")
     path = Path(path)
-    options = {} if path.suffix in FILE_SUFFIXES else {"save_format": "tf"}
-    write_whole(path, lambda target: sim.save(str(target), **options))
-    if sim.stats is None:
-        stats_path(path).unlink(missing_ok=True)
-    else:
-        sim.stats.save(stats_path(path))
-    if sim.reference is None:
-        reference_path(path).unlink(missing_ok=True)
-    else:
-        save_reference(sim, reference_path(path))
+    beside = {name: where(path).name for name, where in PARTS.items()}
+    with staged(path.parent, path.name, stale=beside.values) as folder:
+        if sim.stats is not None:
+            sim.stats.write(folder / beside["stats"])
+        if sim.reference is not None:
+            write_reference(sim, folder / beside["float"])
+        files = {name: folder / file for name, file in beside.items()}
+        parts = {name: sha256_of(file) for name, file in files.items() if file.exists()}
+        with _naming(sim, parts):
+            save_keras(sim, folder / path.name)
+
+
+@contextmanager
+def _naming(sim: QuantSim, parts: Mapping[str, str] | None) -> Iterator[None]:
+    """Let what is saved in the context name the parts that belong to it."""
+    record = sim.record
+    sim.keep(parts=parts)
+    try:
+        yield
+    finally:
+        sim.record = record
 
 
 def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> QuantSim:
     """Load a sim with its statistics; no `custom_objects` are needed for what quantize adds.
 
-    `sim.stats` is None where no statistics lie beside the file.
+    `sim.stats` is None where no statistics lie beside the file. A save that was killed when all
+    its files were whole is finished first.
 
     Args:
         path: what `save_sim` or `sim.save` wrote.
@@ -69,10 +85,16 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
         options: as for `tf_keras.models.load_model`: `custom_objects`, `compile`.
 
     Raises:
-        EdgeqError: the file is missing or unreadable, holds code, or is no sim.
+        EdgeqError: the file is missing or unreadable, holds code, or is no sim; or the float
+            parameters beside it are those of another sim, or of this one at another time.
         CalibrationDataError: the statistics beside it are damaged, or those of another sim.
+
+    Warns:
+        QuantizationWarning: a file that `save_sim` wrote beside the model is missing.
     """
     path = Path(path)
+    with suppress(OSError):  # where nothing can be written, parts that do not fit are refused below
+        recover(path.parent, path.name)
     try:
         way_out = "Allow it with safe_mode=False or --allow-lambda" if safe_mode else None
         training = options.get("compile", True)
@@ -90,6 +112,7 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
             f"Cannot load {path} as a sim: {error}{hint if isinstance(error, TypeError) else ''}"
         ) from error
     _check_sim(sim, str(path))
+    _check_parts(sim, path)
     if stats_path(path).exists():
         sim.stats = CalibrationStats.load(stats_path(path))
         check_statistics(sim, sim.stats, str(stats_path(path)))
@@ -106,6 +129,42 @@ def stats_path(path: Path) -> Path:
 def reference_path(path: Path) -> Path:
     """Return where the float parameters of a saved sim lie, if its weights were rounded."""
     return _beside(path, "float")
+
+
+PARTS = {"stats": stats_path, "float": reference_path}
+
+
+def _check_parts(sim: QuantSim, path: Path) -> None:
+    """Refuse files beside a sim that `save_sim` did not write together with it."""
+    parts = sim.record.parts
+    if parts is None:
+        return
+    sim.keep(parts=None)
+    for name, where in PARTS.items():
+        file, wanted = where(path), parts.get(name)
+        try:
+            found = sha256_of(file) if file.exists() else None
+        except OSError as error:
+            raise EdgeqError(f"Cannot read {file}: {error.strerror}.") from None
+        if found is None and wanted is not None:
+            warnings.warn(
+                f"{file} is missing: {path.name} was saved with it. {_LOST[name]} Put it back, or "
+                "save the sim again to go on without it.",
+                QuantizationWarning,
+                stacklevel=3,
+            )
+        elif found != wanted:
+            raise _STRANGERS[name](
+                f"{file} belongs to another sim, or to another state of this one: it is not what "
+                f"save_sim wrote with {path.name}. Put the right file there, or move this one away."
+            )
+
+
+_STRANGERS: dict[str, type[EdgeqError]] = {"stats": CalibrationDataError, "float": EdgeqError}
+_LOST = {
+    "stats": "Without the statistics no range can be chosen anew.",
+    "float": "Without the float parameters the rounded weights are the float model's.",
+}
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_edgeq.graph.rebuild import Call, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.arithmetic import UNROUNDED
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
 
 # Exponents of the scales; as many as a prime number, so that no layout of a model repeats them.

@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from keras_edgeq.callbacks import ExportBest
 from keras_edgeq.errors import EdgeqError, ExportError
+from keras_edgeq.files.file_set import LOCK
 from tests.callbacks.training import data, fit, fresh, small_sim
 from tests.harness import assert_same_arrays
 
@@ -81,14 +83,12 @@ def test_a_failed_export_leaves_the_former_set(trained, tmp_path, monkeypatch):
     begin(trained, folder).on_epoch_end(0, {"val_loss": 1.0})
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def fail(sim, folder, *args, **options):
-        folder.mkdir()
-        (folder / "model.tflite").write_bytes(b"half")
-        raise ExportError("no room")
+    def fail(kind, request):
+        raise ExportError("no converter")
 
-    monkeypatch.setattr("keras_edgeq.callbacks.export_best.export", fail)
+    monkeypatch.setattr(import_module("keras_edgeq.export.export"), "convert", fail)
     callback = begin(trained, folder)
-    with pytest.raises(ExportError, match="no room"):
+    with pytest.raises(ExportError, match="no converter"):
         callback.on_epoch_end(1, {"val_loss": 0.5})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert callback.best == 1.0
@@ -116,3 +116,25 @@ def test_what_the_profile_does_not_have_is_said_at_the_start(trained, tmp_path):
         begin(trained, tmp_path / "best", formats=["onnx_qdq"])
     with pytest.raises(ValueError, match="auto, min, max"):
         ExportBest(tmp_path, mode="best")
+
+
+def test_a_restart_cleans_up_after_a_run_that_was_killed_in_its_first_export(trained, tmp_path):
+    scratch = tmp_path / "best" / ".report.json.12345678"
+    (scratch / "new").mkdir(parents=True)
+    (scratch / "new" / "model.tflite").write_text("half")
+    (scratch / LOCK).touch()
+    begin(trained, tmp_path / "best")
+    assert list((tmp_path / "best").iterdir()) == []
+
+
+def test_a_restart_goes_on_from_the_set_that_was_whole_when_the_run_was_killed(trained, tmp_path):
+    folder, names = tmp_path / "best", ["best.json", "model.tflite", "report.json"]
+    begin(trained, folder).on_epoch_end(0, {"val_loss": 1.0})
+    scratch = folder / ".report.json.12345678"
+    (scratch / "new").mkdir(parents=True)
+    for name in names:
+        (folder / name).rename(scratch / "new" / name)
+    (scratch / "journal.json").write_text(json.dumps({"out": names[2:], "put": names}))
+    (scratch / LOCK).touch()
+    assert begin(trained, folder).best == 1.0
+    assert sorted(path.name for path in folder.iterdir()) == names

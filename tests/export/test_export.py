@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import CalibrationDataError, ExportError
+from keras_edgeq.errors import (
+    CalibrationDataError,
+    EdgeqError,
+    ExportError,
+    QuantizationWarning,
+)
+from keras_edgeq.files import sha256_of
 from keras_edgeq.runtime.litert import LiteRtModel
 from tests.harness import assert_close, outputs
 from tests.models import inputs_for, make, train_like
@@ -182,6 +189,103 @@ def test_an_export_over_an_older_one_replaces_it(sim, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "model.tflite", "saved_model", "model_float.keras", "report.json",
     }  # fmt: skip
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_second_export_removes_what_the_first_wrote_and_nothing_of_the_users(sim, tmp_path):
+    eq.export(sim, tmp_path, ["encodings"], name="a", progress=False)
+    first = json.loads((tmp_path / "report.json").read_text())
+    assert first["sha256"]["aimet"] == sha256_of(tmp_path / "a.aimet")
+    (tmp_path / "a.encodings.json").write_text("edited")
+    (tmp_path / "b.onnx").write_text("mine")
+    first["files"].update(other="../outside", up="..", pipe="b.onnx", number=3)
+    (tmp_path / "report.json").write_text(json.dumps(first))
+    eq.export(sim, tmp_path, "tflite", verify=False, name="b", progress=False)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "a.encodings.json", "b.onnx", "b.tflite", "report.json",
+    }  # fmt: skip
+    assert (tmp_path / "b.onnx").read_text() == "mine"
+
+
+def test_files_of_a_report_without_digests_are_known_by_their_size(sim, tmp_path):
+    report = {"files": {"onnx": "old.onnx", "aimet": "old.aimet"}, "sizes": {"onnx": 3, "aimet": 3}}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "old.onnx").write_text("old")
+    (tmp_path / "old.aimet").write_text("longer")
+    eq.export(sim, tmp_path, "tflite", verify=False, progress=False)
+    assert {p.name for p in tmp_path.iterdir()} == {"old.aimet", "model.tflite", "report.json"}
+
+
+@pytest.mark.parametrize("fault", [ExportError("no such op"), KeyError("raw\nlines")])
+def test_a_format_that_fails_leaves_the_others_and_is_named(sim, tmp_path, monkeypatch, fault):
+    def fail(sim):
+        raise fault
+
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", fail)
+    with pytest.warns(QuantizationWarning, match=r"Format 'onnx' was not exported") as caught:
+        report = eq.export(sim, tmp_path, ["onnx", "tflite"], progress=False)
+    assert caught[0].filename == __file__
+    assert {p.name for p in tmp_path.iterdir()} == {"model.tflite", "report.json"}
+    assert list(report.files) == ["tflite"]
+    assert list(report.failed) == ["onnx"]
+    why = "no such op" if isinstance(fault, ExportError) else "'onnx': the converter failed"
+    assert why in report.failed["onnx"]
+    assert f"FAILED onnx: {report.failed['onnx']}" in str(report)
+    read = json.loads((tmp_path / "report.json").read_text())
+    assert read["failed"] == dict(report.failed)
+    assert len(report.runs) == 2
+
+
+def test_a_file_that_cannot_be_run_is_not_exported(sim, tmp_path, monkeypatch):
+    class Damaged:
+        content, floats, constant_bytes = b"TFL3 no more", {}, {}
+
+    monkeypatch.setattr(import_module("keras_edgeq.export.tflite"), "to_tflite", lambda *_: Damaged)
+    with pytest.warns(QuantizationWarning, match="tflite"):
+        eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "report.json"}
+    with pytest.raises(EdgeqError, match=r"model\.tflite was not kept.*LiteRT cannot load"):
+        eq.export(sim, tmp_path / "new", ["tflite"], progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_when_every_format_fails_the_older_set_stays(sim, tmp_path, monkeypatch):
+    eq.export(sim, tmp_path, ["tflite"], verify=False, progress=False)
+    before = contents(tmp_path)
+
+    def fail(*_):
+        raise RuntimeError("no converter")
+
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", fail)
+    monkeypatch.setattr(import_module("keras_edgeq.export.tflite"), "to_tflite", fail)
+    with pytest.raises(ExportError, match=r"(?s)No format.*\ntflite: .*\nonnx: .*no converter"):
+        eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
+    with pytest.raises(ExportError, match=r"'onnx'.*RuntimeError: no converter"):
+        eq.export(sim, tmp_path, "onnx", progress=False)
+    assert contents(tmp_path) == before
+
+
+def test_an_export_that_is_interrupted_leaves_the_older_set(sim, tmp_path, monkeypatch):
+    eq.export(sim, tmp_path, ["tflite"], verify=False, progress=False)
+    before = contents(tmp_path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["../model", "a/b", "", "..", None])
+def test_a_name_with_a_folder_is_refused(sim, tmp_path, name):
+    with pytest.raises(ExportError, match="stem of file names"):
+        eq.export(sim, tmp_path / "out", "tflite", name=name, progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_trained_sim_is_exported_bit_for_bit(tmp_path):

@@ -15,8 +15,8 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq import json_text
 from keras_edgeq.errors import EdgeqError, UnsupportedModelError
+from keras_edgeq.files import json_text
 from keras_edgeq.prepare import allowed
 
 L = tf_keras.layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -49,8 +50,11 @@ def _exported(graph: Graph, formats: tuple[str, ...]) -> Outcome:
     sim, _ = quantized(graph)
     data = inputs_for(graph, SAMPLES, seed=1)
     given = data[0] if len(data) == 1 else data
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Format .* was not exported")  # told by the report
         report = eq.export(sim, folder, formats, verify=given, progress=False)
+    if report.failed:
+        raise errors.ExportError(next(iter(report.failed.values())))
     for kind in dict.fromkeys(OUTCOMES.values()):
         found = [run for run in report.runs if OUTCOMES.get(run.verdict) == kind]
         if found:

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -8,8 +9,15 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import CalibrationDataError, EdgeqError, ExportError
-from keras_edgeq.files import write_whole
+from keras_edgeq.errors import (
+    CalibrationDataError,
+    EdgeqError,
+    ExportError,
+    QuantizationWarning,
+)
+from keras_edgeq.files import sha256_of, write_whole
+from keras_edgeq.files.file_set import LOCK
+from keras_edgeq.sim.freeze import copy_sim
 from tests.harness import assert_same_arrays, assert_same_sim, outputs
 from tests.models import inputs_for, make
 
@@ -172,6 +180,99 @@ def test_statistics_of_another_sim_are_refused(sim, other, tmp_path):
     other.stats.save(tmp_path / "sim.stats.npz")
     with pytest.raises(CalibrationDataError, match="another sim"):
         eq.load_sim(tmp_path / "sim.keras")
+
+
+@pytest.fixture(scope="module")
+def rounded(sim):
+    """The sim in three states, as after rounding: other kernels, statistics and float ones."""
+    states = []
+    for number in range(3):
+        copy = copy_sim(sim)
+        kernels = {
+            f"{n}/{layer.kernel_name}": layer.layer.kernel.numpy()
+            for n, layer in copy.quantized_layers().items()
+        }
+        copy.reference = {name: kernel + np.float32(number) for name, kernel in kernels.items()}
+        copy.reference |= {
+            f"{n}/bias": layer.layer.bias.numpy()
+            for n, layer in copy.quantized_layers().items()
+            if layer.layer.use_bias
+        }
+        copy.stats = replace(sim.stats, samples=10 + number)
+        states.append(copy)
+    return states
+
+
+@pytest.mark.parametrize("part", ["stats", "float"])
+@pytest.mark.parametrize("name", ["sim.keras", "sim.h5"])
+def test_a_part_of_another_state_of_the_sim_is_refused(rounded, tmp_path, name, part):
+    for number, state in enumerate(rounded[:2]):
+        eq.save_sim(state, tmp_path / str(number) / name)
+    stranger = tmp_path / "0" / f"sim.{part}.npz"
+    os.replace(stranger, tmp_path / "1" / f"sim.{part}.npz")
+    with pytest.raises(EdgeqError, match=rf"sim\.{part}\.npz belongs to another sim"):
+        eq.load_sim(tmp_path / "1" / name)
+
+
+@pytest.mark.parametrize(("part", "lost"), [("stats", "no range"), ("float", "float parameters")])
+def test_a_part_that_is_missing_is_said(rounded, tmp_path, part, lost):
+    eq.save_sim(rounded[0], tmp_path / "sim.keras")
+    (tmp_path / f"sim.{part}.npz").unlink()
+    with pytest.warns(QuantizationWarning, match=rf"sim\.{part}\.npz is missing.*{lost}") as told:
+        loaded = eq.load_sim(tmp_path / "sim.keras")
+    assert told[0].filename == __file__
+    eq.save_sim(loaded, tmp_path / "again.keras")
+    eq.load_sim(tmp_path / "again.keras")
+
+
+def test_a_part_beside_a_sim_that_was_saved_without_is_refused(sim, rounded, tmp_path):
+    eq.save_sim(rounded[0], tmp_path / "other.keras")
+    eq.save_sim(sim, tmp_path / "sim.keras")
+    os.replace(tmp_path / "other.float.npz", tmp_path / "sim.float.npz")
+    with pytest.raises(EdgeqError, match="move this one away"):
+        eq.load_sim(tmp_path / "sim.keras")
+
+
+def test_a_sim_that_keras_saved_takes_what_fits_beside_it(sim, tmp_path):
+    eq.save_sim(sim, tmp_path / "sim.keras")
+    loaded = eq.load_sim(tmp_path / "sim.keras")
+    assert loaded.record.parts is sim.record.parts is None
+    loaded.save(tmp_path / "sim.keras")
+    assert eq.load_sim(tmp_path / "sim.keras").stats.samples == sim.stats.samples
+
+
+def test_loading_finishes_a_save_that_was_killed_when_its_files_were_whole(rounded, tmp_path):
+    path, names = tmp_path / "sim.keras", ["sim.float.npz", "sim.keras", "sim.stats.npz"]
+    eq.save_sim(rounded[0], path)
+    eq.save_sim(rounded[1], tmp_path / "new" / "sim.keras")
+    scratch = tmp_path / ".sim.keras.12345678"
+    scratch.mkdir()
+    os.replace(tmp_path / "new", scratch / "new")
+    (scratch / LOCK).touch()
+    (scratch / "journal.json").write_text(json.dumps({"out": [], "put": names}))
+    os.replace(scratch / "new" / "sim.float.npz", tmp_path / "sim.float.npz")  # then the kill
+    loaded = eq.load_sim(path)
+    assert loaded.stats.samples == 11
+    assert_same_arrays(loaded.reference.values(), rounded[1].reference.values())
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_scratch_of_a_killed_save_is_removed_by_the_next_one(sim, tmp_path):
+    scratch = tmp_path / ".sim.keras.12345678"
+    (scratch / "new").mkdir(parents=True)
+    (scratch / "new" / "sim.keras").write_bytes(b"half")
+    (scratch / LOCK).touch()
+    eq.save_sim(sim, tmp_path / "sim.keras")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sim.keras", "sim.stats.npz"]
+
+
+@pytest.mark.parametrize("name", ["sim.keras", "sim.h5"])
+def test_one_sim_gives_the_same_bytes_each_time(sim, tmp_path, name):
+    for folder, made in (("a", sim), ("b", sim)):
+        eq.save_sim(made, tmp_path / folder / name)
+    eq.save_sim(eq.load_sim(tmp_path / "a" / name), tmp_path / "c" / name)
+    digests = {sha256_of(tmp_path / folder) for folder in "abc"}
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])

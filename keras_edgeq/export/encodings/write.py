@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +79,26 @@ def write_aimet_folder(
         ExportError: the sim cannot be converted or the place not written.
         EncodingsError: the version is unknown or cannot hold a grid.
     """
+    path = Path(folder) / f"{name}.aimet"
+    write_whole(path, aimet_folder(sim, name, version))
+    return path
+
+
+def aimet_folder(sim: QuantSim, name: str, version: str) -> Callable[[Path], None]:
+    """Convert a sim, and return what writes the folder of `write_aimet_folder`."""
     import onnx
 
     from keras_edgeq.export.onnx_float import to_onnx_float
 
     model, names = to_onnx_float(sim)
     text = json.dumps(onnx_encodings(sim, model, names, version), indent=1, allow_nan=False)
-    path = Path(folder) / f"{name}.aimet"
 
     def write(target: Path) -> None:
         target.mkdir()
         onnx.save(model, str(target / f"{name}.onnx"))
         (target / f"{name}.encodings").write_text(text + "\n", encoding="utf-8")
 
-    write_whole(path, write)
-    return path
+    return write
 
 
 def check_version(version: str) -> None:

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EINVAL
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
 
-from keras_edgeq import json_text
-from keras_edgeq.errors import EdgeqError, ExportError
+from keras_edgeq.errors import EdgeqError
+from keras_edgeq.files import json_text
+from keras_edgeq.files.file_set import staged
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file or folder beside `path`, then move it into place.
+    """Let `write` make a file or folder in a scratch folder, then move it to `path`.
 
     Raises:
         ExportError: the place cannot be written; an older file there stays as it was.
     """
     path = Path(path)
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        new, old = scratch / path.name, scratch / "old" / path.name
-        write(new)
-        os.stat(new)  # nothing gives way to a writer that wrote nothing
-        if path.is_dir() and not path.is_symlink():
-            old.parent.mkdir()
-            os.replace(path, old)
-        try:
-            os.replace(new, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
-    except OSError as error:
-        raise ExportError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with staged(path.parent, path.name) as folder:
+        write(folder / path.name)
+        os.stat(folder / path.name)  # nothing gives way to a writer that wrote nothing
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[BufferedReader]:
+    """Open a file for reading in binary; a device or a pipe may never end.
+
+    Raises:
+        OSError: there is no such file, or it is none.
+    """
+    check_file(path)
+    with Path(path).open("rb") as file:
+        yield file
+
+
+def check_file(path: str | Path) -> None:
+    """Raise OSError where a path leads to something else than a file."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise OSError(EINVAL, "it is no file")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    if not path.is_dir():
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    inside = {f.relative_to(path).as_posix(): f for f in path.rglob("*") if f.is_file()}
+    lines = "".join(f"{sha256_of(inside[name])}  {name}\n" for name in sorted(inside))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def read_json(path: Path, most_bytes: int, error: type[EdgeqError]) -> Any:
@@ -50,8 +63,7 @@ def read_json(path: Path, most_bytes: int, error: type[EdgeqError]) -> Any:
         EdgeqError: of the given type; the file cannot be read, is too large or no JSON.
     """
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe may never end
-            raise error(f"Cannot read {path}: it is no file.")
+        check_file(path)
         if path.stat().st_size > most_bytes:
             raise error(f"{path} is larger than {most_bytes // 1_000_000} MB.")
         text = path.read_text(encoding="utf-8")
