@@ -13,7 +13,7 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import EdgeqError, ExportError
-from keras_edgeq.export.export import checked_formats, export
+from keras_edgeq.export.export import export
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
@@ -82,7 +82,7 @@ class ExportBest(tf_keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         del logs
-        checked_formats(self.formats, sim_of(self).record.profile)
+        sim_of(self).record.profile.checked_formats(self.formats)
         self.best = self._kept()
 
     def on_epoch_end(self, epoch, logs=None):

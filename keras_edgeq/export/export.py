@@ -31,7 +31,6 @@ from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
-from keras_edgeq.spec.target_profile import TargetProfile
 
 
 def export(
@@ -77,7 +76,7 @@ def export(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
     sim = cast(QuantSim, fold_batch_norms(sim))
-    wanted = checked_formats(formats, sim.record.profile)
+    wanted = sim.record.profile.checked_formats(formats)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
     known = None if verify is False else beside_float(sim, verify)
@@ -185,24 +184,6 @@ def _run(job: _Job, kind: str) -> None:
         raise ExportError(
             f"Format {kind!r} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
         ) from error
-
-
-def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Sequence[str]:
-    """Return the formats to write, all of the profile's for None.
-
-    Raises:
-        ExportError: one that the profile does not have.
-    """
-    if formats is None:
-        return profile.formats
-    wanted = [formats] if isinstance(formats, str) else list(formats)
-    unknown = [kind for kind in wanted if kind not in profile.formats]
-    if unknown or not wanted:
-        raise ExportError(
-            f"Formats {unknown} are not written for profile {profile.name!r}; "
-            f"it has {', '.join(profile.formats)}."
-        )
-    return wanted
 
 
 def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from keras_edgeq.analysis.page import heading, page, paragraph, picture, table
+from keras_edgeq.analysis.page import heading, page, paragraph, picture
 from keras_edgeq.analysis.sensitivity_page import group_table, sensitivity_picture
 from keras_edgeq.mixed_precision.figures import bits_per_layer, pareto_curve
 from keras_edgeq.mixed_precision.search_result import SearchResult
+from keras_edgeq.table import html_table
 
 CURVE = (
     "Every point is a choice of precisions that can be had as a model. Filled: measured. "
@@ -26,7 +27,7 @@ def search_page(result: SearchResult) -> str:
         f"the data and {result.seconds:.0f} s, sensitivities included."
     )
     head, rows = result.rows(result.curve)
-    curve = table(
+    curve = html_table(
         head,
         [cells for cells, _ in rows],
         texts=(len(head) - 1,),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from keras_edgeq.spec.quant_spec import QuantSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HALF_MAX = 65504
 
@@ -39,15 +41,17 @@ class Encoding:
     @property
     def min(self) -> np.ndarray:
         """Smallest real value on the grid."""
-        return self.scale * (self.bounds[0] - self.zero_point).astype(np.float32)
+        return self.scale * (self.bounds[0] - self.zero_point).astype("float32")
 
     @property
     def max(self) -> np.ndarray:
         """Largest real value on the grid."""
-        return self.scale * (self.bounds[1] - self.zero_point).astype(np.float32)
+        return self.scale * (self.bounds[1] - self.zero_point).astype("float32")
 
     def same_grid(self, other: Encoding) -> bool:
         """Tell whether integers of one grid mean the same on the other."""
+        import numpy as np
+
         return (
             (self.spec.bits, self.spec.signed, self.spec.dtype)
             == (other.spec.bits, other.spec.signed, other.spec.dtype)

@@ -12,6 +12,8 @@ from keras_edgeq.spec.quant_spec import BIAS_SPEC, HALF, WIDE_BIAS_SPEC, QuantSp
 
 FLOAT = "FP32"
 FLOAT_BITS = 32
+# The glob that means every layer that can.
+ALL = "*"
 BIAS_SPECS = {"int32": BIAS_SPEC, "int64": WIDE_BIAS_SPEC, "half": HALF, "float": None}
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jsonschema
-
-from keras_edgeq.errors import ProfileError
+from keras_edgeq.errors import ExportError, ProfileError
 from keras_edgeq.files import read_json
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.aimet_config import is_aimet_config, read_aimet_config
 from keras_edgeq.spec.precision import (
     FLOAT,
@@ -109,8 +108,27 @@ class TargetProfile:
             raise ProfileError(
                 f"Profile {self.name!r} has no precision {name!r}; "
                 f"it has {', '.join(self.precision_names)}."
+                + did_you_mean(name, self.precision_names)
             )
         return self.precisions[name]
+
+    def checked_formats(self, formats: Sequence[str] | None) -> Sequence[str]:
+        """Return the formats to write, all of the profile's for None.
+
+        Raises:
+            ExportError: one that the profile does not have.
+        """
+        if formats is None:
+            return self.formats
+        wanted = [formats] if isinstance(formats, str) else list(formats)
+        unknown = [kind for kind in wanted if kind not in self.formats]
+        if unknown or not wanted:
+            raise ExportError(
+                f"Formats {unknown} are not written for profile {self.name!r}; "
+                f"it has {', '.join(self.formats)}."
+                + "".join(did_you_mean(kind, self.formats) for kind in unknown[:1])
+            )
+        return wanted
 
     def allowed(self, op: str) -> tuple[str, ...]:
         """Return the names of the precisions an operation has kernels for, its own first."""
@@ -184,6 +202,8 @@ class TargetProfile:
     @classmethod
     def from_json(cls, data: Any, where: str = "the profile") -> TargetProfile:
         """Read and validate profile JSON; `where` names it in errors."""
+        import jsonschema
+
         try:
             jsonschema.validate(data, _schema())
         except jsonschema.ValidationError as error:
@@ -191,6 +211,11 @@ class TargetProfile:
             raise ProfileError(
                 f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
+        return cls._read(data)
+
+    @classmethod
+    def _read(cls, data: Any) -> TargetProfile:
+        """Read valid JSON."""
         grid = data["activation"]
         own = cls(
             name=data["name"],
@@ -236,12 +261,16 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     if isinstance(profile, TargetProfile):
         return profile
     if str(profile) in profile_names():
-        return TargetProfile.from_json(_packaged(f"{profile}.json"), f"Profile {profile!r}")
+        return TargetProfile._read(_packaged(f"{profile}.json"))  # the tests validate those
     path = Path(profile)
     if path.suffix != ".json":
         raise ProfileError(
             f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
-            "or give the path of a profile's .json file."
+            "or give the path of a profile's .json file." + did_you_mean(profile, profile_names())
+        )
+    if not path.exists():
+        raise ProfileError(
+            f"No such profile file: {path}." + did_you_mean(path.stem, profile_names())
         )
     data = read_json(path, MAX_FILE_BYTES, ProfileError)
     if is_aimet_config(data):
