@@ -11,6 +11,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.prepare import fold_batch_norms, mixed_policies, prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
@@ -124,7 +125,10 @@ def quantize(
         raise CalibrationDataError("input_range is read only without calibration data; leave one.")
     rules = {**(RULES if data_free else {}), **(rules or {})}
     if batch_norm not in ("fold", "train"):
-        raise UnsupportedModelError(f'batch_norm is "fold" or "train", not {batch_norm!r}.')
+        raise UnsupportedModelError(
+            f'batch_norm is "fold" or "train", not {batch_norm!r}.'
+            + did_you_mean(batch_norm, ("fold", "train"))
+        )
     prepared, known = prepare_with_statistics(model, batch_norm == "train")
     folded = fold_batch_norms(prepared)
     free = plan is None

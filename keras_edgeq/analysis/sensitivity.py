@@ -14,6 +14,7 @@ from keras_edgeq.analysis.output_loss import OutputLoss
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -75,7 +76,10 @@ def sensitivity(
         >>> print(report)  # doctest: +SKIP
     """
     if not callable(measure) and measure not in MEASURES:
-        raise EdgeqError(f"measure is one of {MEASURES} or a function, not {measure!r}.")
+        raise EdgeqError(
+            f"measure is one of {MEASURES} or a function, not {measure!r}."
+            + did_you_mean(measure, MEASURES)
+        )
     begin = time.perf_counter()
     names = [*candidates] if baseline is None else [*candidates, baseline]
     asked = tuple(dict.fromkeys(names))

@@ -17,6 +17,7 @@ from keras_edgeq.export.export import export
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim import QuantSim
 
 STATE = "best.json"
@@ -91,7 +92,7 @@ class ExportBest(tf_keras.callbacks.Callback):
             raise EdgeqError(
                 f"ExportBest monitors {self.monitor!r}, which this epoch did not log; it logged "
                 f"{', '.join(sorted(logs)) or 'nothing'}. Name one of these, or list ExportBest "
-                "behind the callback that logs it."
+                "behind the callback that logs it." + did_you_mean(self.monitor, logs)
             )
         value = float(logs[self.monitor])
         if not self._improves(value):

@@ -15,6 +15,7 @@ from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.hunt import Hunt
 from keras_edgeq.mixed_precision.limits import Limits
 from keras_edgeq.mixed_precision.search_result import SearchResult
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -112,7 +113,9 @@ def search_mixed_precision(
             "what it may lose: max_drop=."
         )
     if measure not in MEASURES:
-        raise SearchError(f"measure is one of {MEASURES}, not {measure!r}.")
+        raise SearchError(
+            f"measure is one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
+        )
     # What cannot be had is said before any work is done.
     names = tuple(dict.fromkeys(candidates))
     costs = CostModel(sim, find_groups(sim, names), packed, candidates=names)

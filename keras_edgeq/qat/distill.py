@@ -14,6 +14,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
@@ -199,5 +200,5 @@ def _find(tensors: dict[str, Any], name: str, where: str) -> Any:
     known = [other for other in tensors if ":" not in other]
     raise TrainingError(
         f"The {where} has no tensor {name!r}; it has {known}. Give features= a dict sim name -> "
-        "teacher name where the names differ."
+        "teacher name where the names differ." + did_you_mean(name, known)
     )

@@ -9,6 +9,7 @@ from keras_edgeq.errors import EncodingsError
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.learned_range import METHODS
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.freeze import all_quantizers, matching
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -46,7 +47,10 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
         al. 2021 (EWGS), arXiv:2104.00903.
     """
     if method not in METHODS:
-        raise EncodingsError(f"Ranges are learned by one of {METHODS}, not {method!r}.")
+        raise EncodingsError(
+            f"Ranges are learned by one of {METHODS}, not {method!r}."
+            + did_you_mean(method, METHODS)
+        )
     quantizers = all_quantizers(sim)
     empty = sorted(name for name, q in quantizers.items() if q.encoding is None)
     if empty:

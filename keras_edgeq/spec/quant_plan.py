@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.kernel import Kernel, kernels_from_json, kernels_to_json, matching
 from keras_edgeq.spec.plan_diff import PlanDiff, diff_plans
 from keras_edgeq.spec.quant_spec import QuantSpec
@@ -60,7 +61,10 @@ class QuantPlan:
         """Return a plan with some grids exchanged; every tensor must own one already."""
         unknown = sorted(str(ref) for ref in specs if ref not in self.specs)
         if unknown:
-            raise ProfileError(f"The plan has no grid of their own for {unknown}.")
+            raise ProfileError(
+                f"The plan has no grid of their own for {unknown}."
+                + did_you_mean(unknown[0], self.specs)
+            )
         return replace(self, specs={**self.specs, **specs})
 
     def with_rules(self, rules: Mapping[str, str | Mapping[str, Any]]) -> QuantPlan:
@@ -83,6 +87,7 @@ class QuantPlan:
             if not refs and key not in KINDS:
                 raise ProfileError(
                     f"Range rules name {key!r}, but no calibrated grid is called so."
+                    + did_you_mean(key, [*KINDS, *(ref for ref in specs if _has_rule(specs[ref]))])
                 )
             specs.update({ref: replace(specs[ref], **fields) for ref in refs})
         return replace(self, specs=specs)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.nearest import did_you_mean
 
 RULES = (
     "minmax", "mse", "percentile", "sqnr", "entropy", "octav", "moving_average", "derived",
@@ -53,7 +54,9 @@ class QuantSpec:
                 'dtype is "int", or "float" with 16 bits.'
             )
         if self.rule not in RULES:
-            raise ProfileError(f"Range rule {self.rule!r} is not one of {RULES}.")
+            raise ProfileError(
+                f"Range rule {self.rule!r} is not one of {RULES}." + did_you_mean(self.rule, RULES)
+            )
         if not 50.0 < self.percentile <= 100.0:
             raise ProfileError(f"percentile is {self.percentile}; it lies in (50, 100].")
         if self.narrow_range and self.signed is not True:
@@ -89,6 +92,7 @@ class QuantSpec:
         if unknown:
             raise ProfileError(
                 f"Unknown QuantSpec fields {sorted(unknown)}; allowed: {sorted(allowed)}."
+                + did_you_mean(min(unknown), allowed)
             )
         ready: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**ready)
