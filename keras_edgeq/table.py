@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from html import escape
+from typing import Any
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -19,6 +20,22 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def brief(what: str, *facts: str) -> str:
+    """Return a `repr` of one line: what it is, and what there is to know of it."""
+    return f"<{what}: {', '.join(filter(None, facts))}>"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 layer`, `2 layers`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def span(low: Any, high: Any) -> str:
+    """Return two numbers as a range, one where they are equal."""
+    first, last = f"{low:.6g}", f"{high:.6g}"
+    return first if first == last else f"{first} to {last}"
 
 
 def html(title: str, rows: Sequence[Sequence[str]] = (), note: str = "") -> str:

@@ -10,7 +10,8 @@ from keras_edgeq.table import html_table
 
 CURVE = (
     "Every point is a choice of precisions that can be had as a model. Filled: measured. "
-    "Hollow: predicted from the sensitivities, which do not quite add up. The star was chosen."
+    "Hollow, dashed: predicted for the same points from the sensitivities, which do not quite add "
+    "up; believe the filled ones. The star was chosen."
 )
 BITS = (
     "Bits of the weights and of what each group reads and makes, on a logarithmic axis; 16 and 32 "
@@ -37,6 +38,7 @@ def search_page(result: SearchResult) -> str:
         paragraph(about),
         paragraph(f"Found {result.found()}"),
         paragraph(work, note=True),
+        paragraph(result.promise(), note=True),
         picture(pareto_curve(result), "Pareto curve", CURVE),
         picture(bits_per_layer(result), "Bits per layer", BITS),
         sensitivity_picture(report),

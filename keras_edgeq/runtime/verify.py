@@ -22,6 +22,7 @@ from keras_edgeq.sim.measure_fidelity import compare_outputs
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.fidelity import OutputFidelity, finite
+from keras_edgeq.table import brief, html
 
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
@@ -94,6 +95,12 @@ class RunReport:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; outputs that differ nowhere from float have None for dB."""
         return finite(asdict(self))
+
+    def __repr__(self) -> str:
+        return brief("RunReport", "agrees" if self.agrees else "disagrees", str(self))
+
+    def _repr_html_(self) -> str:
+        return html("agrees" if self.agrees else "DISAGREES", note=str(self))
 
     def __str__(self) -> str:
         parts = [f"{self.runtime} on {self.artifact}: {self.samples} samples"]

@@ -20,7 +20,7 @@ from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.fidelity import finite
-from keras_edgeq.table import aligned, html
+from keras_edgeq.table import aligned, brief, counted, html, span
 
 INPUT, ACTIVATION, WEIGHT, BIAS = "input", "activation", "weight", "bias"
 HEAD = ("tensor", "kind", "type", "scale", "zero point", "range", "channels", "on the grid of")
@@ -70,14 +70,19 @@ class Grid:
             return f"float{self.bits}"
         return f"{'' if self.signed else 'u'}int{self.bits}"
 
+    def __repr__(self) -> str:
+        titles = zip(HEAD[3:], self.cells()[3:], strict=True)
+        told = (f"{title} {cell}" for title, cell in titles if cell)
+        return brief(f"Grid {self.tensor}", self.kind, self.type_name, *told)
+
     def cells(self) -> tuple[str, ...]:
         """Return a row of `HEAD` for people."""
-        scales = _span(self.scales, "{:.6g}")
-        zero_points = _span(self.zero_points, "{}")
-        span = f"{self.low:.5g} to {self.high:.5g}"
+        scales = span(min(self.scales), max(self.scales))
+        zero_points = span(min(self.zero_points), max(self.zero_points))
+        ends = f"{self.low:.5g} to {self.high:.5g}"
         many = "" if self.channels == 1 else str(self.channels)
         return (
-            self.tensor, self.kind, self.type_name, scales, zero_points, span, many, self.shared,
+            self.tensor, self.kind, self.type_name, scales, zero_points, ends, many, self.shared,
         )  # fmt: skip
 
 
@@ -134,7 +139,7 @@ class Grids(Sequence):
         return [HEAD, *(grid.cells() for grid in self.rows)]
 
     def __repr__(self) -> str:
-        return f"<{len(self)} grids of {self.model!r} on {self.profile}>"
+        return f"<{counted(len(self), 'grid')} of {self.model!r} on {self.profile}>"
 
     def __str__(self) -> str:
         return aligned(self.table())
@@ -238,11 +243,6 @@ def _bias(layer: QuantizedLayer, reads: FakeQuant) -> Grid:
     zeros = (0,) * scales.size
     numbers = tuple(float(np.float32(scale)) for scale in scales)
     return Grid(name, BIAS, bits, "int", True, True, numbers, zeros, -high, high, axis)
-
-
-def _span(values: Sequence[Any], form: str) -> str:
-    low, high = form.format(min(values)), form.format(max(values))
-    return low if low == high else f"{low} to {high}"
 
 
 def _csv_cell(value: Any) -> Any:

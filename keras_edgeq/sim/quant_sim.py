@@ -19,6 +19,7 @@ from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.fidelity import Fidelity
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.table import brief, counted, html
 
 MAX_SAMPLE_BYTES = 1_000_000_000
 
@@ -59,6 +60,15 @@ class SimRecord:
     constants: frozenset[str] = frozenset()
     fidelity: Fidelity | None = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        asked = ", ".join(f"{glob} {name}" for glob, name in self.precision.items())
+        return brief(
+            f"SimRecord for {self.profile.name}",
+            repr(self.plan).strip("<>"),
+            f"asked for {asked}" if asked else "",
+            counted(len(self.samples[0]), "sample") if self.samples else "no samples",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -141,6 +151,25 @@ class QuantSim(tf_keras.Model):
         ]
         quantizers = [*self.quantizers().values(), *parameters]
         return [v for q in quantizers if q.learned is not None for v in q.learned.variables]
+
+    def __repr__(self) -> str:
+        if getattr(self, "record", None) is None:  # Keras is still making it
+            return f"<QuantSim {self.name!r}>"
+        from keras_edgeq.sim.summary import summary  # made of sims, so it knows this file
+
+        facts = summary(self)
+        return brief(
+            f"QuantSim {self.name!r} for {facts.pop('target')}",
+            facts.pop("layers"),
+            facts.pop("precision"),
+            *(f"{name} {fact}" for name, fact in facts.items()),
+        )
+
+    def _repr_html_(self) -> str:
+        from keras_edgeq.sim.summary import summary
+
+        rows = [(name, fact) for name, fact in summary(self).items()]
+        return html(f"QuantSim {self.name!r}", [("", ""), *rows], "\n".join(self.record.warnings))
 
     def attach(self, record: SimRecord) -> None:
         """Take a record, and the names of the user's outputs from it."""

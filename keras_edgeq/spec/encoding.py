@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief, span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,14 @@ class Encoding:
     spec: QuantSpec
     scale: np.ndarray
     zero_point: np.ndarray
+
+    def __repr__(self) -> str:
+        if self.spec.is_half:
+            return brief("Encoding", self.spec.type_name)
+        channels = f"{self.scale.size} channels" if self.scale.size > 1 else ""
+        scale = f"scale {span(self.scale.min(), self.scale.max())}"
+        zero_point = f"zero point {span(self.zero_point.min(), self.zero_point.max())}"
+        return brief("Encoding", self.spec.type_name, channels, scale, zero_point)
 
     @property
     def bounds(self) -> tuple[int, int]:

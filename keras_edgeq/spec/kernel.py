@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.table import brief
 
 # Bits of weights and activations: None for weights there are none of, and for floats.
 Bits = tuple[int | None, int | None]
@@ -37,6 +38,9 @@ class Kernel:
 
     def __post_init__(self):
         object.__setattr__(self, "allowed", MappingProxyType(dict(self.allowed)))
+
+    def __repr__(self) -> str:
+        return brief(f"Kernel {self.op}", self.precision, f"allowed {' '.join(self.allowed)}")
 
     @property
     def has_weights(self) -> bool:

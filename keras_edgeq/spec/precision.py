@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec.quant_spec import BIAS_SPEC, HALF, WIDE_BIAS_SPEC, QuantSpec
+from keras_edgeq.table import brief
 
 FLOAT = "FP32"
 FLOAT_BITS = 32
@@ -37,6 +38,11 @@ class Precision:
 
     def __post_init__(self):
         object.__setattr__(self, "fixed_ranges", MappingProxyType(dict(self.fixed_ranges)))
+
+    def __repr__(self) -> str:
+        grids = {"weights": self.weight, "activations": self.activation}
+        told = (f"{name} {'float32' if g is None else g.type_name}" for name, g in grids.items())
+        return brief(f"Precision {self.name}", *told, f"bias {self.bias}")
 
     @property
     def is_integer(self) -> bool:

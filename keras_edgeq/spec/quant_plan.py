@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from keras_edgeq.spec.kernel import Kernel, kernels_from_json, kernels_to_json, 
 from keras_edgeq.spec.plan_diff import PlanDiff, diff_plans
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
+from keras_edgeq.table import aligned, brief, counted, html
 
 SCHEMA = 1
 KINDS = ("activations", "weights")
@@ -149,6 +151,36 @@ class QuantPlan:
     def diff(self, other: QuantPlan) -> PlanDiff:
         """Return what differs in `other`, a later plan of the same model; `print` shows a table."""
         return diff_plans(self, other)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per tensor for people, titles first."""
+        rows: list[tuple[str, ...]] = [
+            ("tensor", "kind", "type", "grid", "range rule", "on the grid of")
+        ]
+        for ref, spec in self.specs.items():
+            kind = "weight" if ref.kind == "param" else "activation"
+            rows.append((str(ref), kind, spec.type_name, spec.kind, spec.range_rule, ""))
+        for ref, owner in {**self.shared, **self.carriers}.items():
+            spec = self.specs.get(owner)
+            told = ("", "") if spec is None else (spec.type_name, spec.kind)
+            rows.append((str(ref), "activation", *told, "", str(owner)))
+        return rows
+
+    def __repr__(self) -> str:
+        types = Counter(spec.type_name for spec in self.specs.values())
+        mix = ", ".join(f"{count} {name}" for name, count in types.most_common())
+        floats = f"{counted(len(self.floats), 'layer')} in float" if self.floats else ""
+        asked = f"{counted(len(self.asked), 'layer')} asked for" if self.asked else ""
+        return brief("QuantPlan", f"{counted(len(self.specs), 'grid')} ({mix})", floats, asked)
+
+    def __str__(self) -> str:
+        floats = [f"float: {name}: {why}" for name, why in self.floats.items()]
+        asked = [f"asked for, not resolved: {name}: {p}" for name, p in self.asked.items()]
+        return "\n".join([aligned(self.table()), *floats, *asked])
+
+    def _repr_html_(self) -> str:
+        floats = [f"float: {name}: {why}" for name, why in self.floats.items()]
+        return html(repr(self).strip("<>"), self.table(), "\n".join(floats))
 
     def to_json(self) -> dict:
         """Return the plan as JSON values, tensors by their printed names."""

@@ -75,6 +75,30 @@ class QuantSpec:
         """Tell whether this is half precision, and no integer grid."""
         return self.dtype == "float"
 
+    @property
+    def type_name(self) -> str:
+        """How its numbers are stored: `int8`, `uint8`, `float16`; `int8` where data decide."""
+        if self.is_half:
+            return f"float{self.bits}"
+        return f"{'u' if self.signed is False else ''}int{self.bits}"
+
+    @property
+    def kind(self) -> str:
+        """What kind of grid it is, in words."""
+        if self.is_half:
+            return ""
+        words = "symmetric" if self.symmetric else "asymmetric"
+        return f"{words}, per channel" if self.axes else words
+
+    @property
+    def range_rule(self) -> str:
+        """How the range is chosen, in words."""
+        if self.is_half:
+            return ""
+        if self.fixed_range is not None:
+            return f"{self.fixed_range[0]:g} to {self.fixed_range[1]:g}"
+        return f"percentile {self.percentile:g}" if self.rule == "percentile" else self.rule
+
     def to_json(self) -> dict:
         """Return the fields as JSON values, without those at their default."""
         defaults = {f.name: f.default for f in fields(self)}

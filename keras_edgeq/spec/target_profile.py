@@ -24,6 +24,7 @@ from keras_edgeq.spec.precision import (
     read_ranges,
 )
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief
 
 ANY = "*"
 SCHEMA_FILE = "profile.schema.json"
@@ -82,6 +83,14 @@ class TargetProfile:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for op, rule in self.ops.items():
             self._check_rule(op, rule)
+
+    def __repr__(self) -> str:
+        others = ", ".join(self.precision_names[1:])
+        return brief(
+            f"TargetProfile {self.name!r}",
+            f"{self.own.name}, or {others} where asked for",
+            f"formats {' '.join(self.formats)}",
+        )
 
     @property
     def own(self) -> Precision:
