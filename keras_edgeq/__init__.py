@@ -2,8 +2,10 @@
 
 Example:
     >>> import keras_edgeq as eq
-    >>> sim = eq.quantize(model, calibration, profile="litert_int8")  # doctest: +SKIP
-    >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
+    >>> sim = eq.quantize(model, calibration, profile="litert_int8", progress=False)
+    >>> report = eq.export(sim, "out/", verify=test_x, progress=False)
+    >>> all(run.agrees for run in report.runs)
+    True
 """
 
 import sys
@@ -14,6 +16,8 @@ __all__ = [
     "CalibrationStats",
     "EdgeqError",
     "ExportReport",
+    "Grids",
+    "ModelDescription",
     "Precision",
     "QuantPlan",
     "QuantSim",
@@ -91,10 +95,10 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.requantize import requantize
     from keras_edgeq.runtime.verify import RunReport, verify
     from keras_edgeq.sim import CalibrationStats, QuantSim
-    from keras_edgeq.sim.describe import describe
+    from keras_edgeq.sim.describe import ModelDescription, describe
     from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
     from keras_edgeq.sim.freeze import freeze_encodings
-    from keras_edgeq.sim.grids import grids
+    from keras_edgeq.sim.grids import Grids, grids
     from keras_edgeq.sim.storage import load_sim, save_sim
     from keras_edgeq.sim.strip import strip
     from keras_edgeq.spec import (

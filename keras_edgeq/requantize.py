@@ -60,7 +60,9 @@ def requantize(
         SimMismatchError: as for `quantize`.
 
     Example:
-        >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
+        >>> wide = eq.requantize(sim, precision={"head": "W8A16"})
+        >>> wide.record.plan.kernels["head"].precision
+        'W8A16'
     """
     if sim.stats is None:
         raise CalibrationDataError(

@@ -72,8 +72,9 @@ def sensitivity(
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
-        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"])  # doctest: +SKIP
-        >>> print(report)  # doctest: +SKIP
+        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"], progress=False)
+        >>> print(report)
+        Loss (sqnr) of one group beside W8A8, ...
     """
     if not callable(measure) and measure not in MEASURES:
         raise EdgeqError(

@@ -29,6 +29,12 @@ class SensitivityReport:
         base_loss: the same of the whole model at the baseline, against the float model.
         passes: work done, in forward passes over the data.
         seconds: wall time.
+
+    Example:
+        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"], progress=False)
+        >>> [name for name, loss in report.ranking("W4A8") if loss > 0.0]
+        [...]
+        >>> report.save("sensitivity.json")
     """
 
     groups: tuple[Group, ...]

@@ -46,8 +46,8 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
         UserWarning: when `fit` ends, the sim has other bits than its plan.
 
     Example:
-        >>> schedule = BitWidthSchedule({0: 8, 4: {"weights": 6}, 8: None})  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=20, callbacks=[schedule])  # doctest: +SKIP
+        >>> schedule = eq.callbacks.BitWidthSchedule({0: 8, 1: {"weights": 6}, 2: None})
+        >>> history = sim.fit(x, y, epochs=3, callbacks=[schedule], verbose=0)
     """
 
     def __init__(self, schedule: Mapping[int, Bits]):

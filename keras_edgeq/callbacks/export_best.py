@@ -19,6 +19,7 @@ from keras_edgeq.files import read_json, write_whole
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim import QuantSim
+from keras_edgeq.spec.formats import checked_formats
 
 STATE = "best.json"
 MODES = ("auto", "min", "max")
@@ -55,8 +56,10 @@ class ExportBest(tf_keras.callbacks.Callback):
         EdgeqError: at an epoch's end, the logs do not have what is monitored.
 
     Example:
-        >>> best = ExportBest("out/best", "val_accuracy", verify=x[:100])  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=10, validation_split=0.1, callbacks=[best])  # doctest: +SKIP
+        >>> best = eq.callbacks.ExportBest("out/best", "val_loss", verify=x[:8])
+        >>> history = sim.fit(x, y, validation_split=0.5, callbacks=[best], verbose=0)
+        >>> best.report
+        <ExportReport for litert_int8: ...>
     """
 
     best: float | None
@@ -83,7 +86,7 @@ class ExportBest(tf_keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         del logs
-        sim_of(self).record.profile.checked_formats(self.formats)
+        checked_formats(self.formats, sim_of(self).record.profile)
         self.best = self._kept()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -15,6 +15,7 @@ from keras_edgeq.errors import (
 )
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec import load_profile
+from keras_edgeq.spec.formats import checked_formats
 
 ZIP, NUMPY, HDF5 = b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
 # HDF5 lets a block of the user's own stand in front, of these sizes.
@@ -72,7 +73,7 @@ def _profile(name: str, args: Namespace) -> None:
 
 
 def _formats(formats: list[str], args: Namespace) -> None:
-    load_profile(args.profile).checked_formats(formats)
+    checked_formats(formats, load_profile(args.profile))
 
 
 def _precision(asked: list[tuple[str, str]], args: Namespace) -> None:

@@ -31,6 +31,7 @@ from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
+from keras_edgeq.spec.formats import checked_formats
 
 
 def export(
@@ -70,13 +71,21 @@ def export(
             be written.
         EncodingsError: an unknown version of encodings, or one that cannot hold a grid.
         CalibrationDataError: `verify` does not fit the model.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["tflite", "onnx"], verify=test_x, progress=False)
+        >>> sorted(report.files)
+        ['onnx', 'tflite']
+        >>> print(report)
+        Exported for litert_int8:
+        ...
     """
     if not isinstance(sim, QuantSim):
         raise ExportError(
             f"Got {type(sim).__name__}; export takes what keras_edgeq.quantize makes."
         )
     sim = cast(QuantSim, fold_batch_norms(sim))
-    wanted = sim.record.profile.checked_formats(formats)
+    wanted = checked_formats(formats, sim.record.profile)
     check_version(encodings_version)
     # Read once: a generator gives its data to the first artifact only.
     known = None if verify is False else beside_float(sim, verify)

@@ -99,8 +99,11 @@ def search_mixed_precision(
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
-        >>> result = eq.search_mixed_precision(sim, data, size=0.6)  # doctest: +SKIP
-        >>> print(result)  # doctest: +SKIP
+        >>> result = eq.search_mixed_precision(sim, data, size=0.9, progress=False)
+        >>> result.best.size <= 0.9
+        True
+        >>> print(result)
+        Found 1 × W4A8, 1 × W8A8: ...
 
     Reference:
         Yao et al. 2021, "HAWQ-V3", arXiv:2011.10680, section 3.4, for the integer program.

@@ -85,6 +85,11 @@ class SearchResult:
         rounding: how the weights of the model were rounded.
         compared: what plainer methods choose within the same limits, measured: `"integer program"`
             on the sensitivities alone, `"greedy"`, and precisions that all layers share.
+
+    Example:
+        >>> result = eq.search_mixed_precision(sim, data, size=0.9, progress=False)
+        >>> smallest = result.model_at(result.points[0])
+        >>> result.save("search.json")
     """
 
     model: QuantSim

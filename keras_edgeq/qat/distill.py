@@ -40,6 +40,12 @@ class Distillation:
         feature_weight: of the term of each feature, the squared error of a sample divided by the
             teacher's squared norm.
 
+    Example:
+        >>> near = eq.qat.Distillation(outputs="mse", features=["relu"])
+        >>> result = eq.qat.train(
+        ...     sim, x, epochs=1, teacher="float", distillation=near, progress=False
+        ... )
+
     Reference:
         Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2; Romero et al. 2015, FitNets,
         arXiv:1412.6550.

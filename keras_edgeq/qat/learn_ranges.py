@@ -38,8 +38,9 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
             method.
 
     Example:
-        >>> sim = eq.learn_ranges(sim)  # doctest: +SKIP
-        >>> sim.compile(tf_keras.optimizers.Adam(1e-3), "mse")  # doctest: +SKIP
+        >>> sim = eq.learn_ranges(sim)
+        >>> sim.compile(tf_keras.optimizers.Adam(1e-3), "mse")
+        >>> history = sim.fit(x, y, verbose=0)
 
     Reference:
         Esser et al. 2020 (LSQ), arXiv:1902.08153; Bhalgat et al. 2020 (LSQ+), arXiv:2004.09576;

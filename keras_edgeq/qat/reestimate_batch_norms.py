@@ -51,6 +51,10 @@ def reestimate_batch_norms(
         UnsupportedModelError: the sim has no batch norms to measure.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
 
+    Example:
+        >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)
+        >>> exact = eq.reestimate_batch_norms(sim, data, progress=False)
+
     Reference:
         Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training",
         arXiv:2203.11086, section 4.1; Chan et al. 1983 for the sums of squares.

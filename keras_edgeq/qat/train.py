@@ -32,6 +32,11 @@ class TrainingResult:
         history: name -> a value per epoch that ran, as of `History`.
         epochs: the epochs that ran, from 0; training that went on does not begin with 0.
         steps: steps taken in all, also before training was killed.
+
+    Example:
+        >>> result = eq.qat.train(sim, (x, y), epochs=2, loss="mse", progress=False)
+        >>> result.epochs, len(result.history["loss"])
+        ((0, 1), 2)
     """
 
     sim: QuantSim

@@ -59,6 +59,11 @@ class RunReport:
             agrees with the sim says nothing of that.
         optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
             as a share of the largest; None on other runtimes.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["onnx"], progress=False)
+        >>> report.runs[0].runtime, report.runs[0].agrees
+        ('ONNX Runtime', True)
     """
 
     artifact: str
@@ -153,6 +158,11 @@ def verify(
     Raises:
         EdgeqError: the artifact cannot be run.
         CalibrationDataError: the data does not fit the model.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["tflite"], verify=False, progress=False)
+        >>> [run.agrees for run in eq.verify(sim, report.files["tflite"], test_x)]
+        [True, True]
     """
     if not Path(path).exists():
         raise EdgeqError(f"No such artifact: {path}.")

@@ -47,6 +47,11 @@ class ModelDescription:
         model: name of the model.
         profile: name of the profile.
         rows: the layers in graph order, inputs and layers without computation left out.
+
+    Example:
+        >>> found = eq.describe(model)
+        >>> found.floats, found.summary
+        ((), '3 of 3 layers compute in integers, 1 more are fused into them.')
     """
 
     model: str

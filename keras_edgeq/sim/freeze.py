@@ -27,6 +27,10 @@ def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
 
     Raises:
         EncodingsError: a pattern names no tensor, or a tensor without a grid.
+
+    Example:
+        >>> sorted(eq.freeze_encodings(sim, "*/kernel").record.frozen)
+        ['conv/kernel', 'head/kernel']
     """
     names = freezable(sim, patterns)
     copy = copy_sim(sim)

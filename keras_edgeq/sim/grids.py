@@ -94,6 +94,12 @@ class Grids(Sequence):
         model: name of the sim.
         profile: name of its target.
         rows: a `Grid` per tensor.
+
+    Example:
+        >>> found = eq.grids(sim)
+        >>> found["head/kernel"].bits, found["head/kernel"].channels
+        (8, 3)
+        >>> found.to_csv("grids.csv")
     """
 
     model: str

@@ -117,6 +117,12 @@ class QuantSim(tf_keras.Model):
     calibration samples; `stats` the histograms of the calibration, None after a plain
     `load_model` (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from
     before a technique rounded them, None where none did.
+
+    Example:
+        >>> sim
+        <QuantSim 'net' for litert_int8: ...>
+        >>> sorted(sim.quantizers()), sorted(sim.quantized_layers())
+        (['head', 'image', 'relu'], ['conv', 'head'])
     """
 
     record: SimRecord

@@ -37,6 +37,11 @@ class CalibrationStats:
         samples: number of samples seen.
         means: tensor name -> mean per channel of the last axis, as the model's batch norms know it;
             only tensors of which they know something.
+
+    Example:
+        >>> sim.stats.save("sim.stats.npz")
+        >>> eq.CalibrationStats.load("sim.stats.npz")
+        <CalibrationStats: 3 tensors, 64 samples>
     """
 
     histograms: Mapping[str, Histogram]

@@ -71,6 +71,11 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
     Raises:
         EdgeqError: the file is missing or unreadable, holds code, or is no sim.
         CalibrationDataError: the statistics beside it are damaged, or those of another sim.
+
+    Example:
+        >>> eq.save_sim(sim, "sim.keras")
+        >>> eq.load_sim("sim.keras").stats
+        <CalibrationStats: 3 tensors, 64 samples>
     """
     path = Path(path)
     try:

@@ -28,6 +28,10 @@ class Precision:
         weight: grid of its weights; None leaves them float.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"`, `"float"`.
         fixed_ranges: operation -> `(low, high)` of its output.
+
+    Example:
+        >>> eq.load_profile("litert_int8").precision("W4A8")
+        <Precision W4A8: weights int4, activations int8, bias int32>
     """
 
     name: str

@@ -36,6 +36,12 @@ class QuantPlan:
             Empty in a plan from before they were kept.
         asked: layer -> precision that was asked for and is not resolved yet: which quantizers that
             takes is known only to `quantize` and `requantize`, which see the model.
+
+    Example:
+        >>> sim.record.plan
+        <QuantPlan: 7 grids (5 int8, 2 int32)>
+        >>> QuantPlan.from_json(sim.record.plan.to_json()) == sim.record.plan
+        True
     """
 
     specs: Mapping[TensorRef, QuantSpec]
@@ -120,9 +126,15 @@ class QuantPlan:
                 what there is is listed.
 
         Example:
-            >>> plan = sim.record.plan.with_bits("conv_pw_*", weights=4)  # doctest: +SKIP
-            >>> mixed = eq.requantize(sim, plan=plan)  # doctest: +SKIP
-            >>> print(sim.record.plan.diff(mixed.record.plan))  # doctest: +SKIP
+            >>> plan = sim.record.plan.with_bits("conv*", weights=4)
+            >>> mixed = eq.requantize(sim, plan=plan)
+            >>> print(sim.record.plan.diff(mixed.record.plan))
+            layer    before  after
+            conv     W8A8    W4A8
+            flatten  W8A8    W4A8
+            <BLANKLINE>
+            tensor       before  after
+            conv/kernel  int8    int4
         """
         if not self.kernels:
             raise ProfileError(

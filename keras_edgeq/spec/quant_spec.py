@@ -30,6 +30,10 @@ class QuantSpec:
             bias, whose scale is input scale times weight scale.
         percentile: share of the values that `"percentile"` keeps inside, in percent.
         dtype: `"int"`, or `"float"` for IEEE half precision: 16 bits, a cast there and back.
+
+    Example:
+        >>> eq.QuantSpec(bits=4, symmetric=True, axes=(3,)).to_json()
+        {'bits': 4, 'symmetric': True, 'axes': [3]}
     """
 
     bits: int = 8

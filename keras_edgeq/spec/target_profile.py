@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from keras_edgeq.errors import ExportError, ProfileError
+from keras_edgeq.errors import ProfileError
 from keras_edgeq.files import read_json
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.aimet_config import is_aimet_config, read_aimet_config
@@ -57,6 +57,11 @@ class TargetProfile:
         onnx_weight: signedness of weights, likewise.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
+
+    Example:
+        >>> profile = eq.load_profile("litert_int8")
+        >>> TargetProfile.from_json(profile.to_json()) == profile
+        True
     """
 
     name: str
@@ -120,24 +125,6 @@ class TargetProfile:
                 + did_you_mean(name, self.precision_names)
             )
         return self.precisions[name]
-
-    def checked_formats(self, formats: Sequence[str] | None) -> Sequence[str]:
-        """Return the formats to write, all of the profile's for None.
-
-        Raises:
-            ExportError: one that the profile does not have.
-        """
-        if formats is None:
-            return self.formats
-        wanted = [formats] if isinstance(formats, str) else list(formats)
-        unknown = [kind for kind in wanted if kind not in self.formats]
-        if unknown or not wanted:
-            raise ExportError(
-                f"Formats {unknown} are not written for profile {self.name!r}; "
-                f"it has {', '.join(self.formats)}."
-                + "".join(did_you_mean(kind, self.formats) for kind in unknown[:1])
-            )
-        return wanted
 
     def allowed(self, op: str) -> tuple[str, ...]:
         """Return the names of the precisions an operation has kernels for, its own first."""
@@ -253,7 +240,12 @@ class TargetProfile:
 
 
 def profile_names() -> list[str]:
-    """Return the names of the built-in profiles."""
+    """Return the names of the built-in profiles.
+
+    Example:
+        >>> "litert_int8" in eq.profile_names()
+        True
+    """
     files = resources.files("keras_edgeq.spec").joinpath("profiles").iterdir()
     names = (f.name for f in files if f.name.endswith(".json") and f.name != SCHEMA_FILE)
     return sorted(name.removesuffix(".json") for name in names)
@@ -266,6 +258,10 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
 
     Raises:
         ProfileError: no such name or file, or the file is no valid profile.
+
+    Example:
+        >>> eq.load_profile("litert_int8").precision_names
+        ('W8A8', 'W4A8', 'W8A16', 'W4A16', 'FP16', 'FP32')
     """
     if isinstance(profile, TargetProfile):
         return profile
