@@ -185,4 +185,5 @@ class Study:
     def __exit__(self, *_: object) -> None:
         """Delete what is kept on disk."""
         release()
+        self.evaluator.close()
         self._shop.store.close()

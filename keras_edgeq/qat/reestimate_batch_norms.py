@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.layers import FreezableBatchNorm
+from keras_edgeq.progress import each
 from keras_edgeq.ptq.store import MEMORY_BYTES, StoredBatches, TensorStore
 from keras_edgeq.ptq.stream import Stream, rounded_call
 from keras_edgeq.ptq.workshop import check_calibrated
@@ -71,7 +71,7 @@ def reestimate_batch_norms(
         stream = Stream(work, rounded_call, source, store)
         found: dict[str, Moments] = {}
         wanted = [i for i, c in enumerate(stream.calls) if isinstance(c.layer, FreezableBatchNorm)]
-        for position in tqdm(wanted, desc="reestimate", unit="batch norm", disable=not progress):
+        for position in each(wanted, "reestimate", "batch norm", progress):
             stream.advance(position)
             layer = stream.calls[position].layer
             moments = found.setdefault(layer.name, Moments())
