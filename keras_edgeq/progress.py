@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ class Bar:
     """
 
     def __init__(self, name: str, total: float, unit: str = "", shown: bool = True):
-        form = {"unit": unit} if unit else {"bar_format": SHARE_ONLY}
+        form: dict[str, Any] = {"unit": unit} if unit else {"bar_format": SHARE_ONLY}
         self.name, self._said = name, not shown
         self._begin = self._first = time.perf_counter()
         self._at_first = 0.0

@@ -26,6 +26,9 @@ LONGEST_WAIT = 2.0
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[None]:
     """Filter what is written to file 2; Python's own `sys.stderr` goes on as it was."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        yield  # what would be started is another program than Python
+        return
     try:
         real = os.dup(2)
         reader = subprocess.Popen(
