@@ -2,36 +2,31 @@
 
 Example:
     >>> import keras_edgeq as eq
-    >>> sim = eq.quantize(model, calibration, profile="litert_int8")  # doctest: +SKIP
-    >>> report = eq.export(sim, "out/", verify=test_x)  # doctest: +SKIP
+    >>> sim = eq.quantize(model, calibration, profile="litert_int8", progress=False)
+    >>> report = eq.export(sim, "out/", verify=test_x, progress=False)
+    >>> all(run.agrees for run in report.runs)
+    True
 """
 
-from keras_edgeq import analysis, callbacks, qat
-from keras_edgeq.export.encodings import load_encodings
-from keras_edgeq.export.export import export
-from keras_edgeq.mixed_precision import keep_worst, search_mixed_precision
-from keras_edgeq.prepare.model_file import load_model
-from keras_edgeq.ptq.absorb_bias import absorb_bias
-from keras_edgeq.ptq.adaround import adaround
-from keras_edgeq.ptq.correct_bias import correct_bias
-from keras_edgeq.ptq.equalize import equalize
-from keras_edgeq.ptq.gptq import gptq
-from keras_edgeq.ptq.seq_mse import seq_mse
-from keras_edgeq.ptq.smooth import smooth
-from keras_edgeq.qat.learn_ranges import learn_ranges
-from keras_edgeq.qat.reestimate_batch_norms import reestimate_batch_norms
-from keras_edgeq.quantize import quantize
-from keras_edgeq.requantize import requantize
-from keras_edgeq.runtime.verify import verify
-from keras_edgeq.sim.describe import describe
-from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
-from keras_edgeq.sim.freeze import freeze_encodings
-from keras_edgeq.sim.storage import load_sim, save_sim
-from keras_edgeq.sim.strip import strip
-from keras_edgeq.spec.target_profile import load_profile, profile_names
+import sys
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
+    "CalibrationStats",
+    "EdgeqError",
+    "ExportReport",
+    "Grids",
+    "ModelDescription",
+    "Precision",
+    "QuantPlan",
+    "QuantSim",
+    "QuantSpec",
+    "QuantizationWarning",
+    "RunReport",
+    "SearchResult",
+    "SensitivityReport",
+    "TargetProfile",
     "absorb_bias",
     "adaround",
     "analysis",
@@ -39,10 +34,12 @@ __all__ = [
     "correct_bias",
     "describe",
     "equalize",
+    "errors",
     "export",
     "fold_batch_norms",
     "freeze_encodings",
     "gptq",
+    "grids",
     "keep_worst",
     "learn_ranges",
     "load_encodings",
@@ -61,3 +58,54 @@ __all__ = [
     "strip",
     "verify",
 ]
+
+
+def _is_starting() -> bool:
+    """Tell whether this process is the command, which loads the rest when it has to."""
+    # `python -m` puts "-m" where the name of the script will be, while it looks for the module.
+    _, _, module = " ".join(sys.orig_argv).partition(" -m ")
+    as_module = sys.argv[:1] == ["-m"] and module.split()[:1] == [__name__]
+    return as_module or getattr(sys.modules.get("keras_edgeq_cli"), "starting", False)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+# TensorFlow takes seconds to import; whoever only asks the command for help does not wait for it.
+if TYPE_CHECKING or not _is_starting():
+    from keras_edgeq import analysis, callbacks, errors, qat
+    from keras_edgeq.analysis import SensitivityReport
+    from keras_edgeq.errors import EdgeqError, QuantizationWarning
+    from keras_edgeq.export.encodings import load_encodings
+    from keras_edgeq.export.export import export
+    from keras_edgeq.export.report import ExportReport
+    from keras_edgeq.mixed_precision import SearchResult, keep_worst, search_mixed_precision
+    from keras_edgeq.prepare.model_file import load_model
+    from keras_edgeq.ptq.absorb_bias import absorb_bias
+    from keras_edgeq.ptq.adaround import adaround
+    from keras_edgeq.ptq.correct_bias import correct_bias
+    from keras_edgeq.ptq.equalize import equalize
+    from keras_edgeq.ptq.gptq import gptq
+    from keras_edgeq.ptq.seq_mse import seq_mse
+    from keras_edgeq.ptq.smooth import smooth
+    from keras_edgeq.qat.learn_ranges import learn_ranges
+    from keras_edgeq.qat.reestimate_batch_norms import reestimate_batch_norms
+    from keras_edgeq.quantize import quantize
+    from keras_edgeq.requantize import requantize
+    from keras_edgeq.runtime.verify import RunReport, verify
+    from keras_edgeq.sim import CalibrationStats, QuantSim
+    from keras_edgeq.sim.describe import ModelDescription, describe
+    from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
+    from keras_edgeq.sim.freeze import freeze_encodings
+    from keras_edgeq.sim.grids import Grids, grids
+    from keras_edgeq.sim.storage import load_sim, save_sim
+    from keras_edgeq.sim.strip import strip
+    from keras_edgeq.spec import (
+        QuantPlan,
+        QuantSpec,
+        TargetProfile,
+        load_profile,
+        profile_names,
+    )
+    from keras_edgeq.spec.precision import Precision

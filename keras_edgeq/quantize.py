@@ -11,6 +11,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.prepare import fold_batch_norms, mixed_policies, prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import (
@@ -30,6 +31,7 @@ from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.sim.settle import settle
 from keras_edgeq.sim.stats import CalibrationStats
+from keras_edgeq.spec.asked import Asked, by_layer, warn_of_others
 from keras_edgeq.spec.kernel import precisions_of
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -40,7 +42,7 @@ def quantize(
     calibration: Any = None,
     profile: str | Path | TargetProfile = "litert_int8",
     *,
-    precision: Mapping[str, str] | None = None,
+    precision: Asked = None,
     rules: Mapping[str, Any] | None = None,
     plan: QuantPlan | None = None,
     batch_size: int = 32,
@@ -69,7 +71,8 @@ def quantize(
             `TargetProfile`.
         precision: glob over layer names -> precision, for layers that shall compute in another one
             than the profile's own: `{"conv_pw_*": "W4A8", "head": "FP16"}`. The name of a nested
-            model stands for all its layers; the last glob that matches counts.
+            model stands for all its layers; the last glob that matches counts. A precision alone,
+            `"W4A8"`, is for all layers that have a kernel of it, as glob `"*"` is.
         rules: range rules other than the profile's: `{"activations": "entropy", "weights": "octav",
             "conv1": "minmax"}`; see `QuantPlan.with_rules`.
         plan: where quantizers stand and on which grids, as another sim of this model has it
@@ -122,18 +125,23 @@ def quantize(
         raise CalibrationDataError("input_range is read only without calibration data; leave one.")
     rules = {**(RULES if data_free else {}), **(rules or {})}
     if batch_norm not in ("fold", "train"):
-        raise UnsupportedModelError(f'batch_norm is "fold" or "train", not {batch_norm!r}.')
+        raise UnsupportedModelError(
+            f'batch_norm is "fold" or "train", not {batch_norm!r}.'
+            + did_you_mean(batch_norm, ("fold", "train"))
+        )
     prepared, known = prepare_with_statistics(model, batch_norm == "train")
     folded = fold_batch_norms(prepared)
     free = plan is None
+    wanted = by_layer(precision, target)
     if plan is None:
-        plan = resolve(folded, target, precision)
+        plan = resolve(folded, target, wanted)
+        warn_of_others(wanted, plan.kernels)
     else:
-        check_plan(plan, folded, precision)
+        check_plan(plan, folded, wanted)
         plan = settle(plan, folded, target)
-        precision = precisions_of(plan.kernels)
+        wanted = precisions_of(plan.kernels)
     plan = plan.with_rules(rules)
-    policies, asked = mixed_policies(model), dict(precision or {})
+    policies, asked = mixed_policies(model), wanted
     stats, source = None, iter(())
     if data_free:
         stats = data_free_stats(folded, plan, known, input_range)

@@ -21,6 +21,7 @@ from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.samples import few, samples_of
 from keras_edgeq.sim.settle import settle
 from keras_edgeq.sim.strip import stripped
+from keras_edgeq.spec.asked import Asked, by_layer, warn_of_others
 from keras_edgeq.spec.kernel import precisions_of
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -30,7 +31,7 @@ def requantize(
     sim: QuantSim,
     profile: str | Path | TargetProfile | None = None,
     *,
-    precision: Mapping[str, str] | None = None,
+    precision: Asked = None,
     rules: Mapping[str, Any] | None = None,
     plan: QuantPlan | None = None,
     check: bool = True,
@@ -59,7 +60,9 @@ def requantize(
         SimMismatchError: as for `quantize`.
 
     Example:
-        >>> wide = eq.requantize(sim, precision={"head": "W8A16"})  # doctest: +SKIP
+        >>> wide = eq.requantize(sim, precision={"head": "W8A16"})
+        >>> wide.record.plan.kernels["head"].precision
+        'W8A16'
     """
     if sim.stats is None:
         raise CalibrationDataError(
@@ -68,13 +71,14 @@ def requantize(
         )
     record = sim.record
     target = record.profile if profile is None else load_profile(profile)
-    asked = record.precision if precision is None else precision
+    asked = record.precision if precision is None else by_layer(precision, target)
     chosen = record.rules if rules is None else rules
     prepared = stripped(sim)
     if plan is None:
         plan = resolve(prepared, target, asked).with_rules(chosen)
+        warn_of_others(asked, plan.kernels)
     else:
-        check_plan(plan, fold_batch_norms(prepared), precision)
+        check_plan(plan, fold_batch_norms(prepared), by_layer(precision, target))
         plan = settle(plan, prepared, target, chosen).with_rules(rules or {})
         asked = precisions_of(plan.kernels)
         chosen = {**record.rules, **(rules or {})}

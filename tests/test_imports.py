@@ -26,12 +26,14 @@ ROWS = (
     ("numerics",),
     ("spec",),
     ("files",),
+    ("progress",),
     ("table",),
+    ("nearest",),
     ("errors",),
 )
 # Deferred to the call, because a room further up does the work for a type further down.
 ALLOWED = {("spec", "numerics")}
-PLAIN = ("spec", "errors", "files", "table")
+PLAIN = ("spec", "errors", "files", "table", "nearest", "progress")
 ROOT = Path(keras_edgeq.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

@@ -8,7 +8,6 @@ from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from keras_edgeq.analysis.bank import Bank
 from keras_edgeq.analysis.bench import Bench
@@ -18,6 +17,7 @@ from keras_edgeq.analysis.ledger import Ledger, key_of
 from keras_edgeq.analysis.output_loss import OutputLoss
 from keras_edgeq.analysis.recipe import Recipe
 from keras_edgeq.analysis.workers import Part, split, work_off
+from keras_edgeq.progress import Bar
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
 
 Measurement = tuple[int, Choice, NDArray[np.float64]]
@@ -54,6 +54,8 @@ class Evaluator:
         self._building, self._seconds = time.perf_counter() - begin, 0.0
         self._recipe: Recipe | None = None
         self.passes_elsewhere = 0.0
+        self._bar: Bar | None = None
+        self._expected = 0.0
 
     @property
     def passes(self) -> float:
@@ -77,16 +79,31 @@ class Evaluator:
             for batch in range(len(self._source))
         ]
         parts = [Part(batch, open_) for batch, open_ in enumerate(missing) if open_]
-        total = sum(map(len, missing))
-        disabled = not (self.progress and total)
-        with (
-            tqdm(total=total, desc=name, unit="batch", disable=disabled) as bar,
-            closing(self._measured(parts, around)) as measured,
-        ):
+        if parts:
+            open_keys = {key_of(choice) for part in parts for choice in part.choices}
+            self._expect(name, [unique[key] for key in unique if key in open_keys], around)
+        with closing(self._measured(parts, around)) as measured:
             for batch, choice, sums in measured:
                 self.ledger.add(choice, str(batch), sums)
-                bar.update()
+                if self._bar is not None:
+                    self._bar.to(self.passes)
         return [self._total(choice) for choice in choices]
+
+    def expect(self, passes: float) -> None:
+        """Take note of how many passes will be done in all, for the progress bar."""
+        self._expected = passes
+
+    def close(self) -> None:
+        """End the progress bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _expect(self, name: str, choices: Sequence[Choice], around: Choice) -> None:
+        """Let the one bar of all measurements go on with some more."""
+        total = max(self._expected, self.passes + self.expense(choices, around))
+        if self._bar is None:
+            self._bar = Bar(name, total, shown=self.progress)
+        self._bar.to(self.passes, total, name)
 
     def expense(self, choices: Sequence[Choice], around: Choice) -> float:
         """Return the forward passes over the data that measuring choices takes."""

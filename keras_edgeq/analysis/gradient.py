@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from keras_edgeq.analysis.bank import Bank, Form
 from keras_edgeq.analysis.gates import Gates
@@ -26,6 +25,7 @@ from keras_edgeq.analysis.study import Study
 from keras_edgeq.graph.rebuild import Call, calls, compute, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.swap import swapped
+from keras_edgeq.progress import each
 from keras_edgeq.ptq.stream import float_call
 from keras_edgeq.spec.encoding import Encoding
 
@@ -134,7 +134,7 @@ def _powers(study: Study, roundings: _Roundings, base: Mapping[str, str]) -> NDA
     shape = (len(study.bank.base.outputs), 1 + len(roundings.known))
     estimate, total = None, np.zeros(shape)
     numbers = range(len(source))
-    for batch in tqdm(numbers, desc="gradients", unit="batch", disable=not study.progress):
+    for batch in each(numbers, "gradients", "batch", study.progress):
         part = f"gradient {batch}"
         sums = ledger.get(base, part)
         if sums is None:

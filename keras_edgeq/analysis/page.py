@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -58,33 +58,4 @@ def picture(figure: Any, title: str, caption: str) -> str:
     return (
         f'{heading(title)}<figure><div class="wide">{drawn}</div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    texts: Collection[int] = (0,),
-    marked: Collection[int] = (),
-) -> str:
-    """Return a table of plain text.
-
-    Args:
-        head: titles of the columns.
-        rows: of cells.
-        texts: columns that hold words, aligned to the left.
-        marked: rows to stand out.
-    """
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = [' class="text"' if i in texts else "" for i in range(len(cells))]
-        made = zip(kinds, cells, strict=True)
-        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in made)
-
-    mark = [' class="mark"' if i in marked else "" for i in range(len(rows))]
-    lines = [f"<tr{m}>{line('td', row)}</tr>" for m, row in zip(mark, rows, strict=True)]
-    return (
-        f'<div class="wide"><table><thead><tr>{line("th", head)}</tr></thead>\n<tbody>'
-        + "\n".join(lines)
-        + "</tbody></table></div>"
     )

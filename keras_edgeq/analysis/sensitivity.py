@@ -14,6 +14,7 @@ from keras_edgeq.analysis.output_loss import OutputLoss
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -71,11 +72,15 @@ def sensitivity(
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
-        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"])  # doctest: +SKIP
-        >>> print(report)  # doctest: +SKIP
+        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"], progress=False)
+        >>> print(report)
+        Loss (sqnr) of one group beside W8A8, ...
     """
     if not callable(measure) and measure not in MEASURES:
-        raise EdgeqError(f"measure is one of {MEASURES} or a function, not {measure!r}.")
+        raise EdgeqError(
+            f"measure is one of {MEASURES} or a function, not {measure!r}."
+            + did_you_mean(measure, MEASURES)
+        )
     begin = time.perf_counter()
     names = [*candidates] if baseline is None else [*candidates, baseline]
     asked = tuple(dict.fromkeys(names))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from keras_edgeq.analysis.figures import sensitivity_bars
 from keras_edgeq.analysis.measures import MEASURES
-from keras_edgeq.analysis.page import heading, page, paragraph, picture, table
+from keras_edgeq.analysis.page import heading, page, paragraph, picture
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+from keras_edgeq.table import html_table
 
 HOW_TO_READ = (
     "One bar per candidate: what the model loses when this group alone leaves the baseline. "
@@ -48,4 +49,4 @@ def group_table(report: SensitivityReport, choice: Mapping[str, str] | None = No
         for group, losses in zip(report.groups, report.losses, strict=True)
     ]
     title = heading(f"Groups: {MEASURES[report.measure].added}")
-    return title + table(head, rows, texts=(0, 1, 2) if chosen else (0, 1))
+    return title + html_table(head, rows, texts=(0, 1, 2) if chosen else (0, 1))

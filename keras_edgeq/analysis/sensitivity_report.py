@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keras_edgeq.analysis.groups import Group
 from keras_edgeq.analysis.save_report import save_report
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, brief, counted, html
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,12 @@ class SensitivityReport:
         base_loss: the same of the whole model at the baseline, against the float model.
         passes: work done, in forward passes over the data.
         seconds: wall time.
+
+    Example:
+        >>> report = eq.analysis.sensitivity(sim, data, ["W4A8", "W8A8"], progress=False)
+        >>> [name for name, loss in report.ranking("W4A8") if loss > 0.0]
+        [...]
+        >>> report.save("sensitivity.json")
     """
 
     groups: tuple[Group, ...]
@@ -94,13 +100,29 @@ class SensitivityReport:
             path, self.to_json, lambda: sensitivity_bars(self), lambda: sensitivity_page(self)
         )
 
-    def __str__(self) -> str:
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per group for people, titles first."""
         head = ("group", "operation", *self.candidates)
         rows = [
             (group.name, group.op, *("-" if v != v else f"{v:.3g}" for v in row))
             for group, row in zip(self.groups, self.losses, strict=True)
         ]
+        return [head, *rows]
+
+    def _title(self) -> str:
         return (
             f"Loss ({self.measure}) of one group beside {self.baseline}, {self.passes:.1f} passes, "
-            f"{self.seconds:.0f} s:\n" + aligned([head, *rows])
+            f"{self.seconds:.0f} s"
         )
+
+    def __repr__(self) -> str:
+        tried = " ".join(self.candidates)
+        return brief(
+            "SensitivityReport", f"{counted(len(self.groups), 'group')} at {tried}", self._title()
+        )
+
+    def __str__(self) -> str:
+        return f"{self._title()}:\n{aligned(self.table())}"
+
+    def _repr_html_(self) -> str:
+        return html(self._title(), self.table())

@@ -18,6 +18,7 @@ from keras_edgeq.analysis.ledger import Ledger
 from keras_edgeq.analysis.weight_bank import round_forms
 from keras_edgeq.analysis.workers import release
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.store import StoredBatches
 from keras_edgeq.ptq.workshop import Workshop
@@ -68,7 +69,10 @@ class Study:
         jobs: int | None = None,
     ):
         if rounding not in ROUNDINGS:
-            raise EdgeqError(f"rounding is one of {ROUNDINGS}, not {rounding!r}.")
+            raise EdgeqError(
+                f"rounding is one of {ROUNDINGS}, not {rounding!r}."
+                + did_you_mean(rounding, ROUNDINGS)
+            )
         check_jobs(jobs)
         self.sim, self.rounding, self.progress = sim, rounding, progress
         groups = find_groups(sim, candidates)
@@ -181,4 +185,5 @@ class Study:
     def __exit__(self, *_: object) -> None:
         """Delete what is kept on disk."""
         release()
+        self.evaluator.close()
         self._shop.store.close()

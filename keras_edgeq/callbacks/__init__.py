@@ -2,8 +2,8 @@
 
 Example:
     >>> import keras_edgeq as eq
-    >>> eq.callbacks.QuantizedEval(calibration, (test_x, test_y))  # doctest: +SKIP
-    >>> sim.fit(x, y, callbacks=[eq.callbacks.FreezeEncodings(5)])  # doctest: +SKIP
+    >>> freeze = eq.callbacks.FreezeEncodings(1)
+    >>> history = sim.fit(x, y, epochs=2, callbacks=[freeze], verbose=0)
 """
 
 from keras_edgeq.callbacks.bit_width_schedule import BitWidthSchedule

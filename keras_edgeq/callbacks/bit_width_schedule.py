@@ -9,6 +9,7 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import CalibrationDataError, ProfileError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.regrid import change_bits, own_bits, present_bits
 from keras_edgeq.spec.quant_plan import KINDS
 
@@ -45,8 +46,8 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
         UserWarning: when `fit` ends, the sim has other bits than its plan.
 
     Example:
-        >>> schedule = BitWidthSchedule({0: 8, 4: {"weights": 6}, 8: None})  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=20, callbacks=[schedule])  # doctest: +SKIP
+        >>> schedule = eq.callbacks.BitWidthSchedule({0: 8, 1: {"weights": 6}, 2: None})
+        >>> history = sim.fit(x, y, epochs=3, callbacks=[schedule], verbose=0)
     """
 
     def __init__(self, schedule: Mapping[int, Bits]):
@@ -107,7 +108,10 @@ def _by_kind(bits: Bits) -> dict[str, int]:
     given = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(KINDS, bits)
     unknown = sorted(given.keys() - set(KINDS))
     if unknown:
-        raise ProfileError(f"Bits are given for {unknown}; the kinds are {', '.join(KINDS)}.")
+        raise ProfileError(
+            f"Bits are given for {unknown}; the kinds are {', '.join(KINDS)}."
+            + did_you_mean(unknown[0], KINDS)
+        )
     wrong = [b for b in given.values() if b is not None and not (type(b) is int and 2 <= b <= 16)]
     if wrong:
         raise ProfileError(f"bits is {wrong[0]}; integer grids have 2 to 16 bits, or None.")

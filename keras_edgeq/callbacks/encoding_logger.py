@@ -34,8 +34,8 @@ class EncodingLogger(tf_keras.callbacks.Callback):
         UnsupportedModelError: when `fit` starts, the model is no sim.
 
     Example:
-        >>> logger = EncodingLogger("logs/encodings")  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=10, callbacks=[logger])  # doctest: +SKIP
+        >>> logger = eq.callbacks.EncodingLogger("logs/encodings")
+        >>> history = sim.fit(x, y, epochs=2, callbacks=[logger], verbose=0)
     """
 
     def __init__(self, log_dir: str | Path, every: int = 1):

@@ -12,12 +12,14 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import EdgeqError, ExportError
-from keras_edgeq.export.export import Options, checked_formats, export_set
+from keras_edgeq.export.export import Options, export_set
 from keras_edgeq.export.former import REPORT
 from keras_edgeq.export.report import ExportReport
 from keras_edgeq.files import read_json
 from keras_edgeq.files.file_set import recover
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.spec.formats import checked_formats
 
 STATE = "best.json"
 MODES = ("auto", "min", "max")
@@ -54,8 +56,10 @@ class ExportBest(tf_keras.callbacks.Callback):
         EdgeqError: at an epoch's end, the logs do not have what is monitored.
 
     Example:
-        >>> best = ExportBest("out/best", "val_accuracy", verify=x[:100])  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=10, validation_split=0.1, callbacks=[best])  # doctest: +SKIP
+        >>> best = eq.callbacks.ExportBest("out/best", "val_loss", verify=x[:8])
+        >>> history = sim.fit(x, y, validation_split=0.5, callbacks=[best], verbose=0)
+        >>> best.report
+        <ExportReport for litert_int8: ...>
     """
 
     best: float | None
@@ -90,7 +94,7 @@ class ExportBest(tf_keras.callbacks.Callback):
             raise EdgeqError(
                 f"ExportBest monitors {self.monitor!r}, which this epoch did not log; it logged "
                 f"{', '.join(sorted(logs)) or 'nothing'}. Name one of these, or list ExportBest "
-                "behind the callback that logs it."
+                "behind the callback that logs it." + did_you_mean(self.monitor, logs)
             )
         value = float(logs[self.monitor])
         if not self._improves(value):

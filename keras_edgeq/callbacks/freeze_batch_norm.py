@@ -25,8 +25,10 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
         UnsupportedModelError: when `fit` starts, the model is no sim, or a sim without batch norms.
 
     Example:
-        >>> sim = eq.quantize(model, data, batch_norm="train")  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=10, callbacks=[FreezeBatchNorm(8)])  # doctest: +SKIP
+        >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)
+        >>> sim.compile("adam", "mse")
+        >>> freeze = eq.callbacks.FreezeBatchNorm(1)
+        >>> history = sim.fit(x, y, epochs=2, callbacks=[freeze], verbose=0)
 
     Reference:
         Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference",

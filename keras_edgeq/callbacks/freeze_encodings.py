@@ -26,8 +26,10 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
         EncodingsError: when `fit` starts, a pattern names no tensor, or one without a grid.
 
     Example:
-        >>> sim = eq.learn_ranges(sim)  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=10, callbacks=[FreezeEncodings(6, "conv1/*")])  # doctest: +SKIP
+        >>> sim = eq.learn_ranges(sim)
+        >>> sim.compile("adam", "mse")
+        >>> freeze = eq.callbacks.FreezeEncodings(1, "conv/*")
+        >>> history = sim.fit(x, y, epochs=2, callbacks=[freeze], verbose=0)
     """
 
     def __init__(self, epoch: int, *patterns: str):

@@ -61,8 +61,10 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         UserWarning: `BackupAndRestore` saves batches before this callback has seen them.
 
     Example:
-        >>> freezing = OscillationFreezing(0.04, final_threshold=0.02)  # doctest: +SKIP
-        >>> sim.fit(x, y, epochs=20, callbacks=[freezing])  # doctest: +SKIP
+        >>> sim = eq.quantize(model, data, precision="W4A8", progress=False)
+        >>> sim.compile("adam", "mse")
+        >>> freezing = eq.callbacks.OscillationFreezing(0.04, final_threshold=0.02)
+        >>> history = sim.fit(x, y, epochs=2, callbacks=[freezing], verbose=0)
 
     Reference:
         Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training",

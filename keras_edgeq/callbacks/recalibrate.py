@@ -41,7 +41,8 @@ class Recalibrate(tf_keras.callbacks.Callback):
         UserWarning: `BackupAndRestore` saves what is not recalibrated yet.
 
     Example:
-        >>> sim.fit(x, y, epochs=10, callbacks=[Recalibrate(x[:200], every=2)])  # doctest: +SKIP
+        >>> again = eq.callbacks.Recalibrate(x[:200], every=2)
+        >>> history = sim.fit(x, y, epochs=2, callbacks=[again], verbose=0)
     """
 
     def __init__(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 
 import keras_edgeq as eq
+from keras_edgeq.cli.command import Result
 
 
-def run(args: Namespace) -> int:
-    """Print the description of a saved model."""
+def run(args: Namespace) -> Result:
+    """Return the description of a saved model."""
     model = eq.load_model(args.model, args.allow_lambda)
-    print(eq.describe(model, args.profile, dict(args.precision)))
-    return 0
+    found = eq.describe(model, args.profile, dict(args.precision))
+    return Result(str(found), found.to_json(), str(found))

@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 import keras_edgeq as eq
-from keras_edgeq.errors import ExportError
-from keras_edgeq.export.export import checked_formats
-from keras_edgeq.spec import load_profile
+from keras_edgeq.cli.command import DISAGREES, Result
+from keras_edgeq.cli.out_folder import out_folder
+from keras_edgeq.cli.verify import disagreeing, status_of
 
 
-def run(args: Namespace) -> int:
-    """Quantize, save the sim, export and print the report."""
-    profile = load_profile(args.profile)
-    formats = checked_formats(args.formats, profile)
-    out = _folder(args.out)
-    sim = eq.quantize(
-        eq.load_model(args.model, args.allow_lambda),
-        args.calibration,
-        profile,
-        input_range=None if args.input_range is None else tuple(args.input_range),
-        precision=dict(args.precision),
-        batch_size=args.batch_size,
-        steps=args.steps,
-        keep_samples=args.keep_samples,
-    )
-    eq.save_sim(sim, out / "sim.keras")
-    report = eq.export(sim, out, formats, args.verify, float_io=not args.integer_io)
-    print(report)
-    return 1 if report.failed else 0
-
-
-def _folder(path: str) -> Path:
-    """Make the folder now: minutes of calibration are not for a place that cannot be written."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"Cannot write {folder}: {error.strerror}.") from error
-    return folder
+def run(args: Namespace) -> Result:
+    """Quantize, save the sim, export, and return the report."""
+    with out_folder(args.out) as out:
+        progress = not args.quiet
+        sim = eq.quantize(
+            eq.load_model(args.model, args.allow_lambda),
+            args.calibration,
+            args.profile,
+            input_range=None if args.input_range is None else tuple(args.input_range),
+            precision=dict(args.precision),
+            batch_size=args.batch_size,
+            steps=args.steps,
+            keep_samples=args.keep_samples,
+            progress=progress,
+        )
+        eq.save_sim(sim, out / "sim.keras")
+        report = eq.export(
+            sim,
+            out,
+            args.formats,
+            args.verify,
+            float_io=not args.integer_io,
+            progress=progress,
+        )
+    wrong = disagreeing(report.runs)
+    text = f"{report}\n{wrong}" if wrong else str(report)
+    agrees = all(run.agrees for run in report.runs)
+    values = {"agrees": agrees, "folder": str(out), "sim": "sim.keras", **report.to_json()}
+    return Result(text, values, wrong, DISAGREES if report.failed else status_of(report.runs))

@@ -32,7 +32,7 @@ from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.spec.formats import checked_formats
 
 
 def export(
@@ -89,6 +89,14 @@ def export(
 
     Warns:
         QuantizationWarning: a format failed; or the data shows a loss that `quantize` did not see.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["tflite", "onnx"], verify=test_x, progress=False)
+        >>> sorted(report.files)
+        ['onnx', 'tflite']
+        >>> print(report)
+        Exported for litert_int8:
+        ...
     """
     options = Options(
         formats, verify, float_io, encodings_version, name, progress, timeout_s, memory_bytes
@@ -212,24 +220,6 @@ def _report(job: _Job, known: BesideFloat | None) -> ExportReport:
 def _check_name(name: str) -> None:
     if not isinstance(name, str) or name != Path(name).name or name in ("", ".."):
         raise ExportError(f"name is {name!r}; it is the stem of file names, without a folder.")
-
-
-def checked_formats(formats: Sequence[str] | None, profile: TargetProfile) -> Sequence[str]:
-    """Return the formats to write, all of the profile's for None.
-
-    Raises:
-        ExportError: one that the profile does not have.
-    """
-    if formats is None:
-        return profile.formats
-    wanted = [formats] if isinstance(formats, str) else list(formats)
-    unknown = [kind for kind in wanted if kind not in profile.formats]
-    if unknown or not wanted:
-        raise ExportError(
-            f"Formats {unknown} are not written for profile {profile.name!r}; "
-            f"it has {', '.join(profile.formats)}."
-        )
-    return list(dict.fromkeys(wanted))
 
 
 def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.spec.fidelity import Fidelity, OutputFidelity
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, brief, html
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class ExportReport:
         float_bytes: bytes of the float model's weights.
         weight_bytes: bytes of the sim's weights, packed on their grids.
         warnings: what was lost, and the way out.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["tflite"], progress=False)
+        >>> report.float_layers, [run.agrees for run in report.runs]
+        ({}, [True, True])
     """
 
     profile: str
@@ -88,6 +93,27 @@ class ExportReport:
                 rows.append((run.runtime, "failed", "", "", size))
             rows += _beside_float(run.runtime, run.float_outputs, share, size)
         return rows
+
+    def __repr__(self) -> str:
+        total = len(self.integer_layers) + len(self.float_layers)
+        wrong = [run.artifact for run in self.runs if not run.agrees]
+        outputs = () if self.fidelity is None else self.fidelity.outputs
+        return brief(
+            f"ExportReport for {self.profile}",
+            " ".join(self.files),
+            f"{len(self.integer_layers)} of {total} layers in integers",
+            f"sim {min(one.sqnr_db for one in outputs):.1f} dB to float" if outputs else "",
+            "" if not self.runs else f"wrong: {' '.join(wrong)}" if wrong else "all files agree",
+        )
+
+    def _repr_html_(self) -> str:
+        files = [("file", "bytes")]
+        files += [(str(path), f"{self.sizes[kind]:,}") for kind, path in self.files.items()]
+        notes = [f"float: {name}: {why}" for name, why in self.float_layers.items()]
+        notes += [f"float in TFLite: {name}: {why}" for name, why in self.float_ops.items()]
+        notes += [str(run) for run in self.runs]
+        notes += [f"WARNING: {message}" for message in self.warnings]
+        return html(repr(self).strip("<>"), self.rows(), "\n".join(notes)) + html("", files)
 
     def __str__(self) -> str:
         lines = [f"Exported for {self.profile}:"]

@@ -17,6 +17,7 @@ from keras_edgeq.numerics.affine import integer_bounds
 from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief
 
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
@@ -224,6 +225,11 @@ class FakeQuant(tf_keras.layers.Layer):
         self.start_zero_point.assign(zero_point)
         self.learned.reset()
         self.learned.active.assign(0.0)
+
+    def __repr__(self) -> str:
+        encoding = self.encoding if self.built and tf.executing_eagerly() else None
+        grid = self.spec.type_name if encoding is None else repr(encoding)
+        return brief(f"FakeQuant {self.tensor!r}", grid.removeprefix("<Encoding: ").rstrip(">"))
 
     def get_config(self):
         """Return the grid asked for, the tensor's name and how its range is trained."""

@@ -15,6 +15,7 @@ from keras_edgeq.layers.layer_traits import activation_name, weight_trait
 from keras_edgeq.layers.swap import LOCK, swapped
 from keras_edgeq.numerics.round_to_steps import carry_scale
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief
 
 # Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
 BIAS_MAX = {32: float(2**31 - 1), 64: float(2**39 - 1)}
@@ -243,6 +244,11 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         params |= keras_compat.computing_in(dtype)
         products = self._call_layer(tf.cast(inputs, dtype), params, True)
         return tf.cast(products, tf.float32) * HALF_STEPS
+
+    def __repr__(self) -> str:
+        specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
+        told = (f"{name} {spec.type_name}" for name, spec in specs.items())
+        return brief(f"QuantizedLayer {self.name!r} ({type(self.layer).__name__})", *told)
 
     def get_config(self):
         """Return the wrapped layer and the grids of its parameters."""

@@ -35,8 +35,8 @@ def pareto_curve(result: SearchResult, axes: Any = None) -> Any:
         axes: of matplotlib, to draw on; None makes a figure.
 
     Returns:
-        The `matplotlib.figure.Figure`: filled dots were measured, hollow ones predicted, the star
-        was chosen.
+        The `matplotlib.figure.Figure`: filled dots were measured; hollow ones, on a dashed line,
+        are what sums of single layers predict for all points; the star was chosen.
 
     Raises:
         EdgeqError: matplotlib is not installed.
@@ -53,27 +53,31 @@ def _draw_curve(result: SearchResult, axes: Any) -> None:
     points = [*result.points, result.best]
     scale = scale_of(result.cost, [getattr(point, result.cost) for point in points])
     x = scale.factor * np.array([getattr(point, result.cost) for point in points], np.float64)
-    y = measure.shown([point.best_known for point in points])
-    measured = np.array([point.loss is not None for point in points])
-    order = np.argsort(x[:-1], kind="stable")
-    axes.plot(x[order], y[order], color=PALETTE[0], alpha=0.6, linewidth=1.2, zorder=2)
-    on_curve = np.arange(len(points)) < len(points) - 1
+    predicted = measure.shown([point.predicted for point in points])
+    measured = measure.shown([np.nan if p.loss is None else p.loss for p in points])
+    order = np.argsort(x, kind="stable")
     handles, labels = [], []
-    for name, which, fill in (("measured", measured, PALETTE[0]), ("predicted", ~measured, "none")):
-        dots = which & on_curve & ((x != x[-1]) | (y != y[-1]))
-        if dots.any():
-            look = {"c": PALETTE[0], "ls": "", "marker": "o", "ms": 5, "mfc": fill, "zorder": 3}
-            handles += axes.plot(x[dots], y[dots], **look)
+    looks = {
+        "measured": (measured, {"ls": "-", "mfc": PALETTE[0], "alpha": 1.0}),
+        "predicted": (predicted, {"ls": "--", "mfc": "none", "alpha": 0.6}),
+    }
+    for name, (y, look) in looks.items():
+        known = order[np.isfinite(y[order])]
+        if len(known):
+            look = {"c": PALETTE[0], "lw": 1.2, "marker": "o", "ms": 5, "zorder": 3, **look}
+            handles += axes.plot(x[known], y[known], **look)
             labels.append(name)
     star = {"c": PALETTE[3], "ls": "", "marker": "*", "ms": 13, "zorder": 4}
-    handles += axes.plot(x[-1:], y[-1:], mfc=PALETTE[3] if measured[-1] else "none", **star)
+    is_measured = result.best.loss is not None
+    height = (measured if is_measured else predicted)[-1:]
+    handles += axes.plot(x[-1:], height, mfc=PALETTE[3] if is_measured else "none", **star)
     cost = scale.text(getattr(result.best, result.cost))
-    labels.append(f"chosen: {cost}, {measure.text(result.best.best_known)}")
+    labels.append(f"chosen: {cost}, {result.told(result.best)}")
     axes.grid()
     axes.margins(0.04, 0.08)
     axes.set_xlabel(scale.title)
     axes.set_ylabel(f"{measure.total},{measure.unit}{'' if measure.in_db else ' (less is better)'}")
-    legend_above(axes, handles, labels, "The curve that was found")
+    legend_above(axes, handles, labels, "The curve that was found, measured and predicted")
 
 
 def bits_per_layer(result: SearchResult, axes: Sequence[Any] | None = None) -> Any:

@@ -68,7 +68,9 @@ class Hunt:
         if score is not None:
             study.score_float(score)
         # Counted as if nothing was known from an earlier run, so that both end alike.
-        self._left = effort * sum(len(group.candidates) for group in groups) - 1.0
+        work = effort * sum(len(group.candidates) for group in groups)
+        study.evaluator.expect(work)
+        self._left = work - 1.0
         self.report = measure_groups(study, study.finest, measure)
         self._found = Measured(
             self.report.losses, self.report.base_loss, self._losses, self._expense

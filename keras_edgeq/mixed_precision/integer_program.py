@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.errors import SearchError
+from keras_edgeq.mixed_precision.solver_output import without_solver_output
 
 Table = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -139,13 +140,14 @@ def _highs(
         same = np.zeros(mask.shape)
         same[np.arange(len(choice)), choice] = 1.0
         constraints.append(LinearConstraint(same[mask][None], -np.inf, len(mask) - 1.0))
-    result = milp(
-        weights[mask],
-        integrality=np.ones(len(groups)),
-        bounds=Bounds(0.0, 1.0),
-        constraints=constraints,
-        options={"mip_rel_gap": 0.0},
-    )
+    with without_solver_output():
+        result = milp(
+            weights[mask],
+            integrality=np.ones(len(groups)),
+            bounds=Bounds(0.0, 1.0),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
     if result.status == 2:
         return None
     if result.x is None or result.status != 0:

@@ -51,7 +51,9 @@ def keep_worst(
             no statistics.
 
     Example:
-        >>> better = eq.keep_worst(sim, data, percent=10, precision="W8A16")  # doctest: +SKIP
+        >>> better = eq.keep_worst(sim, data, percent=10, precision="W8A16", progress=False)
+        >>> print(better.record.plan.diff(sim.record.plan).layers[0].before)
+        W8A16
 
     Reference:
         "Lite mixed precision" of AIMET's documentation: the SQNR of each layer alone decides.

@@ -15,6 +15,7 @@ from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.hunt import Hunt
 from keras_edgeq.mixed_precision.limits import Limits
 from keras_edgeq.mixed_precision.search_result import SearchResult
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -98,8 +99,11 @@ def search_mixed_precision(
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
-        >>> result = eq.search_mixed_precision(sim, data, size=0.6)  # doctest: +SKIP
-        >>> print(result)  # doctest: +SKIP
+        >>> result = eq.search_mixed_precision(sim, data, size=0.9, progress=False)
+        >>> result.best.size <= 0.9
+        True
+        >>> print(result)
+        Found 1 × W4A8, 1 × W8A8: ...
 
     Reference:
         Yao et al. 2021, "HAWQ-V3", arXiv:2011.10680, section 3.4, for the integer program.
@@ -112,7 +116,9 @@ def search_mixed_precision(
             "what it may lose: max_drop=."
         )
     if measure not in MEASURES:
-        raise SearchError(f"measure is one of {MEASURES}, not {measure!r}.")
+        raise SearchError(
+            f"measure is one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
+        )
     # What cannot be had is said before any work is done.
     names = tuple(dict.fromkeys(candidates))
     costs = CostModel(sim, find_groups(sim, names), packed, candidates=names)

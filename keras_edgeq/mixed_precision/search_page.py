@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from keras_edgeq.analysis.page import heading, page, paragraph, picture, table
+from keras_edgeq.analysis.page import heading, page, paragraph, picture
 from keras_edgeq.analysis.sensitivity_page import group_table, sensitivity_picture
 from keras_edgeq.mixed_precision.figures import bits_per_layer, pareto_curve
 from keras_edgeq.mixed_precision.search_result import SearchResult
+from keras_edgeq.table import html_table
 
 CURVE = (
     "Every point is a choice of precisions that can be had as a model. Filled: measured. "
-    "Hollow: predicted from the sensitivities, which do not quite add up. The star was chosen."
+    "Hollow, dashed: predicted for the same points from the sensitivities, which do not quite add "
+    "up; believe the filled ones. The star was chosen."
 )
 BITS = (
     "Bits of the weights and of what each group reads and makes, on a logarithmic axis; 16 and 32 "
@@ -26,7 +28,7 @@ def search_page(result: SearchResult) -> str:
         f"the data and {result.seconds:.0f} s, sensitivities included."
     )
     head, rows = result.rows(result.curve)
-    curve = table(
+    curve = html_table(
         head,
         [cells for cells, _ in rows],
         texts=(len(head) - 1,),
@@ -36,6 +38,7 @@ def search_page(result: SearchResult) -> str:
         paragraph(about),
         paragraph(f"Found {result.found()}"),
         paragraph(work, note=True),
+        paragraph(result.promise(), note=True),
         picture(pareto_curve(result), "Pareto curve", CURVE),
         picture(bits_per_layer(result), "Bits per layer", BITS),
         sensitivity_picture(report),

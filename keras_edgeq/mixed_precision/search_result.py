@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from keras_edgeq.analysis.groups import sim_of_choice
 from keras_edgeq.analysis.measures import MEASURES
 from keras_edgeq.analysis.save_report import save_report
@@ -17,7 +19,7 @@ from keras_edgeq.mixed_precision.cost_scale import scale_of
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, brief, html
 
 MOST_ROWS = 12
 
@@ -83,6 +85,11 @@ class SearchResult:
         rounding: how the weights of the model were rounded.
         compared: what plainer methods choose within the same limits, measured: `"integer program"`
             on the sensitivities alone, `"greedy"`, and precisions that all layers share.
+
+    Example:
+        >>> result = eq.search_mixed_precision(sim, data, size=0.9, progress=False)
+        >>> smallest = result.model_at(result.points[0])
+        >>> result.save("search.json")
     """
 
     model: QuantSim
@@ -171,13 +178,36 @@ class SearchResult:
         """Tell whether a point is the one that was chosen."""
         return dict(point.choice) == dict(self.best.choice)
 
+    def told(self, point: Point) -> str:
+        """Return what a point loses, and whether that was measured."""
+        measure = MEASURES[self.sensitivity.measure]
+        predicted = measure.text(point.predicted)
+        if point.loss is None:
+            return f"{predicted} predicted, not measured"
+        return f"{measure.text(point.loss)} measured ({predicted} predicted)"
+
+    def promise(self) -> str:
+        """Return in a sentence how far predictions are off where they were measured, or nothing."""
+        measure = MEASURES[self.sensitivity.measure]
+        both = [point for point in self.curve if point.loss is not None]
+        shown = measure.shown([[point.predicted, point.loss] for point in both])
+        gaps = [a - b for a, b in np.reshape(shown, (-1, 2)) if np.isfinite(a - b)]
+        if not gaps:
+            return ""
+        gap = float(np.median(gaps))
+        more = "more" if gap >= 0 else "less"
+        where = "the point" if len(gaps) == 1 else f"the {len(gaps)} points"
+        return (
+            f"Predictions add up what single layers lose; at {where} also measured, "
+            f"they say {abs(gap):.2g}{measure.unit} {more} (median)."
+        )
+
     def found(self) -> str:
         """Return what was found in a sentence."""
-        measure = MEASURES[self.sensitivity.measure]
-        best, known = self.best, "predicted" if self.best.loss is None else "measured"
+        best = self.best
         text = (
             f"{self.mix(best)}: {best.weight_bytes:,} bytes of weights, {100 * best.size:.1f} % of "
-            f"8-bit weights; {measure.total} {measure.text(best.best_known)} ({known})"
+            f"8-bit weights; {MEASURES[self.sensitivity.measure].total} {self.told(best)}"
         )
         if self.cost != "size":
             cost = getattr(best, self.cost)
@@ -199,8 +229,17 @@ class SearchResult:
         more = f"\n({len(shown)} of {len(every)} points)" if len(shown) < len(every) else ""
         return (
             f"Found {self.found()}\n{self.evaluations} choices measured, {self.passes:.1f} passes, "
-            f"{self.seconds:.0f} s. The curve, * is chosen:\n{table}{more}"
+            f"{self.seconds:.0f} s. The curve, * is chosen, - was not measured:\n{table}{more}"
+            + (f"\n{self.promise()}" if self.promise() else "")
         )
+
+    def __repr__(self) -> str:
+        return brief(f"SearchResult of {self.searched.name!r}", self.found().rstrip("."))
+
+    def _repr_html_(self) -> str:
+        head, rows = self.rows(self.curve)
+        table = [("", *head), *(("chosen" if best else "", *cells) for cells, best in rows)]
+        return html(f"Found {self.found()}", table, self.promise())
 
     def rows(self, points: Sequence[Point]) -> tuple[list[str], list[tuple[tuple[str, ...], bool]]]:
         """Return the titles and the cells of points as people read them, and which is chosen."""

@@ -86,6 +86,10 @@ def adaround(
         EdgeqError: the sim is not calibrated, an option is out of range, the disk is full, or
             `resume` belongs to another run.
 
+    Example:
+        >>> sim = eq.quantize(model, data, precision="W4A8", progress=False)
+        >>> better = eq.adaround(sim, data, iterations=50, progress=False)
+
     Reference:
         Nagel et al. 2020, arXiv:2004.10568 (AdaRound). Li et al. 2021, arXiv:2102.05426 (blocks).
         Wei et al. 2022, arXiv:2203.05740 (QDrop).

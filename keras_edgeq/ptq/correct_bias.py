@@ -56,7 +56,7 @@ def correct_bias(
         EdgeqError: the sim is not calibrated, or the disk is full.
 
     Example:
-        >>> better = eq.correct_bias(sim, data)  # doctest: +SKIP
+        >>> better = eq.correct_bias(sim, data, progress=False)
 
     Reference:
         Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",

@@ -58,8 +58,10 @@ def gptq(
         EdgeqError: the sim is not calibrated, or the disk is full.
 
     Example:
-        >>> sim = eq.quantize(model, data, precision={"*": "W4A8"})  # doctest: +SKIP
-        >>> better = eq.gptq(sim, data)  # doctest: +SKIP
+        >>> sim = eq.quantize(model, data, precision="W4A8", progress=False)
+        >>> better = eq.gptq(sim, data, progress=False)
+        >>> dict(better.record.rounded)
+        {'conv': 'gptq', 'head': 'gptq'}
 
     Reference:
         Frantar et al. 2022, "GPTQ", arXiv:2210.17323; coordinate descent: Behdin et al. 2023,

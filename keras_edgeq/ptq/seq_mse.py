@@ -51,7 +51,7 @@ def seq_mse(
         EdgeqError: the sim is not calibrated, or the disk is full.
 
     Example:
-        >>> better = eq.seq_mse(sim, data)  # doctest: +SKIP
+        >>> better = eq.seq_mse(sim, data, progress=False)
 
     Reference:
         Sequential MSE of AIMET 2; the loss is summed up in normal equations here, so that a

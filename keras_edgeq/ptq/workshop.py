@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.progress import Item, each
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
 from keras_edgeq.sim.calibrate import (
     assign_activations,
@@ -86,9 +86,9 @@ class Workshop:
             samples = few(self.source[0], self.work)
             self.work.keep(fidelity=measure_fidelity(self.work, samples))
 
-    def bar(self, items: list, name: str, unit: str) -> tqdm:
-        """Return a progress bar over items."""
-        return tqdm(items, desc=name, unit=unit, disable=not self.progress)
+    def bar(self, items: Sequence[Item], name: str, unit: str) -> Iterator[Item]:
+        """Yield items behind a progress bar."""
+        return each(items, name, unit, self.progress)
 
     def done(self, layer: QuantizedLayer, how: str) -> None:
         """Note that a layer's weights were rounded for good: their grids are frozen."""

@@ -2,7 +2,7 @@
 
 Example:
     >>> import keras_edgeq as eq
-    >>> result = eq.qat.train(sim, (x, y), epochs=3, loss=loss, teacher=model)  # doctest: +SKIP
+    >>> result = eq.qat.train(sim, (x, y), epochs=2, loss="mse", teacher=model, progress=False)
 """
 
 from keras_edgeq.qat.distill import Distillation

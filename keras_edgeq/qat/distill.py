@@ -14,6 +14,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
@@ -38,6 +39,12 @@ class Distillation:
             for the model and for the teacher; a dict sim name -> teacher name where they differ.
         feature_weight: of the term of each feature, the squared error of a sample divided by the
             teacher's squared norm.
+
+    Example:
+        >>> near = eq.qat.Distillation(outputs="mse", features=["relu"])
+        >>> result = eq.qat.train(
+        ...     sim, x, epochs=1, teacher="float", distillation=near, progress=False
+        ... )
 
     Reference:
         Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2; Romero et al. 2015, FitNets,
@@ -199,5 +206,5 @@ def _find(tensors: dict[str, Any], name: str, where: str) -> Any:
     known = [other for other in tensors if ":" not in other]
     raise TrainingError(
         f"The {where} has no tensor {name!r}; it has {known}. Give features= a dict sim name -> "
-        "teacher name where the names differ."
+        "teacher name where the names differ." + did_you_mean(name, known)
     )

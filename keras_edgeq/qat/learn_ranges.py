@@ -9,6 +9,7 @@ from keras_edgeq.errors import EncodingsError
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.learned_range import METHODS
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.freeze import all_quantizers, matching
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -37,8 +38,9 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
             method.
 
     Example:
-        >>> sim = eq.learn_ranges(sim)  # doctest: +SKIP
-        >>> sim.compile(tf_keras.optimizers.Adam(1e-3), "mse")  # doctest: +SKIP
+        >>> sim = eq.learn_ranges(sim)
+        >>> sim.compile(tf_keras.optimizers.Adam(1e-3), "mse")
+        >>> history = sim.fit(x, y, verbose=0)
 
     Reference:
         Esser et al. 2020 (LSQ), arXiv:1902.08153; Bhalgat et al. 2020 (LSQ+), arXiv:2004.09576;
@@ -46,7 +48,10 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
         al. 2021 (EWGS), arXiv:2104.00903.
     """
     if method not in METHODS:
-        raise EncodingsError(f"Ranges are learned by one of {METHODS}, not {method!r}.")
+        raise EncodingsError(
+            f"Ranges are learned by one of {METHODS}, not {method!r}."
+            + did_you_mean(method, METHODS)
+        )
     quantizers = all_quantizers(sim)
     empty = sorted(name for name, q in quantizers.items() if q.encoding is None)
     if empty:

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import TrainingError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.qat.distill import Distillation
 
 CATEGORICAL = ("categorical_crossentropy", "sparse_categorical_crossentropy")
@@ -104,7 +105,10 @@ def losses_of(loss: Any, names: Sequence[str]) -> list:
     if isinstance(loss, Mapping):
         unknown = sorted(set(loss) - set(names))
         if unknown:
-            raise TrainingError(f"loss= names outputs {unknown}; the sim has {list(names)}.")
+            raise TrainingError(
+                f"loss= names outputs {unknown}; the sim has {list(names)}."
+                + did_you_mean(unknown[0], names)
+            )
         return [loss.get(name) for name in names]
     given = list(loss) if isinstance(loss, list | tuple) else [loss] * len(names)
     if len(given) != len(names):

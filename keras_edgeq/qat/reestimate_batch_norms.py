@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.layers import FreezableBatchNorm
+from keras_edgeq.progress import each
 from keras_edgeq.ptq.store import MEMORY_BYTES, StoredBatches, TensorStore
 from keras_edgeq.ptq.stream import Stream, rounded_call
 from keras_edgeq.ptq.workshop import check_calibrated
@@ -51,6 +51,10 @@ def reestimate_batch_norms(
         UnsupportedModelError: the sim has no batch norms to measure.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
 
+    Example:
+        >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)
+        >>> exact = eq.reestimate_batch_norms(sim, data, progress=False)
+
     Reference:
         Nagel et al. 2022, "Overcoming Oscillations in Quantization-Aware Training",
         arXiv:2203.11086, section 4.1; Chan et al. 1983 for the sums of squares.
@@ -67,7 +71,7 @@ def reestimate_batch_norms(
         stream = Stream(work, rounded_call, source, store)
         found: dict[str, Moments] = {}
         wanted = [i for i, c in enumerate(stream.calls) if isinstance(c.layer, FreezableBatchNorm)]
-        for position in tqdm(wanted, desc="reestimate", unit="batch norm", disable=not progress):
+        for position in each(wanted, "reestimate", "batch norm", progress):
             stream.advance(position)
             layer = stream.calls[position].layer
             moments = found.setdefault(layer.name, Moments())

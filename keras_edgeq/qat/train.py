@@ -20,6 +20,7 @@ from keras_edgeq.qat.objective import Objective, is_categorical, label_losses, l
 from keras_edgeq.qat.resume import Resume
 from keras_edgeq.qat.steps import Steps
 from keras_edgeq.sim import QuantSim
+from keras_edgeq.table import aligned, brief, counted, html
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,34 @@ class TrainingResult:
         history: name -> a value per epoch that ran, as of `History`.
         epochs: the epochs that ran, from 0; training that went on does not begin with 0.
         steps: steps taken in all, also before training was killed.
+
+    Example:
+        >>> result = eq.qat.train(sim, (x, y), epochs=2, loss="mse", progress=False)
+        >>> result.epochs, len(result.history["loss"])
+        ((0, 1), 2)
     """
 
     sim: QuantSim
     history: Mapping[str, tuple[float, ...]]
     epochs: tuple[int, ...]
     steps: int
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per epoch for people, titles first."""
+        columns = zip(*self.history.values(), strict=True) if self.history else ()
+        rows = zip(self.epochs, columns, strict=False)
+        cells = [(str(epoch), *(f"{value:.5g}" for value in values)) for epoch, values in rows]
+        return [("epoch", *self.history), *cells]
+
+    def __repr__(self) -> str:
+        last = (f"{name} {values[-1]:.5g}" for name, values in self.history.items() if values)
+        return brief(f"TrainingResult of {self.sim.name!r}", counted(self.steps, "step"), *last)
+
+    def __str__(self) -> str:
+        return aligned(self.table())
+
+    def _repr_html_(self) -> str:
+        return html(repr(self).strip("<>"), self.table())
 
 
 def train(

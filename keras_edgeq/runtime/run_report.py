@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_edgeq.runtime.walk import Step
 from keras_edgeq.spec.fidelity import OutputFidelity, finite
+from keras_edgeq.table import brief, html
 
 # See `optimizer_difference`. One product whose data is rounded to 8 bits moves outputs by more.
 MOVED = 2e-4
@@ -96,6 +97,11 @@ class RunReport:
         drift: how far the outputs are from the sim's in all, in steps of 8 bits: of their grid, or
             of their range where they have none. None where the run failed.
         not_compared: quantized tensors that the converter moved or left out.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["onnx"], progress=False)
+        >>> report.runs[0].runtime, report.runs[0].agrees
+        ('ONNX Runtime', True)
     """
 
     artifact: str
@@ -124,6 +130,12 @@ class RunReport:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; outputs that differ nowhere from float have None for dB."""
         return {**finite(asdict(self)), "agrees": self.agrees}
+
+    def __repr__(self) -> str:
+        return brief("RunReport", "agrees" if self.agrees else "disagrees", str(self))
+
+    def _repr_html_(self) -> str:
+        return html("agrees" if self.agrees else "DISAGREES", note=str(self))
 
     def __str__(self) -> str:
         if self.failed is not None:

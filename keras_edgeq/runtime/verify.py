@@ -66,8 +66,9 @@ def verify(
         CalibrationDataError: the data does not fit the model.
 
     Example:
-        >>> for run in eq.verify(sim, "out/model.tflite", test_x):  # doctest: +SKIP
-        ...     print(run.verdict, run)
+        >>> report = eq.export(sim, "out", ["tflite"], verify=False, progress=False)
+        >>> [run.verdict for run in eq.verify(sim, report.files["tflite"], test_x)]
+        ['same', 'same']
     """
     limits = Limits(timeout_s, memory_bytes)
     if not Path(path).exists():

@@ -7,8 +7,9 @@ from collections.abc import Container, Mapping, Sequence
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.kernel import names_layer
-from keras_edgeq.spec.precision import Precision
+from keras_edgeq.spec.precision import ALL, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
 TRANSPARENT = ("Input", "Identity")
@@ -51,7 +52,9 @@ def choose_precisions(
         for part in chains.get(id(node), ()):
             chosen[id(part)] = chosen[id(node)]
     pinned = {
-        id(node) for node in graph.nodes if node.layer.name not in followers and _globs(node, asked)
+        id(node)
+        for node in graph.nodes
+        if node.layer.name not in followers and _globs(node, asked, profile)
     }
     _follow_neighbours(graph, profile, chosen, pinned)
     return chosen
@@ -61,28 +64,38 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
     unused, chosen = set(asked), {}
     for node in graph.nodes:
         op, layer = op_type(node.layer), node.layer.name
-        globs = _globs(node, asked)
+        globs = _globs(node, asked, profile)
         unused.difference_update(globs)
         name = asked[globs[-1]] if globs else profile.allowed(op)[0]
         if name not in profile.allowed(op):
             raise ProfileError(
                 f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "
                 f"kernel for {op}; it has {', '.join(profile.allowed(op))}."
+                + did_you_mean(name, profile.allowed(op))
             )
         chosen[id(node)] = profile.precision(name)
     if unused:
-        raise ProfileError(
-            f"No layer matches {', '.join(map(repr, sorted(unused)))}; `keras-edgeq inspect` "
-            "lists the names."
-        )
+        raise ProfileError(_unmatched(graph, asked, sorted(unused)))
     return chosen
 
 
-def _globs(node: GraphNode, asked: Mapping[str, str]) -> list[str]:
+def _unmatched(graph: LayerGraph, asked: Mapping[str, str], unused: Sequence[str]) -> str:
+    if ALL in unused:
+        return f"No layer has a kernel of {asked[ALL]}; name a precision that some layer has."
+    layers = [node.layer.name for node in graph.nodes]
+    return (
+        f"No layer matches {', '.join(map(repr, unused))}; `keras-edgeq inspect` lists the names."
+        + did_you_mean(unused[0], layers)
+    )
+
+
+def _globs(node: GraphNode, asked: Mapping[str, str], profile: TargetProfile) -> list[str]:
     """Return the globs that name a call."""
-    if op_type(node.layer) in TRANSPARENT:
+    op = op_type(node.layer)
+    if op in TRANSPARENT:
         return []
-    return [glob for glob in asked if names_layer(node.layer.name, glob)]
+    can = asked.get(ALL) in profile.allowed(op)
+    return [g for g in asked if names_layer(node.layer.name, g) and (can or g != ALL)]
 
 
 def _follow_neighbours(

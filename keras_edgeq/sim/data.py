@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 
 Batch = list[np.ndarray]
@@ -139,6 +140,7 @@ def _inputs(item: Any, model) -> list[Any]:
         if missing:
             raise CalibrationDataError(
                 f"The data has no {missing}; it has {sorted(item)}, the model's inputs are {names}."
+                + did_you_mean(missing[0], item)
             )
         return [item[name] for name in names]
     parts = list(item) if isinstance(item, list | tuple) else [item]

@@ -17,6 +17,7 @@ import tf_keras
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.numerics.quantiles import Quantiles
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.sim.propagate import Propagation
@@ -124,7 +125,10 @@ def input_ranges(given: Any, names: list[str]) -> dict[str, tuple[float, float]]
     by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     unknown = sorted(str(name) for name in by_name if name not in names)
     if unknown:
-        raise CalibrationDataError(f"input_range names {unknown}; the model's inputs are {names}.")
+        raise CalibrationDataError(
+            f"input_range names {unknown}; the model's inputs are {names}."
+            + did_you_mean(unknown[0], names)
+        )
     return {name: _checked(name, pair) for name, pair in by_name.items()}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import tf_keras
 
@@ -13,9 +13,10 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.prepare import prepare
 from keras_edgeq.sim.resolve import TRANSPARENT, resolve
+from keras_edgeq.spec.asked import Asked, by_layer
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, html
 
 HEADER = ("layer", "operation", "computes", "")
 
@@ -46,6 +47,11 @@ class ModelDescription:
         model: name of the model.
         profile: name of the profile.
         rows: the layers in graph order, inputs and layers without computation left out.
+
+    Example:
+        >>> found = eq.describe(model)
+        >>> found.floats, found.summary
+        ((), '3 of 3 layers compute in integers, 1 more are fused into them.')
     """
 
     model: str
@@ -57,7 +63,13 @@ class ModelDescription:
         """The layers that stay float."""
         return tuple(row for row in self.rows if row.computes == "float")
 
-    def __str__(self) -> str:
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    @property
+    def summary(self) -> str:
+        """How many layers compute in integers, in a sentence."""
         alone = [row for row in self.rows if row.computes != "fused"]
         count, stay = len(alone), len(self.floats)
         summary = f"{count - stay} of {count} layers compute in integers"
@@ -65,14 +77,26 @@ class ModelDescription:
             summary += f", {len(self.rows) - count} more are fused into them"
         if stay:
             summary += f"; {stay} {'stays' if stay == 1 else 'stay'} float"
-        table = [HEADER, *((row.layer, row.op, row.computes, row.why) for row in self.rows)]
-        return f"{self.model} on {self.profile}\n{aligned(table)}\n{summary}."
+        return f"{summary}."
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the cells for people, titles first."""
+        return [HEADER, *((row.layer, row.op, row.computes, row.why) for row in self.rows)]
+
+    def __repr__(self) -> str:
+        return f"<{self.model} on {self.profile}: {self.summary.rstrip('.')}>"
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.profile}\n{aligned(self.table())}\n{self.summary}"
+
+    def _repr_html_(self) -> str:
+        return html(f"{self.model} on {self.profile}", self.table(), self.summary)
 
 
 def describe(
     model: tf_keras.Model,
     profile: str | Path | TargetProfile = "litert_int8",
-    precision: Mapping[str, str] | None = None,
+    precision: Asked = None,
 ) -> ModelDescription:
     """Return what a target computes in integers of `model`, and what stays float and why.
 
@@ -98,7 +122,7 @@ def describe(
     """
     target = load_profile(profile)
     prepared = prepare(model)
-    plan = resolve(prepared, target, precision)
+    plan = resolve(prepared, target, by_layer(precision, target))
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph(prepared)
     for node in graph.nodes:

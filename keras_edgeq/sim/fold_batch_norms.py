@@ -37,6 +37,11 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     Returns:
         The folded model; the same object when there was nothing to fold.
 
+    Example:
+        >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)
+        >>> len(sim.batch_norms()), len(eq.fold_batch_norms(sim).batch_norms())
+        (1, 0)
+
     Raises:
         UnsupportedModelError: a kernel has one scale for all channels, so that no batch norm
             folds into it; the layers are named.

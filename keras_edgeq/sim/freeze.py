@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from keras_edgeq.errors import EncodingsError, ProfileError
 from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.layers import FakeQuant
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -26,6 +27,10 @@ def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
 
     Raises:
         EncodingsError: a pattern names no tensor, or a tensor without a grid.
+
+    Example:
+        >>> sorted(eq.freeze_encodings(sim, "*/kernel").record.frozen)
+        ['conv/kernel', 'head/kernel']
     """
     names = freezable(sim, patterns)
     copy = copy_sim(sim)
@@ -85,7 +90,10 @@ def matching(patterns: Iterable[str], names: Iterable[str]) -> frozenset[str]:
     for pattern in patterns:
         own = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
         if not own:
-            raise EncodingsError(f"{pattern!r} matches none of the tensors {sorted(names)[:20]}.")
+            raise EncodingsError(
+                f"{pattern!r} matches none of the tensors {sorted(names)[:20]}."
+                + did_you_mean(pattern, names)
+            )
         found |= own
     return frozenset(found)
 

@@ -12,7 +12,7 @@ from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 
-def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, str] | None) -> None:
+def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, str]) -> None:
     """Raise unless a plan names tensors of a model only.
 
     Args:

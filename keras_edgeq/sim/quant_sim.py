@@ -19,6 +19,7 @@ from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.fidelity import Fidelity
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.table import brief, counted, html
 
 MAX_SAMPLE_BYTES = 1_000_000_000
 
@@ -62,6 +63,15 @@ class SimRecord:
     fidelity: Fidelity | None = None
     warnings: tuple[str, ...] = ()
     parts: Mapping[str, str] | None = None
+
+    def __repr__(self) -> str:
+        asked = ", ".join(f"{glob} {name}" for glob, name in self.precision.items())
+        return brief(
+            f"SimRecord for {self.profile.name}",
+            repr(self.plan).strip("<>"),
+            f"asked for {asked}" if asked else "",
+            counted(len(self.samples[0]), "sample") if self.samples else "no samples",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; samples are a compressed npz in base64."""
@@ -111,6 +121,12 @@ class QuantSim(tf_keras.Model):
     calibration samples; `stats` the histograms of the calibration, None after a plain
     `load_model` (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from
     before a technique rounded them, None where none did.
+
+    Example:
+        >>> sim
+        <QuantSim 'net' for litert_int8: ...>
+        >>> sorted(sim.quantizers()), sorted(sim.quantized_layers())
+        (['head', 'image', 'relu'], ['conv', 'head'])
     """
 
     record: SimRecord
@@ -145,6 +161,25 @@ class QuantSim(tf_keras.Model):
         ]
         quantizers = [*self.quantizers().values(), *parameters]
         return [v for q in quantizers if q.learned is not None for v in q.learned.variables]
+
+    def __repr__(self) -> str:
+        if getattr(self, "record", None) is None:  # Keras is still making it
+            return f"<QuantSim {self.name!r}>"
+        from keras_edgeq.sim.summary import summary  # made of sims, so it knows this file
+
+        facts = summary(self)
+        return brief(
+            f"QuantSim {self.name!r} for {facts.pop('target')}",
+            facts.pop("layers"),
+            facts.pop("precision"),
+            *(f"{name} {fact}" for name, fact in facts.items()),
+        )
+
+    def _repr_html_(self) -> str:
+        from keras_edgeq.sim.summary import summary
+
+        rows = [(name, fact) for name, fact in summary(self).items()]
+        return html(f"QuantSim {self.name!r}", [("", ""), *rows], "\n".join(self.record.warnings))
 
     def attach(self, record: SimRecord) -> None:
         """Take a record, and the names of the user's outputs from it."""

@@ -13,6 +13,7 @@ from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.files import write_whole
 from keras_edgeq.numerics.histogram import Histogram
 from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
+from keras_edgeq.table import aligned, brief, counted, html
 
 # A tensor takes 32 KB: what 8,000 of them need.
 MAX_BYTES = 256_000_000
@@ -28,11 +29,31 @@ class CalibrationStats:
         samples: number of samples seen.
         means: tensor name -> mean per channel of the last axis, as the model's batch norms know it;
             only tensors of which they know something.
+
+    Example:
+        >>> sim.stats.save("sim.stats.npz")
+        >>> eq.CalibrationStats.load("sim.stats.npz")
+        <CalibrationStats: 3 tensors, 64 samples>
     """
 
     histograms: Mapping[str, Histogram]
     samples: int
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the range of each tensor for people, titles first."""
+        ranges = [(n, f"{h.low:.5g}", f"{h.high:.5g}") for n, h in self.histograms.items()]
+        return [("tensor", "least", "greatest"), *ranges]
+
+    def __repr__(self) -> str:
+        seen = counted(self.samples, "sample") if self.samples else "no data"
+        return brief("CalibrationStats", counted(len(self.histograms), "tensor"), seen)
+
+    def __str__(self) -> str:
+        return aligned(self.table())
+
+    def _repr_html_(self) -> str:
+        return html(repr(self).strip("<>"), self.table())
 
     def save(self, path: str | Path) -> None:
         """Write an `.npz` file, whole or not at all.

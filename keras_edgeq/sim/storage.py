@@ -91,6 +91,11 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
 
     Warns:
         QuantizationWarning: a file that `save_sim` wrote beside the model is missing.
+
+    Example:
+        >>> eq.save_sim(sim, "sim.keras")
+        >>> eq.load_sim("sim.keras").stats
+        <CalibrationStats: 3 tensors, 64 samples>
     """
     path = Path(path)
     with suppress(OSError):  # where nothing can be written, parts that do not fit are refused below

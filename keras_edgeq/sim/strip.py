@@ -23,6 +23,11 @@ def strip(sim: QuantSim) -> tf_keras.Model:
     It is the prepared form of the user's model: batch norms folded, but for those that train, one
     operation per layer. It loads without keras_edgeq.
 
+    Example:
+        >>> plain = eq.strip(sim)
+        >>> [layer.name for layer in plain.layers if layer.weights]
+        ['conv', 'head']
+
     Raises:
         SimMismatchError: it would compute something else than the sim without rounding does, which
             is a fault of this package.

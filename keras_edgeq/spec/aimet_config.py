@@ -9,8 +9,6 @@ import re
 from importlib import resources
 from typing import Any
 
-import jsonschema
-
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec.aimet_kernels import allowed_kernels, kernels, own_kernel, to_precision
 from keras_edgeq.spec.aimet_ops import (
@@ -47,6 +45,8 @@ def read_aimet_config(data: Any, name: str, where: str) -> dict[str, Any]:
         ProfileError: a section, key or value that AIMET does not know or refuses as well, or two
             rules that contradict each other; places are named.
     """
+    import jsonschema
+
     try:
         jsonschema.validate(data, _schema())
     except jsonschema.ValidationError as error:

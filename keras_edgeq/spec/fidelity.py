@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, brief, html
 
 WORST = 5
 
@@ -77,7 +77,8 @@ class Fidelity:
         tensors = tuple(TensorError(**_infinite(row)) for row in data["tensors"])
         return cls(data["samples"], data["on_data"], outputs, tensors)
 
-    def __str__(self) -> str:
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per output for people, titles first."""
         rows = [
             (
                 one.output,
@@ -86,7 +87,18 @@ class Fidelity:
             )
             for one in self.outputs
         ]
-        return aligned([("", "SQNR to float", "same top-1"), *rows])
+        return [("", "SQNR to float", "same top-1"), *rows]
+
+    def __repr__(self) -> str:
+        what = "samples" if self.on_data else "samples of random input"
+        outputs = (f"{one.output} {one.sqnr_db:.1f} dB" for one in self.outputs)
+        return brief(f"Fidelity on {self.samples} {what}", *outputs)
+
+    def __str__(self) -> str:
+        return aligned(self.table())
+
+    def _repr_html_(self) -> str:
+        return html("Beside the float model", self.table())
 
 
 def finite(value: Any) -> Any:

@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.table import brief
 
 # Bits of weights and activations: None for weights there are none of, and for floats.
 Bits = tuple[int | None, int | None]
@@ -37,6 +39,9 @@ class Kernel:
     def __post_init__(self):
         object.__setattr__(self, "allowed", MappingProxyType(dict(self.allowed)))
 
+    def __repr__(self) -> str:
+        return brief(f"Kernel {self.op}", self.precision, f"allowed {' '.join(self.allowed)}")
+
     @property
     def has_weights(self) -> bool:
         """Tell whether the target quantizes weights of this layer."""
@@ -50,7 +55,7 @@ class Kernel:
     def named(self, layer: str, precision: str) -> str:
         """Return a precision's name where the target has it, else raise with those it has."""
         if precision not in self.allowed:
-            raise self._none(layer, precision)
+            raise self._none(layer, precision, did_you_mean(precision, self.allowed))
         return precision
 
     def of_bits(self, layer: str, now: str, weights: int | None, activations: int | None) -> str:
@@ -71,11 +76,11 @@ class Kernel:
             raise self._none(layer, f"{bits} (it computes in {now} now)")
         return now if now in found else found[0]
 
-    def _none(self, layer: str, asked: str) -> ProfileError:
+    def _none(self, layer: str, asked: str, hint: str = "") -> ProfileError:
         kernels = ", ".join(f"{name} ({_told(bits)})" for name, bits in self.allowed.items())
         return ProfileError(
             f"Layer {layer!r} was asked for {asked}, but the profile has no such kernel for "
-            f"{self.op}; it has {kernels}. Name one with precision=, or other layers."
+            f"{self.op}; it has {kernels}. Name one with precision=, or other layers.{hint}"
         )
 
 
@@ -125,7 +130,7 @@ def matching(kernels: Mapping[str, Kernel], pattern: str, floats: Mapping[str, s
     ops = ", ".join(dict.fromkeys(kernel.op for kernel in kernels.values()))
     raise ProfileError(
         f"No layer matches {pattern!r}. There are layers {some}, operations {ops}, and "
-        '"input" and "output".'
+        '"input" and "output".' + did_you_mean(pattern, [*kernels, *ops.split(", ")])
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
-from keras_edgeq.table import aligned
+from keras_edgeq.table import aligned, brief, counted, html
 
 if TYPE_CHECKING:
     from keras_edgeq.spec.quant_plan import QuantPlan
@@ -46,12 +46,23 @@ class PlanDiff:
     def __bool__(self) -> bool:
         return bool(self.layers or self.tensors)
 
-    def __str__(self) -> str:
+    def tables(self) -> list[list[tuple[str, ...]]]:
+        """Return the tables for people: layers, and tensors; titles first."""
         rows = [(c.name, c.before, c.after, c.why) for c in self.layers]
         grids = [(c.name, c.before, c.after, c.why) for c in self.tensors]
         parts = (("layer", rows), ("tensor", grids))
-        tables = [aligned([(head, "before", "after", ""), *part]) for head, part in parts if part]
-        return "\n\n".join(tables) or "no difference"
+        return [[(head, "before", "after", ""), *part] for head, part in parts if part]
+
+    def __repr__(self) -> str:
+        return brief(
+            "PlanDiff", counted(len(self.layers), "layer"), counted(len(self.tensors), "tensor")
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(aligned, self.tables())) or "no difference"
+
+    def _repr_html_(self) -> str:
+        return "\n".join([html(repr(self).strip("<>")), *(html("", t) for t in self.tables())])
 
 
 def diff_plans(before: QuantPlan, after: QuantPlan) -> PlanDiff:

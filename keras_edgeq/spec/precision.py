@@ -9,9 +9,12 @@ from typing import Any
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.spec.quant_spec import BIAS_SPEC, HALF, WIDE_BIAS_SPEC, QuantSpec
+from keras_edgeq.table import brief
 
 FLOAT = "FP32"
 FLOAT_BITS = 32
+# The glob that means every layer that can.
+ALL = "*"
 BIAS_SPECS = {"int32": BIAS_SPEC, "int64": WIDE_BIAS_SPEC, "half": HALF, "float": None}
 
 
@@ -25,6 +28,10 @@ class Precision:
         weight: grid of its weights; None leaves them float.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"`, `"float"`.
         fixed_ranges: operation -> `(low, high)` of its output.
+
+    Example:
+        >>> eq.load_profile("litert_int8").precision("W4A8")
+        <Precision W4A8: weights int4, activations int8, bias int32>
     """
 
     name: str
@@ -35,6 +42,11 @@ class Precision:
 
     def __post_init__(self):
         object.__setattr__(self, "fixed_ranges", MappingProxyType(dict(self.fixed_ranges)))
+
+    def __repr__(self) -> str:
+        grids = {"weights": self.weight, "activations": self.activation}
+        told = (f"{name} {'float32' if g is None else g.type_name}" for name, g in grids.items())
+        return brief(f"Precision {self.name}", *told, f"bias {self.bias}")
 
     @property
     def is_integer(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -9,10 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.kernel import Kernel, kernels_from_json, kernels_to_json, matching
 from keras_edgeq.spec.plan_diff import PlanDiff, diff_plans
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
+from keras_edgeq.table import aligned, brief, counted, html
 
 SCHEMA = 1
 KINDS = ("activations", "weights")
@@ -33,6 +36,12 @@ class QuantPlan:
             Empty in a plan from before they were kept.
         asked: layer -> precision that was asked for and is not resolved yet: which quantizers that
             takes is known only to `quantize` and `requantize`, which see the model.
+
+    Example:
+        >>> sim.record.plan
+        <QuantPlan: 7 grids (5 int8, 2 int32)>
+        >>> QuantPlan.from_json(sim.record.plan.to_json()) == sim.record.plan
+        True
     """
 
     specs: Mapping[TensorRef, QuantSpec]
@@ -60,7 +69,10 @@ class QuantPlan:
         """Return a plan with some grids exchanged; every tensor must own one already."""
         unknown = sorted(str(ref) for ref in specs if ref not in self.specs)
         if unknown:
-            raise ProfileError(f"The plan has no grid of their own for {unknown}.")
+            raise ProfileError(
+                f"The plan has no grid of their own for {unknown}."
+                + did_you_mean(unknown[0], self.specs)
+            )
         return replace(self, specs={**self.specs, **specs})
 
     def with_rules(self, rules: Mapping[str, str | Mapping[str, Any]]) -> QuantPlan:
@@ -83,6 +95,7 @@ class QuantPlan:
             if not refs and key not in KINDS:
                 raise ProfileError(
                     f"Range rules name {key!r}, but no calibrated grid is called so."
+                    + did_you_mean(key, [*KINDS, *(ref for ref in specs if _has_rule(specs[ref]))])
                 )
             specs.update({ref: replace(specs[ref], **fields) for ref in refs})
         return replace(self, specs=specs)
@@ -113,9 +126,15 @@ class QuantPlan:
                 what there is is listed.
 
         Example:
-            >>> plan = sim.record.plan.with_bits("conv_pw_*", weights=4)  # doctest: +SKIP
-            >>> mixed = eq.requantize(sim, plan=plan)  # doctest: +SKIP
-            >>> print(sim.record.plan.diff(mixed.record.plan))  # doctest: +SKIP
+            >>> plan = sim.record.plan.with_bits("conv*", weights=4)
+            >>> mixed = eq.requantize(sim, plan=plan)
+            >>> print(sim.record.plan.diff(mixed.record.plan))
+            layer    before  after
+            conv     W8A8    W4A8
+            flatten  W8A8    W4A8
+            <BLANKLINE>
+            tensor       before  after
+            conv/kernel  int8    int4
         """
         if not self.kernels:
             raise ProfileError(
@@ -144,6 +163,36 @@ class QuantPlan:
     def diff(self, other: QuantPlan) -> PlanDiff:
         """Return what differs in `other`, a later plan of the same model; `print` shows a table."""
         return diff_plans(self, other)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per tensor for people, titles first."""
+        rows: list[tuple[str, ...]] = [
+            ("tensor", "kind", "type", "grid", "range rule", "on the grid of")
+        ]
+        for ref, spec in self.specs.items():
+            kind = "weight" if ref.kind == "param" else "activation"
+            rows.append((str(ref), kind, spec.type_name, spec.kind, spec.range_rule, ""))
+        for ref, owner in {**self.shared, **self.carriers}.items():
+            spec = self.specs.get(owner)
+            told = ("", "") if spec is None else (spec.type_name, spec.kind)
+            rows.append((str(ref), "activation", *told, "", str(owner)))
+        return rows
+
+    def __repr__(self) -> str:
+        types = Counter(spec.type_name for spec in self.specs.values())
+        mix = ", ".join(f"{count} {name}" for name, count in types.most_common())
+        floats = f"{counted(len(self.floats), 'layer')} in float" if self.floats else ""
+        asked = f"{counted(len(self.asked), 'layer')} asked for" if self.asked else ""
+        return brief("QuantPlan", f"{counted(len(self.specs), 'grid')} ({mix})", floats, asked)
+
+    def __str__(self) -> str:
+        floats = [f"float: {name}: {why}" for name, why in self.floats.items()]
+        asked = [f"asked for, not resolved: {name}: {p}" for name, p in self.asked.items()]
+        return "\n".join([aligned(self.table()), *floats, *asked])
+
+    def _repr_html_(self) -> str:
+        floats = [f"float: {name}: {why}" for name, why in self.floats.items()]
+        return html(repr(self).strip("<>"), self.table(), "\n".join(floats))
 
     def to_json(self) -> dict:
         """Return the plan as JSON values, tensors by their printed names."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
+from keras_edgeq.nearest import did_you_mean
 
 RULES = (
     "minmax", "mse", "percentile", "sqnr", "entropy", "octav", "moving_average", "derived",
@@ -29,6 +30,10 @@ class QuantSpec:
             bias, whose scale is input scale times weight scale.
         percentile: share of the values that `"percentile"` keeps inside, in percent.
         dtype: `"int"`, or `"float"` for IEEE half precision: 16 bits, a cast there and back.
+
+    Example:
+        >>> eq.QuantSpec(bits=4, symmetric=True, axes=(3,)).to_json()
+        {'bits': 4, 'symmetric': True, 'axes': [3]}
     """
 
     bits: int = 8
@@ -53,7 +58,9 @@ class QuantSpec:
                 'dtype is "int", or "float" with 16 bits.'
             )
         if self.rule not in RULES:
-            raise ProfileError(f"Range rule {self.rule!r} is not one of {RULES}.")
+            raise ProfileError(
+                f"Range rule {self.rule!r} is not one of {RULES}." + did_you_mean(self.rule, RULES)
+            )
         if not 50.0 < self.percentile <= 100.0:
             raise ProfileError(f"percentile is {self.percentile}; it lies in (50, 100].")
         if self.narrow_range and self.signed is not True:
@@ -72,6 +79,30 @@ class QuantSpec:
         """Tell whether this is half precision, and no integer grid."""
         return self.dtype == "float"
 
+    @property
+    def type_name(self) -> str:
+        """How its numbers are stored: `int8`, `uint8`, `float16`; `int8` where data decide."""
+        if self.is_half:
+            return f"float{self.bits}"
+        return f"{'u' if self.signed is False else ''}int{self.bits}"
+
+    @property
+    def kind(self) -> str:
+        """What kind of grid it is, in words."""
+        if self.is_half:
+            return ""
+        words = "symmetric" if self.symmetric else "asymmetric"
+        return f"{words}, per channel" if self.axes else words
+
+    @property
+    def range_rule(self) -> str:
+        """How the range is chosen, in words."""
+        if self.is_half:
+            return ""
+        if self.fixed_range is not None:
+            return f"{self.fixed_range[0]:g} to {self.fixed_range[1]:g}"
+        return f"percentile {self.percentile:g}" if self.rule == "percentile" else self.rule
+
     def to_json(self) -> dict:
         """Return the fields as JSON values, without those at their default."""
         defaults = {f.name: f.default for f in fields(self)}
@@ -89,6 +120,7 @@ class QuantSpec:
         if unknown:
             raise ProfileError(
                 f"Unknown QuantSpec fields {sorted(unknown)}; allowed: {sorted(allowed)}."
+                + did_you_mean(min(unknown), allowed)
             )
         ready: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**ready)

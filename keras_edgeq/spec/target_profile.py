@@ -10,10 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jsonschema
-
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.files import read_json
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.aimet_config import is_aimet_config, read_aimet_config
 from keras_edgeq.spec.precision import (
     FLOAT,
@@ -25,6 +24,7 @@ from keras_edgeq.spec.precision import (
     read_ranges,
 )
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief
 
 ANY = "*"
 SCHEMA_FILE = "profile.schema.json"
@@ -57,6 +57,11 @@ class TargetProfile:
         onnx_weight: signedness of weights, likewise.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
+
+    Example:
+        >>> profile = eq.load_profile("litert_int8")
+        >>> TargetProfile.from_json(profile.to_json()) == profile
+        True
     """
 
     name: str
@@ -84,6 +89,14 @@ class TargetProfile:
         for op, rule in self.ops.items():
             self._check_rule(op, rule)
 
+    def __repr__(self) -> str:
+        others = ", ".join(self.precision_names[1:])
+        return brief(
+            f"TargetProfile {self.name!r}",
+            f"{self.own.name}, or {others} where asked for",
+            f"formats {' '.join(self.formats)}",
+        )
+
     @property
     def own(self) -> Precision:
         """The precision that layers get unless asked otherwise."""
@@ -109,6 +122,7 @@ class TargetProfile:
             raise ProfileError(
                 f"Profile {self.name!r} has no precision {name!r}; "
                 f"it has {', '.join(self.precision_names)}."
+                + did_you_mean(name, self.precision_names)
             )
         return self.precisions[name]
 
@@ -184,6 +198,8 @@ class TargetProfile:
     @classmethod
     def from_json(cls, data: Any, where: str = "the profile") -> TargetProfile:
         """Read and validate profile JSON; `where` names it in errors."""
+        import jsonschema
+
         try:
             jsonschema.validate(data, _schema())
         except jsonschema.ValidationError as error:
@@ -191,6 +207,11 @@ class TargetProfile:
             raise ProfileError(
                 f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
+        return cls._read(data)
+
+    @classmethod
+    def _read(cls, data: Any) -> TargetProfile:
+        """Read valid JSON."""
         grid = data["activation"]
         own = cls(
             name=data["name"],
@@ -219,7 +240,12 @@ class TargetProfile:
 
 
 def profile_names() -> list[str]:
-    """Return the names of the built-in profiles."""
+    """Return the names of the built-in profiles.
+
+    Example:
+        >>> "litert_int8" in eq.profile_names()
+        True
+    """
     files = resources.files("keras_edgeq.spec").joinpath("profiles").iterdir()
     names = (f.name for f in files if f.name.endswith(".json") and f.name != SCHEMA_FILE)
     return sorted(name.removesuffix(".json") for name in names)
@@ -232,16 +258,24 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
 
     Raises:
         ProfileError: no such name or file, or the file is no valid profile.
+
+    Example:
+        >>> eq.load_profile("litert_int8").precision_names
+        ('W8A8', 'W4A8', 'W8A16', 'W4A16', 'FP16', 'FP32')
     """
     if isinstance(profile, TargetProfile):
         return profile
     if str(profile) in profile_names():
-        return TargetProfile.from_json(_packaged(f"{profile}.json"), f"Profile {profile!r}")
+        return TargetProfile._read(_packaged(f"{profile}.json"))  # the tests validate those
     path = Path(profile)
     if path.suffix != ".json":
         raise ProfileError(
             f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
-            "or give the path of a profile's .json file."
+            "or give the path of a profile's .json file." + did_you_mean(profile, profile_names())
+        )
+    if not path.exists():
+        raise ProfileError(
+            f"No such profile file: {path}." + did_you_mean(path.stem, profile_names())
         )
     data = read_json(path, MAX_FILE_BYTES, ProfileError)
     if is_aimet_config(data):

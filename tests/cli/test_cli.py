@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tf_keras
 
-from keras_edgeq_cli import COMMANDS, main
+from keras_edgeq.cli.arguments import COMMANDS
+from keras_edgeq_cli import main
 
 L = tf_keras.layers
 
@@ -35,6 +37,7 @@ def folder(tmp_path_factory):
     model.save(folder / "tiny.h5")
     rng = np.random.default_rng(0)
     np.savez(folder / "x.npz", image=rng.normal(size=(64, 6, 6, 2)).astype(np.float32))
+    np.save(folder / "wide.npy", np.zeros((64, 5), np.float32))
     wide = tf_keras.Sequential([tf_keras.Input((5,)), L.Dense(2)])
     wide.save(folder / "wide.keras")
     tiny(L.Lambda(lambda t: t * 2.0, name="twice")).save(folder / "lambda.h5")
@@ -59,12 +62,78 @@ def fails(capsys, args, *words):
         assert word in lines[0]
 
 
-def test_help_lists_the_commands_without_importing_tensorflow():
-    code = "import sys, keras_edgeq_cli as c\ntry: c.main(['--help'])\nfinally: print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0
-    assert all(f"    {name}" in ran.stdout for name in COMMANDS)
-    assert "tensorflow" not in ran.stdout.splitlines()[-1].split()
+# Each ends before TensorFlow would be imported.
+LIGHT = {
+    "--help": 0,
+    "--version": 0,
+    "quantize --version": 0,
+    "verify --help": 0,
+    "profiles": 0,
+    "profiles --json": 0,
+    "profiles --show litert_int8": 0,
+    "profiles --show litert_int": 2,
+    "profile": 2,
+    "quantize": 2,
+    "inspect MODEL --profil litert_int9": 2,
+    "inspect MODEL --precision W5A5": 2,
+    "inspect no.keras": 2,
+    "quantize MODEL --out out --calibration no.npz": 2,
+    "quantize MODEL --out out --calibration MODEL/x.npz": 2,
+    "quantize MODEL --out out --formats onx": 2,
+    "quantize MODEL --out out --verify text": 2,
+    "quantize MODEL --out MODEL/out": 2,
+    "quantize text --out out": 2,
+    "verify MODEL no.tflite": 2,
+    "grids MODEL --csv .": 2,
+}
+SPY = """import atexit, sys
+atexit.register(lambda: open("imported", "w").write(str("tensorflow" in sys.modules)))
+"""
+
+
+def started(line, folder, tmp_path, module="keras_edgeq"):
+    """Run the command as users start it, where nothing is set for TensorFlow."""
+    (tmp_path / "sitecustomize.py").write_text(SPY)
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{os.getcwd()}"
+    args = line.replace("MODEL", str(folder / "tiny.keras")).split()
+    command = [sys.executable, "-m", module, *args]
+    kept = {"capture_output": True, "text": True, "check": False}
+    return subprocess.run(command, **kept, env=environment, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("line", LIGHT)
+def test_what_needs_no_tensorflow_does_not_wait_for_it(line, folder, tmp_path):
+    (tmp_path / "text").write_text("neither a model nor arrays")
+    module = "keras_edgeq_cli" if len(line) % 2 else "keras_edgeq"
+    ran = started(line, folder, tmp_path, module)
+    assert (tmp_path / "imported").read_text() == "False"
+    assert ran.returncode == LIGHT[line]
+    assert not (tmp_path / "out").exists()
+    if ran.returncode:
+        assert ran.stdout == ""
+        assert len(ran.stderr.splitlines()) == 1
+        assert ran.stderr.startswith("keras-edgeq")
+    else:
+        assert ran.stderr == ""
+
+
+def test_help_lists_the_commands_and_the_exit_statuses(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert all(f"    {name}" in out for name in COMMANDS)
+    assert all(f"  {status}  " in out for status in (0, 1, 2, 130))
+
+
+@pytest.mark.slow
+def test_log_lines_of_tensorflow_are_shown_when_asked_for(folder, tmp_path):
+    quiet = started("inspect MODEL", folder, tmp_path)
+    assert quiet.returncode == 0
+    assert quiet.stderr == ""
+    loud = started("inspect MODEL --verbose", folder, tmp_path)
+    assert loud.stdout == quiet.stdout
+    assert "oneDNN" in loud.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -236,8 +305,136 @@ def test_layers_get_a_precision_by_name(folder, capsys):
     assert "computes in FP16" in shown
     fails(capsys, [*args, "--precision", "nowhere=W4A8"], "nowhere")
     with pytest.raises(SystemExit):
-        main([*args, "--precision", "W4A8"])
+        main([*args, "--precision", "=W4A8"])
     assert "NAME=PRECISION" in capsys.readouterr().err
+
+
+def test_a_precision_alone_is_for_all_layers(folder, capsys):
+    assert main(["inspect", str(folder / "tiny.keras"), "--precision", "W4A8"]) == 0
+    assert capsys.readouterr().out.count("kernel int4 per channel") == 2
+
+
+# What was typed, and what was meant.
+NEAREST = {
+    "quantise": "quantize",
+    "inspect MODEL --profile litert_int_8": "litert_int8",
+    "inspect MODEL --profile int8": "litert_int8",
+    "inspect MODEL --precision w4a8": "W4A8",
+    "inspect MODEL --precision hed=W4A8": "head",
+    "quantize MODEL --out out --formats onx": "onnx",
+    "quantize MODEL --out out --formts onnx": "--formats",
+    "inspect tyny.keras": "tiny.keras",
+}
+
+
+@pytest.mark.parametrize("line", NEAREST)
+def test_an_unknown_name_is_answered_with_the_nearest_one(line, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    try:
+        status = main(line.replace("MODEL", "tiny.keras").split())
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert f"Did you mean '{NEAREST[line]}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["profiles", "inspect MODEL", "grids SIM", "verify SIM FILE", "quantize MODEL ..."],
+)
+def test_json_is_all_that_stands_on_stdout(line, folder, capsys):
+    names = {"MODEL": "tiny.keras", "SIM": "out/sim.keras", "FILE": "out/model.tflite"}
+    args = [str(folder / names[word]) if word in names else word for word in line.split()]
+    if args[-1] == "...":
+        args = quantize(folder, "tiny.keras", "json", "--formats", "tflite")
+    assert main([*args, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values
+    if line.startswith(("verify", "quantize")):
+        assert values["agrees"] is True
+
+
+def test_json_is_alone_on_stdout_whoever_prints_there(folder, monkeypatch, capfd):
+    import keras_edgeq as eq
+
+    def noisy(*args):
+        print("a library")
+        os.write(1, b"and its C++ code\n")
+        return eq.describe(*args)
+
+    monkeypatch.setattr("keras_edgeq.cli.inspect.eq", type("", (), {**vars(eq), "describe": noisy}))
+    assert main(["inspect", str(folder / "tiny.keras"), "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["model"] == "tiny"
+    assert "a library" in err
+    assert "C++" in err
+
+
+def test_quiet_prints_only_what_went_wrong(folder, capsys):
+    args = quantize(folder, "tiny.keras", "quiet", "--formats", "tflite", "--quiet")
+    assert main(args) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["profiles", "--quiet"]) == 0
+    assert "litert_int8" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("folders", ["new", "new/and/deep", "there"])
+def test_ctrl_c_is_one_line_and_leaves_no_empty_folder(
+    folders, folder, tmp_path, monkeypatch, capsys
+):
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_edgeq.sim.calibrate.observe", stopped)
+    (tmp_path / "there").mkdir()
+    args = quantize(folder, "tiny.keras", "unused", "--quiet")
+    args[args.index("--out") + 1] = str(tmp_path / folders)
+    assert main(args) == 130
+    assert capsys.readouterr() == ("", "keras-edgeq: stopped.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_what_ends_early_for_another_reason_leaves_no_empty_folder_either(folder, capsys):
+    fails(capsys, quantize(folder, "tiny.keras", "none", calibration="wide.npy"), "image")
+    assert not (folder / "none").exists()
+
+
+def test_a_fault_of_the_program_is_no_disagreement(folder, monkeypatch, capsys):
+    monkeypatch.setattr("keras_edgeq.cli.checks.check", lambda args: 1 / 0)
+    assert main(["inspect", str(folder / "tiny.keras")]) == 3
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_grids_are_printed_and_written(folder, tmp_path, capsys):
+    sim = str(folder / "out" / "sim.keras")
+    assert main(["grids", sim]) == 0
+    assert "conv/kernel" in capsys.readouterr().out
+    assert main(["grids", sim, "--csv", str(tmp_path / "grids.csv")]) == 0
+    rows = (tmp_path / "grids.csv").read_text().splitlines()
+    assert rows[0].startswith("tensor,kind,bits")
+    assert any(row.startswith("head/bias,bias,32") for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
+def test_ctrl_c_in_a_process_of_its_own(folder, tmp_path):
+    many = np.zeros((20_000, 6, 6, 2), np.float32)
+    np.savez(tmp_path / "many.npz", image=many + np.random.default_rng(0).normal(size=2))
+    command = [sys.executable, "-m", "keras_edgeq", "quantize", str(folder / "tiny.keras")]
+    command += ["--calibration", str(tmp_path / "many.npz"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as run:
+        said = b""
+        while b"calibrate" not in said:
+            said += run.stderr.read(1)
+        run.send_signal(signal.SIGINT)
+        out, error = run.communicate()
+    assert run.returncode == 130
+    assert out == b""
+    assert error.splitlines()[-1] == b"keras-edgeq: stopped."
+    assert b"Traceback" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_quantize_without_data_takes_the_range_of_the_inputs(tmp_path, capsys):

@@ -36,11 +36,14 @@ def test_the_curve_shows_what_was_measured_predicted_and_chosen(sim):
     (axes,) = pareto_curve(result(sim)).axes
     dots, star = marked(axes, "o"), marked(axes, "*")
     np.testing.assert_allclose(star[True], [[100 - 100 / 3, -10 * np.log10(5e-3)]])
-    hollow = [[50, 4e-3], [100 - 50 / 3, 2e-3], [100, 1e-3]]
-    np.testing.assert_allclose(dots[False], [[x, -10 * np.log10(y)] for x, y in hollow])
-    assert set(dots) == {False}  # the one that was measured is under the star
+    hollow = {50: 4e-3, 100 - 100 / 3: 3e-3, 100 - 50 / 3: 2e-3, 100: 1e-3}
+    every = dict(map(tuple, dots[False]))
+    np.testing.assert_allclose(list(every), list(hollow))
+    np.testing.assert_allclose(list(every.values()), -10 * np.log10(list(hollow.values())))
+    np.testing.assert_allclose(dots[True][0], star[True][0])
     names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == ["predicted", "chosen: 66.67 %, 23.0 dB"]
+    chosen = "chosen: 66.67 %, 23.0 dB measured (25.2 dB predicted)"
+    assert names == ["measured", "predicted", chosen]
     assert axes.get_ylabel() == "SQNR, dB"
 
 

@@ -45,6 +45,10 @@ def load_encodings(
     Raises:
         EncodingsError: the file cannot be read, is malformed, of an unknown version, or does not
             fit the sim; or `freeze` names no tensor of the file.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["encodings"], progress=False)
+        >>> same = eq.load_encodings(sim, report.files["encodings"], freeze="*/kernel")
     """
     path, own, biases = Path(path), quantizers(sim), derived(sim)
     version, entries = read_entries(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from keras_edgeq.errors import EncodingsError
 from keras_edgeq.export.encodings.entry import ACTIVATION, SECTIONS, FileEntry, shown
 from keras_edgeq.export.encodings.grids import Key
+from keras_edgeq.nearest import did_you_mean
 
 _OUTPUT = re.compile(r"(?s)(.+):([0-9]{1,9})")
 
@@ -32,7 +33,10 @@ def matched(
     printed = {name for _, name in known}
     lost = sorted(name for name in names.values() if name not in printed)
     if lost:
-        raise EncodingsError(f"names leads to {lost[:20]}, which the sim does not have.")
+        raise EncodingsError(
+            f"names leads to {lost[:20]}, which the sim does not have."
+            + did_you_mean(lost[0], printed)
+        )
     found: dict[Key, FileEntry] = {}
     unknown = []
     for entry in entries:

@@ -12,6 +12,7 @@ from keras_edgeq.export.encodings import format_0_6, format_1_0, format_2_0
 from keras_edgeq.export.encodings.entry import ACTIVATION, PARAM, TensorGrid
 from keras_edgeq.export.encodings.grids import encoding_of, keras_grids, quantizers
 from keras_edgeq.files import write_whole
+from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -110,6 +111,7 @@ def check_version(version: str) -> None:
     if version not in WRITERS:
         raise EncodingsError(
             f"Encodings version {version!r} is not written; {', '.join(WRITERS)} are."
+            + did_you_mean(version, WRITERS)
         )
 
 

@@ -1,0 +1,182 @@
+"""What can be typed after `keras-edgeq`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+import keras_edgeq
+from keras_edgeq.nearest import did_you_mean
+
+MODEL_HELP = "a .keras file, an .h5 file or a SavedModel folder that tf_keras wrote"
+LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
+PRECISION_HELP = (
+    "'W4A8' for all layers that can, or layers by name: 'conv_pw_*=W4A8'; may be repeated"
+)
+PROFILE_HELP = "name of a target profile or path of its .json file (default: %(default)s)"
+STATUSES = """exit status:
+  0    done
+  1    an exported file does something else than the sim
+  2    wrong use or input: one line on stderr says what, and what to do
+  3    a fault of this program, with a traceback to report
+  130  stopped by Ctrl-C
+
+keras-edgeq COMMAND --help lists the options of a command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the name that may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        choice = re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            message = f"no command {choice[1]!r}; there are {', '.join(COMMANDS)}."
+            message += did_you_mean(choice[1], COMMANDS)
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            message += "." + did_you_mean(unknown[1].partition("=")[0], self._option_names())
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parse; what a command does not know is its own error, not that of the program."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.commands[found.command].error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
+
+    commands: dict[str, Parser] = {}  # noqa: RUF012  # set once, by `parser`
+
+    def _option_names(self) -> list[str]:
+        return [text for action in self._actions for text in action.option_strings]
+
+
+def parser() -> Parser:
+    """Return the parser of the whole command line."""
+    top = Parser(
+        prog="keras-edgeq",
+        description="Quantize tf_keras models for edge hardware, and check what was exported.",
+        epilog=STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _version(top)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.commands = {}
+    for name, (summary, add_arguments) in COMMANDS.items():
+        made = commands.add_parser(name, help=summary, description=f"{summary}.")
+        add_arguments(made)
+        _common(made)
+        top.commands[name] = made
+    return top
+
+
+def _version(command: argparse.ArgumentParser) -> None:
+    shown = f"keras-edgeq {keras_edgeq.__version__}"
+    command.add_argument("--version", action="version", version=shown, help="print the version")
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--json", action="store_true", help="print the result as JSON, and nothing else, on stdout")
+    add("--quiet", action="store_true", help="no progress and no report, only what went wrong")
+    add("--verbose", action="store_true", help="show the log lines of TensorFlow and the runtimes")
+    _version(command)
+
+
+def _quantize(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
+    add("--calibration", metavar="FILE", help=".npz or .npy of typical inputs")
+    ends = "without --calibration: what inputs lie between; ranges come from the batch norms"
+    add("--input-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)
+    add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
+    add("--profile", default="litert_int8", help=PROFILE_HELP)
+    _precision(command)
+    formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
+    add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
+    verify = ".npz or .npy of inputs to verify on (default: the samples the sim keeps)"
+    add("--verify", metavar="FILE", help=verify)
+    add(
+        "--batch-size", type=_at_least(1), default=32, help="for calibration (default: %(default)s)"
+    )
+    add("--steps", type=_at_least(1), help="calibrate on at most so many batches (default: all)")
+    keep = "calibration samples stored in the sim (default: %(default)s)"
+    add("--keep-samples", type=_at_least(0), default=4, metavar="N", help=keep)
+    add("--integer-io", action="store_true", help="int8 inputs and outputs in the TFLite file")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--precision",
+        type=_name_and_precision,
+        action="append",
+        default=[],
+        metavar="[NAME=]PRECISION",
+        help=PRECISION_HELP,
+    )
+
+
+def _name_and_precision(text: str) -> tuple[str, str]:
+    glob, equals, precision = text.rpartition("=")
+    if not precision or (equals and not glob):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither NAME=PRECISION, such as 'conv*=W4A8', nor a precision"
+        )
+    return glob or "*", precision
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise ValueError
+        return int(text)
+
+    number.__name__ = f"number of at least {least}"
+    return number
+
+
+def _demo(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", metavar="FOLDER", help="keep the files (default: write none)")
+
+
+def _profiles(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--show", metavar="NAME", help="print the JSON of one profile")
+
+
+def _inspect(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument("--profile", default="litert_int8", help=PROFILE_HELP)
+    _precision(command)
+    command.add_argument("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _grids(command: argparse.ArgumentParser) -> None:
+    command.add_argument("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    command.add_argument("--csv", metavar="FILE", help="write the table there, a row per tensor")
+    command.add_argument("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _verify(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    artifact = "a .tflite or .onnx file or a SavedModel folder"
+    add("artifacts", metavar="ARTIFACT", nargs="+", help=artifact)
+    data = ".npz or .npy of inputs (default: the samples in the sim)"
+    add("--data", metavar="FILE", help=data)
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+COMMANDS = {
+    "quantize": ("quantize a saved model with calibration data and export it", _quantize),
+    "demo": ("train a small model on digits, quantize, export and verify it", _demo),
+    "profiles": ("list the target profiles, or show one", _profiles),
+    "inspect": ("show which layers of a saved model a target computes in integers", _inspect),
+    "grids": ("list scale, zero point, bits and range of every tensor of a sim", _grids),
+    "verify": (
+        "run exported files and compare them with the sim; status 1 if one differs",
+        _verify,
+    ),
+}
