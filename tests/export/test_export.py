@@ -239,17 +239,18 @@ def test_a_format_that_fails_leaves_the_others_and_is_named(sim, tmp_path, monke
     assert len(report.runs) == 2
 
 
-def test_a_file_that_cannot_be_run_is_not_exported(sim, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_run_is_kept_and_said_to_fail(sim, tmp_path, monkeypatch):
     class Damaged:
         content, floats, constant_bytes = b"TFL3 no more", {}, {}
 
     monkeypatch.setattr(import_module("keras_edgeq.export.tflite"), "to_tflite", lambda *_: Damaged)
-    with pytest.warns(QuantizationWarning, match="tflite"):
-        eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
-    assert {p.name for p in tmp_path.iterdir()} == {"model.onnx", "report.json"}
-    with pytest.raises(EdgeqError, match=r"model\.tflite was not kept.*LiteRT cannot load"):
-        eq.export(sim, tmp_path / "new", ["tflite"], progress=False)
-    assert not (tmp_path / "new").exists()
+    report = eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
+    names = {"model.onnx", "model.tflite", "report.json"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    failed, *others = report.runs
+    assert failed.verdict == "failed"
+    assert "LiteRT cannot load" in str(failed.failed)
+    assert [run.verdict for run in others] == ["same"]
 
 
 def test_when_every_format_fails_the_older_set_stays(sim, tmp_path, monkeypatch):
