@@ -9,10 +9,11 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.artifact import LiteRt, OnnxRuntime, Runtime
-from keras_edgeq.runtime.integer.model import ARITHMETICS, IntegerModel
+from keras_edgeq.runtime.integer.model import IntegerModel
 from keras_edgeq.runtime.walk import Step, walk
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
+SIM_ARITHMETIC = "single_rounding"
 ARITHMETIC = {"xnnpack": "xnnpack_float", "builtin": "fixed_point"}
 # What has to be identical if the file says the same: the sim's sums and XNNPACK's mean are float32,
 # and a tie or two of a small tensor are some percent of it.
@@ -28,15 +29,14 @@ def explain(
 ) -> list[Step]:
     """Find the cause of differences between a runtime and the sim.
 
-    The file is executed on the runtime's own tensors, by NumPy. What one arithmetic makes of it has
-    to be what the sim makes, or the file says something else (`"file"`). What the kernels'
+    The file is executed on the runtime's own tensors, by NumPy. What the sim's arithmetic makes of
+    it has to be what the sim makes, or the file says something else (`"file"`). What the kernels'
     arithmetic makes of it has to be what the runtime made, or that does something else than is
     known of it (`"runtime"`). Else the difference is that between the two arithmetics (`"kernel"`).
 
-    The arithmetics of LiteRT are those of the integer executor. XNNPACK's is the sim's, but for
-    leaky ReLU, which it multiplies with 8 bits; there the fixed-point one is closer. ONNX Runtime
-    computes what is between two pairs in float and rounds once: an integer next to the sim's own
-    number is its kernel's, and what the file says is computed by ONNX's reference.
+    The arithmetics of LiteRT are those of the integer executor. ONNX Runtime computes what is
+    between two pairs in float and rounds once: an integer next to the sim's own number is its
+    kernel's, and what the file says is computed by ONNX's reference.
 
     Args:
         steps: the differences.
@@ -51,12 +51,11 @@ def explain(
     if not steps:
         return []
     if isinstance(runtime, LiteRt):
-        made = {
-            arithmetic: _executed(sim, runtime.content, arithmetic, inputs, tensors)
-            for arithmetic in ARITHMETICS
-        }
-        said = [_seen(steps, sim, inputs, one, tensors) for one in made.values()]
-        theirs = made[ARITHMETIC[runtime.kernels]]
+        ours, theirs = (
+            _executed(sim, runtime.content, arithmetic, inputs, tensors)
+            for arithmetic in (SIM_ARITHMETIC, ARITHMETIC[runtime.kernels])
+        )
+        said = _seen(steps, sim, inputs, ours, tensors)
         return [
             replace(step, cause=_cause(step, said, theirs.get(step.tensor), tensors))
             for step in steps
@@ -92,13 +91,12 @@ def _seen(
 
 
 def _cause(
-    step: Step, said: Sequence[Mapping[str, Step]], theirs: np.ndarray | None, tensors: Mapping
+    step: Step, said: Mapping[str, Step], theirs: np.ndarray | None, tensors: Mapping
 ) -> str | None:
     """Return the cause of a difference on LiteRT."""
-    readings = [one[step.tensor] for one in said if step.tensor in one]
-    if not readings or theirs is None:
+    if step.tensor not in said or theirs is None:
         return "kernel" if step.is_nearest else None
-    if all(_says_other(reading) for reading in readings):
+    if _says_other(said[step.tensor]):
         return "file"
     return "kernel" if np.array_equal(theirs, tensors[step.tensor]) else "runtime"
 

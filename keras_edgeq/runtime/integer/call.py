@@ -94,6 +94,7 @@ class Call:
         options: the schema's options object, None where the file has none.
         xnnpack: compute as XNNPACK does, where XNNPACK has the operation.
         threads: of the runtime that is computed as; one kernel's rounding depends on it.
+        exact: round what is multiplied once, where kernels round twice or have few bits.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Call:
     options: Any
     xnnpack: bool
     threads: int
+    exact: bool = False
 
     @property
     def out(self) -> Grid:

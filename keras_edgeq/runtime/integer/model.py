@@ -14,7 +14,7 @@ from keras_edgeq.runtime.integer.kernels import INTEGER, KERNELS
 from keras_edgeq.runtime.integer.tensors import read_constant, read_grid
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
-ARITHMETICS = ("fixed_point", "xnnpack_float")
+ARITHMETICS = ("fixed_point", "xnnpack_float", "single_rounding")
 # What reading or computing a damaged file can end in; flatbuffers lets struct.error through.
 DAMAGE = (
     ArithmeticError,
@@ -39,7 +39,9 @@ class IntegerModel:
         arithmetic: `"fixed_point"` computes what LiteRT's own optimized kernels do on x86-64
             (`kernels="builtin"` of `LiteRtModel`; the reference kernels round other than those in
             a convolution's last bit); `"xnnpack_float"` what XNNPACK does with the operations it
-            has, and as `"fixed_point"` where it leaves an operation to LiteRT.
+            has, and as `"fixed_point"` where it leaves an operation to LiteRT. `"single_rounding"`
+            is no kernel's: as XNNPACK, but ReLUs and their like with a grid of their own, which
+            kernels round twice or multiply with 8 bits, are rounded once, as in a sim.
         threads: CPU threads of the LiteRT that is computed as, as in `LiteRtModel`. The mean over
             an image rounds some values up with one thread and down with more.
         partial: leave out operations that the executor does not know, and what reads their results
@@ -204,8 +206,9 @@ file.
             inputs=[None if i < 0 else self._grids[i] for i in op.inputs],
             outputs=[self._grids[i] for i in op.outputs],
             options=op.raw.builtinOptions,
-            xnnpack=self.arithmetic == "xnnpack_float",
+            xnnpack=self.arithmetic != "fixed_point",
             threads=self.threads,
+            exact=self.arithmetic == "single_rounding",
         )
         try:
             # An exponential may overflow, to a sigmoid of 0; nothing sound divides by zero.

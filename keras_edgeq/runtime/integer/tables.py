@@ -13,6 +13,7 @@ from keras_edgeq.runtime.integer.call import Call
 from keras_edgeq.runtime.integer.requantize import (
     divide_by_pot,
     multiply,
+    multiply_float,
     quantize_multiplier,
     wrapped,
 )
@@ -66,6 +67,11 @@ def elu(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
 
 
+def _multiplied(call: Call, x: np.ndarray, real: np.float64) -> np.ndarray:
+    """Multiply integers by a real factor, as a kernel does or rounded once."""
+    return multiply_float(x, real) if call.exact else multiply(x, *quantize_multiplier(real))
+
+
 def relu(low: float | None, high: float | None):
     """Return the kernel that requantizes and cuts."""
 
@@ -75,7 +81,7 @@ def relu(low: float | None, high: float | None):
         least = least if low is None else max(least, out.integer(low))
         most = most if high is None else min(most, out.integer(high))
         real = np.float64(given.step / out.step)
-        made = multiply(call.zeroed(0), *quantize_multiplier(real))
+        made = _multiplied(call, call.zeroed(0), real)
         return out.store(made + out.zero_point, least, most)
 
     return kernel
@@ -85,14 +91,14 @@ def leaky_relu(call: Call) -> np.ndarray:
     """Scale values below zero by a factor, the others by one."""
     given, out = call.inputs[0], call.out
     x, alpha = call.zeroed(0), np.float32(call.option("alpha", 0.0))
-    if call.xnnpack and out.dtype == np.int8:
+    if call.xnnpack and not call.exact and out.dtype == np.int8:
         # Factors of 8 fractional bits; the product is rounded half up.
         positive = np.rint(np.float32(256.0) * (given.step / out.step))
         negative = np.rint(np.float32(256.0) * (given.step / out.step * alpha))
         factor = np.where(x > 0, int(positive), int(negative))
         return out.store(((x * factor + 128) >> 8) + out.zero_point)
     above, below = (
-        multiply(x, *quantize_multiplier(np.float64(real)))
+        _multiplied(call, x, np.float64(real))
         for real in (given.step / out.step, given.step * alpha / out.step)
     )
     return out.store(np.where(x >= 0, above, below) + out.zero_point)
@@ -102,9 +108,9 @@ def prelu(call: Call) -> np.ndarray:
     """Scale values below zero by a factor per channel."""
     given, slopes, out = call.inputs[0], call.inputs[1], call.out
     x = call.zeroed(0)
-    above = multiply(x, *quantize_multiplier(np.float64(given.step) / np.float64(out.step)))
+    above = _multiplied(call, x, np.float64(given.step) / np.float64(out.step))
     real = np.float64(given.step * slopes.step) / np.float64(out.step)
-    below = multiply(wrapped(x * call.zeroed(1)), *quantize_multiplier(real))
+    below = _multiplied(call, wrapped(x * call.zeroed(1)), real)
     return out.store(np.where(x >= 0, above, below) + out.zero_point)
 
 

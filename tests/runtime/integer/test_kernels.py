@@ -43,6 +43,25 @@ def test_the_two_arithmetics_differ_where_the_runtimes_do():
     assert steps.max() == 1
 
 
+@pytest.mark.parametrize("case", ["relu", "relu6", "leaky relu", "prelu"])
+def test_with_a_single_rounding_each_integer_is_next_to_the_real_number(case):
+    for seed in SEEDS:
+        content, inputs = CASES[case](np.random.default_rng(seed))
+        model = IntegerModel(content, "single_rounding")
+        once = model.run(inputs, list(model.inputs))["out0"].astype(int)
+        for arithmetic in ("fixed_point", "xnnpack_float"):
+            twice = IntegerModel(content, arithmetic).run(inputs, list(model.inputs))["out0"]
+            assert np.abs(once - twice).max() <= 1
+    x, out = (next(iter(side.values())) for side in (model.inputs, model.outputs))
+    if case in ("relu", "relu6"):
+        (s, z), (t, w) = x["quantization"], out["quantization"]
+        real = np.clip(
+            (inputs[0].astype(int) - z) * np.float64(s), 0, 6 if case == "relu6" else None
+        )
+        exact = np.clip(real / t + w, -128, 127)
+        assert np.abs(once - exact).max() <= 0.5 + 1e-4
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_the_mean_of_an_image_depends_on_the_threads(threads):
     content, inputs = CASES["mean 40 channels"](np.random.default_rng(1))

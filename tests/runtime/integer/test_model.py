@@ -86,6 +86,21 @@ def test_integer_inputs_are_quantized_as_litert_is_fed():
         np.testing.assert_array_equal(ours[name], value)
 
 
+def test_a_partial_model_computes_what_it_knows_on_what_it_is_fed():
+    sim, content, (x,) = exported("lambda_island")
+    names = quantized_tensors(sim)
+    with pytest.raises(EdgeqError, match="does not know"):
+        IntegerModel(content)
+    model = IntegerModel(content, "xnnpack_float", partial=True)
+    probe = LiteRtModel(with_tensors(content, names), "xnnpack").tensors([x], sim.input_names)
+    theirs = {name: probe[name] for name in names if probe[name].dtype == np.int8}
+    alone = model.tensors([x], sim.input_names, names)
+    fed = model.tensors([x], sim.input_names, names, theirs)
+    assert set(alone) < set(fed)
+    for name, value in fed.items():
+        np.testing.assert_array_equal(value, theirs[name])
+
+
 def test_fed_values_take_the_place_of_computed_ones():
     sim, content, (x,) = exported("residual")
     model, names = IntegerModel(content), quantized_tensors(sim)
