@@ -21,7 +21,7 @@ from keras_edgeq.sim.calibrate import (
     floor_weight_scales,
 )
 from keras_edgeq.sim.collapse import own_grids
-from keras_edgeq.sim.data import Batch, batches, fixed_batch
+from keras_edgeq.sim.data import Batch, batches, check_count, fixed_batch
 from keras_edgeq.sim.data_free import RULES, data_free_stats, input_ranges, known_means
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
@@ -119,6 +119,7 @@ def quantize(
         >>> sim.predict(np.random.rand(1, 8), verbose=0).shape
         (1, 2)
     """
+    check_count("keep_samples", keep_samples, least=0)
     target = load_profile(profile)
     data_free = calibration is None
     if input_range is not None and not data_free:
@@ -143,12 +144,13 @@ def quantize(
     plan = plan.with_rules(rules)
     policies, asked = mixed_policies(model), wanted
     stats, source = None, iter(())
+    notes: list[str] = []
     if data_free:
         stats = data_free_stats(folded, plan, known, input_range)
         ranges = {**known.ranges, **input_ranges(input_range, prepared.input_names)}
         seen = random_inputs(prepared, ranges)
     else:
-        first, source = peek(batches(calibration, model, batch_size, steps))
+        first, source = peek(batches(calibration, model, batch_size, steps, notes))
         seen = few(first, model)
 
     def made(plan: QuantPlan, asked: Mapping[str, str]) -> QuantSim:
@@ -167,6 +169,8 @@ def quantize(
     samples = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
     _calibrate(sim, stats, samples)
     if not check:
+        sim.keep(warnings=tuple(notes))
+        say(sim)
         return sim
     apart = own_grids(judge(sim, seen, prepared, known.ranges), asked) if free else {}
     asked = {**apart, **asked}
@@ -174,9 +178,10 @@ def quantize(
         sim = made(plan, asked)
         _calibrate(sim, stats, samples)
         judge(sim, seen, prepared, known.ranges)
-        say(sim, apart)
     else:
-        say(sim)
+        apart = {}
+    sim.keep(warnings=(*notes, *sim.record.warnings))
+    say(sim, apart)
     return sim
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from keras_edgeq.numerics.own_gradient import own_gradient
+
 # The largest half; what is beyond saturates to it.
 LARGEST = 65504.0
 
 
-@tf.custom_gradient
+def _gradient(upstream, result, x):
+    del result
+    return [tf.where(tf.abs(x) > LARGEST, 0.0, upstream)]
+
+
+@own_gradient("round_to_half", _gradient)
 def round_to_half(x):
     """Cast float32 to half precision and back; numbers beyond its range become its largest.
 
@@ -18,9 +25,5 @@ def round_to_half(x):
         >>> round_to_half(tf.constant([0.1, 1e6])).numpy()
         array([9.997559e-02, 6.550400e+04], dtype=float32)
     """
-
-    def grad(upstream):
-        return tf.where(tf.abs(x) > LARGEST, 0.0, upstream)
-
     clipped = tf.minimum(tf.maximum(x, -LARGEST), LARGEST)
-    return tf.cast(tf.cast(clipped, tf.float16), tf.float32), grad
+    return tf.cast(tf.cast(clipped, tf.float16), tf.float32)

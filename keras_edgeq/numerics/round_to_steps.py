@@ -17,6 +17,8 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
+from keras_edgeq.numerics.own_gradient import own_gradient
+
 # Ways of rounding that `scale_sums` comes before.
 TWICE = ("twice", "twice_away")
 # The largest float32 below 0.5: floor(0.49999997 + 0.5) is 1 in float32, this gives 0.
@@ -55,7 +57,13 @@ def round_to_steps(
     return _op(_ROUND[rounding], ewgs)(ratio, *grid)
 
 
-@tf.custom_gradient
+def _of_product(upstream, result, sums, factor):
+    del result
+    by_factor = tf.cast(_sum_like(upstream * sums, factor), factor.dtype)
+    return _sum_like(upstream * tf.cast(factor, tf.float32), sums), by_factor
+
+
+@own_gradient("scale_sums", _of_product)
 def scale_sums(sums, factor):
     """Return `sums * factor` as LiteRT's fixed-point kernels round it before they round again.
 
@@ -73,20 +81,20 @@ def scale_sums(sums, factor):
         >>> float(scale_sums(tf.constant(5.0), tf.constant(0.28)))
         1.5
     """
-
-    def grad(upstream):
-        by_factor = tf.cast(_sum_like(upstream * sums, factor), factor.dtype)
-        return _sum_like(upstream * tf.cast(factor, tf.float32), sums), by_factor
-
     # The float32 with the factor's exponent plus one: the power of two above the factor.
     bits = tf.bitcast(tf.cast(factor, tf.float32), tf.int32)
     exponent = tf.bitwise.bitwise_and(bits, 0x7F800000) + 0x00800000
     power = tf.minimum(tf.bitcast(exponent, tf.float32), 1.0)
     product = tf.cast(sums, factor.dtype) * (factor / tf.cast(power, factor.dtype))
-    return tf.cast(tf.floor(product + 0.5), tf.float32) * power, grad
+    return tf.cast(tf.floor(product + 0.5), tf.float32) * power
 
 
-@tf.custom_gradient
+def _also_to_scale(upstream, steps, _, scale):
+    by_scale = _sum_like(upstream * steps, scale)
+    return upstream, tf.math.divide_no_nan(by_scale, scale)
+
+
+@own_gradient("carry_scale", _also_to_scale)
 def carry_scale(steps, scale):
     """Return `steps` unchanged; their gradient also reaches the scale of what they stand for.
 
@@ -94,33 +102,27 @@ def carry_scale(steps, scale):
     What rounding gives a scale nearly cancels what the multiplication gives it; here both are sums
     over the same gradients of steps, so the difference is as good as those, in half precision too.
     """
-
-    def grad(upstream):
-        by_scale = _sum_like(upstream * steps, scale)
-        return upstream, tf.math.divide_no_nan(by_scale, scale)
-
-    return tf.identity(steps), grad
+    del scale
+    return tf.identity(steps)
 
 
 @cache
 def _op(rounded, ewgs: float):
     """Return the op for one way of rounding and one strength of gradient scaling."""
 
-    @tf.custom_gradient
+    def gradient(upstream, steps, ratio, low, high, _):
+        inside = tf.equal(ratio, _clip(ratio, low, high))
+        dlow = _sum_like(tf.where(tf.less(ratio, low), upstream, 0.0), low)
+        dhigh = _sum_like(tf.where(tf.greater(ratio, high), upstream, 0.0), high)
+        passed = upstream
+        if ewgs:
+            error = tf.math.divide_no_nan(ratio - steps, high - low)
+            passed = upstream * (1.0 + ewgs * tf.sign(upstream) * error)
+        return tf.where(inside, passed, 0.0), dlow, dhigh, None
+
+    @own_gradient(f"round_to_steps{rounded.__name__}.{ewgs!r}", gradient)
     def op(ratio, low, high, zero_point):
-        steps = rounded(_clip(ratio, low, high), zero_point)
-
-        def grad(upstream):
-            inside = tf.equal(ratio, _clip(ratio, low, high))
-            dlow = _sum_like(tf.where(tf.less(ratio, low), upstream, 0.0), low)
-            dhigh = _sum_like(tf.where(tf.greater(ratio, high), upstream, 0.0), high)
-            passed = upstream
-            if ewgs:
-                error = tf.math.divide_no_nan(ratio - steps, high - low)
-                passed = upstream * (1.0 + ewgs * tf.sign(upstream) * error)
-            return tf.where(inside, passed, 0.0), dlow, dhigh, None
-
-        return steps, grad
+        return rounded(_clip(ratio, low, high), zero_point)
 
     return op
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,18 +12,25 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import CalibrationDataError
+from keras_edgeq.errors import CalibrationDataError, QuantizationWarning
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
+from keras_edgeq.sim.odd_values import OddValues
 
 Batch = list[np.ndarray]
 # Data that deflates to a hundredth is all but constant.
 MOST_BYTES = 64_000_000
 MOST_INFLATION = 100
+# Batches of a source without an end in sight after which a word is due.
+MANY = 1_000
 
 
 def batches(
-    data: Any, model: tf_keras.Model, batch_size: int = 32, steps: int | None = None
+    data: Any,
+    model: tf_keras.Model,
+    batch_size: int = 32,
+    steps: int | None = None,
+    notes: list[str] | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of model inputs, checked against the model.
 
@@ -34,11 +42,21 @@ def batches(
         batch_size: for arrays and files; other sources are batched already. A model with a fixed
             batch gets batches of that size.
         steps: read at most that many batches; needed for endless sources.
+        notes: takes what is to be said of the data, at its end; None has it said as warnings.
 
     Raises:
-        CalibrationDataError: nothing to read, a wrong shape or name, NaN or infinity.
+        CalibrationDataError: nothing to read, a wrong shape, name or type, NaN or infinity; or
+            `batch_size` or `steps` is no count.
+
+    Warns:
+        QuantizationWarning: samples far beyond the others, or all of one number; and 1,000 batches
+            of a source that does not say how many there will be.
     """
-    names = list(model.input_names)
+    check_count("batch_size", batch_size)
+    if steps is not None:
+        check_count("steps", steps)
+    names, odd = list(model.input_names), OddValues(model.input_names)
+    is_open = steps is None and not _says_its_length(data)
     if isinstance(data, str | Path):
         data = _read_file(Path(data), names)
     arrays = _holds_arrays(data)
@@ -54,6 +72,12 @@ def batches(
             raise CalibrationDataError(f"The inputs of a batch have different lengths: {sizes}.")
         if sizes != {0}:
             count += 1
+            odd.see(batch)
+            if is_open and count == MANY:
+                _say(
+                    f"The data gave {MANY:,} batches and does not say how many are left. Should it "
+                    "never end, stop this and give steps=, the number of batches to read."
+                )
             yield batch
     if not count:
         raise CalibrationDataError(
@@ -61,11 +85,36 @@ def batches(
             "tf.data.Dataset, generator or Sequence with at least one sample; a generator that "
             "was read before is empty."
         )
+    for message in odd.messages():
+        if notes is None:
+            _say(message)
+        else:
+            notes.append(message)
 
 
 def fixed_batch(model: tf_keras.Model) -> int | None:
     """Return the batch size that a model is built for, None where it takes any."""
     return next((s.shape[0] for s in model.inputs if s.shape[0] is not None), None)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless an argument is a whole number.
+
+    Raises:
+        CalibrationDataError: it is none, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise CalibrationDataError(f"{name} is {value!r}; it is a whole number, at least {least}.")
+
+
+def _says_its_length(data: Any) -> bool:
+    if isinstance(data, tf.data.Dataset):
+        return int(data.cardinality()) != int(tf.data.UNKNOWN_CARDINALITY)
+    return isinstance(data, str | Path) or hasattr(data, "__len__") or _is_array(data)
+
+
+def _say(message: str) -> None:
+    warnings.warn(message, QuantizationWarning, stacklevel=3)
 
 
 def _read_file(path: Path, names: list[str]) -> Any:
@@ -104,12 +153,10 @@ def _is_array(value: Any) -> bool:
 
 
 def _array_batches(data: Any, model, batch_size: int) -> Iterator[Any]:
-    parts = [np.asarray(v) for v in _inputs(data, model)]
+    parts = [v if isinstance(v, np.ndarray) else np.asarray(v) for v in _inputs(data, model)]
     lengths = {len(part) if part.ndim else 0 for part in parts}
     if len(lengths) != 1:
         raise CalibrationDataError(f"The arrays have different lengths: {sorted(lengths)}.")
-    if batch_size < 1:
-        raise CalibrationDataError(f"batch_size is {batch_size}; it is at least 1.")
     size = fixed_batch(model) or batch_size
     for start in range(0, lengths.pop(), size):
         yield [part[start : start + size] for part in parts]
@@ -158,12 +205,21 @@ def _fits(item: tuple, names: list[str]) -> bool:
 
 def _checked(part: Any, symbol: Any, name: str) -> np.ndarray:
     try:
-        array = np.asarray(part)
-        array = array.astype(symbol.dtype.as_numpy_dtype, copy=False)
+        given = np.asarray(part)
+        _check_type(part, given, symbol.dtype, name)
+        with np.errstate(invalid="ignore", over="ignore"):  # looked at below
+            array = given.astype(symbol.dtype.as_numpy_dtype, copy=False)
+    except CalibrationDataError:
+        raise
     except (TypeError, ValueError):
         raise CalibrationDataError(
             f"Input {name!r}: cannot turn {type(part).__name__} into {symbol.dtype.name}."
         ) from None
+    if array.dtype.kind in "iu" and given.dtype.kind in "iuf" and not np.array_equal(array, given):
+        raise CalibrationDataError(
+            f"Input {name!r}: the model takes {symbol.dtype.name}, and the data ({given.dtype}) "
+            "has numbers that are none, such as fractions or larger ones."
+        )
     if not symbol.shape.is_compatible_with(array.shape):
         hint = " Add the batch axis." if array.ndim + 1 == symbol.shape.rank else ""
         raise CalibrationDataError(
@@ -173,3 +229,22 @@ def _checked(part: Any, symbol: Any, name: str) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise CalibrationDataError(f"Input {name!r} has NaN or infinite values.")
     return array
+
+
+def _check_type(part: Any, array: np.ndarray, wanted: tf.DType, name: str) -> None:
+    """Refuse what NumPy would turn into numbers by losing or inventing something."""
+    if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
+        raise CalibrationDataError(
+            f"Input {name!r} is a masked array with {np.ma.count_masked(part)} masked values, of "
+            "which the model would see what is under the mask. Fill them: array.filled(0.0)."
+        )
+    try:
+        given = tf.as_dtype(array.dtype)
+    except TypeError:  # dates, records
+        given = None
+    is_number = given is not None and (given.is_floating or given.is_integer or given.is_bool)
+    if not is_number and given != wanted:
+        raise CalibrationDataError(
+            f"Input {name!r} is of type {array.dtype}, which holds no real numbers; the model "
+            f"takes {wanted.name}. Convert it yourself, in the way that the model was trained with."
+        )

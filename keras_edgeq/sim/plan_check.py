@@ -23,6 +23,11 @@ def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, s
     Raises:
         ProfileError: names the tensors that the model does not have, or the precisions.
     """
+    if not isinstance(plan, QuantPlan):
+        raise ProfileError(
+            f"plan is of type {type(plan).__name__}; it is a QuantPlan, such as another sim's "
+            "sim.record.plan, or QuantPlan.from_json(...) of a file."
+        )
     if precision:
         raise ProfileError(
             f"A plan says already what precision={dict(precision)} would; give one of them."

@@ -42,8 +42,10 @@ def test_predictions_and_exports_in_threads_are_those_of_one_thread(sim, tmp_pat
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(call, run) for run in runs]
         exports = [pool.submit(export, name) for name in ("a", "b", "a")]
-        failed = [dict(one.result()) for one in exports]
-        going[0] = False
+        try:
+            failed = [dict(one.result()) for one in exports]
+        finally:
+            going[0] = False
         made = [one.result() for one in calls]
     assert failed == [{}] * 3
     assert not tf.config.functions_run_eagerly()
