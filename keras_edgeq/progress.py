@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 LONG_SECONDS = 30.0
-# What is judged by: tracing makes the first unit slower than the others.
+# What is judged by: layers differ, so the first of many say little.
 LEAST_SECONDS = 3.0
+LEAST_SHARE = 0.1
 SHARE_ONLY = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -58,7 +60,8 @@ class Bar:
         now = time.perf_counter()
         if done > 0.0 and not self._at_first:
             self._first, self._at_first = now, done
-        seconds = self._first - self._begin
+        # Tracing makes the first unit slower than the others: it counts as itself only.
+        seconds, share = self._first - self._begin, done / self._bar.total
         if done > self._at_first:
             rate = (now - self._first) / (done - self._at_first)
             seconds += rate * (self._bar.total - self._at_first)
@@ -66,19 +69,28 @@ class Bar:
             seconds *= self._bar.total / done
         else:
             return
-        if now - self._begin >= LEAST_SECONDS:
+        passed = now - self._begin
+        if passed >= LEAST_SECONDS and (share >= LEAST_SHARE or passed > LONG_SECONDS):
             self._said = True
             if seconds > LONG_SECONDS:
-                tqdm.write(f"{self.name}: about {duration(seconds)} in all", file=sys.stderr)
+                text = f"about {duration(seconds)} in all, as the first {100 * share:.0f} % went"
+                tqdm.write(f"{self.name}: {text}", file=sys.stderr)
 
 
-def each(items: Sequence[Item], name: str, unit: str, shown: bool = True) -> Iterator[Item]:
-    """Yield items behind a bar."""
-    bar = Bar(name, len(items), unit, shown)
+def each(
+    items: Sequence[Item],
+    name: str,
+    unit: str,
+    shown: bool = True,
+    work: Sequence[float] | None = None,
+) -> Iterator[Item]:
+    """Yield items behind a bar; `work` says how much each takes beside the others."""
+    ends = list(accumulate([1] * len(items) if work is None else work))
+    bar = Bar(name, ends[-1] if ends else 0, unit if work is None else "", shown)
     try:
-        for number, item in enumerate(items):
+        for item, end in zip(items, ends, strict=True):
             yield item
-            bar.to(number + 1)
+            bar.to(end)
     finally:
         bar.close()
 

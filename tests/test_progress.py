@@ -36,6 +36,27 @@ def test_long_work_is_said_once_by_the_units_after_the_first(clock, capsys):
     assert "gptq: about 60 seconds in all" in err  # 20 s and nine times 5 s are 65 s
 
 
+def test_the_first_of_many_units_are_not_judged_by(clock, capsys):
+    for number in each(range(50), "gptq", "layer"):
+        clock[0] += 1.0 if number < 4 else 10.0
+    assert "gptq: about 3 minutes in all, as the first 10 % went" in capsys.readouterr().err
+
+
+def test_units_count_by_their_work(clock, capsys):
+    work = [1.0] * 10 + [90.0]
+    for number in each(range(11), "gptq", "layer", work=work):
+        if number == 10:
+            said = capsys.readouterr().err
+            assert "gptq: about 3 minutes in all, as the first 10 % went" in said
+        clock[0] += 2.0 * work[number]
+
+
+def test_short_work_is_not_announced(clock, capsys):
+    for _ in each(range(10), "observe", "batch"):
+        clock[0] += 2.0
+    assert "about" not in capsys.readouterr().err
+
+
 def test_a_first_unit_that_is_long_itself_is_enough(clock, capsys):
     for number in each(range(10), "adaround", "unit"):
         clock[0] += 60.0

@@ -86,9 +86,11 @@ class Workshop:
             samples = few(self.source[0], self.work)
             self.work.keep(fidelity=measure_fidelity(self.work, samples))
 
-    def bar(self, items: Sequence[Item], name: str, unit: str) -> Iterator[Item]:
-        """Yield items behind a progress bar."""
-        return each(items, name, unit, self.progress)
+    def bar(
+        self, items: Sequence[Item], name: str, unit: str, work: Sequence[float] | None = None
+    ) -> Iterator[Item]:
+        """Yield items behind a progress bar; `work` says how much each takes beside the others."""
+        return each(items, name, unit, self.progress, work)
 
     def done(self, layer: QuantizedLayer, how: str) -> None:
         """Note that a layer's weights were rounded for good: their grids are frozen."""
