@@ -14,7 +14,8 @@ import tensorflow as tf
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found, MarkedModel, Marker
+from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -165,7 +166,11 @@ def _fold_shapes(graph: OnnxGraph) -> None:
 def _undo_negations(graph: OnnxGraph, marked: MarkedModel) -> None:
     """Store `w` and a Neg where the converter computed `-w` of a parameter (PReLU does)."""
     for name, value in list(graph.constants.items()):
-        if value.dtype == np.float32 and value.ndim and marked.find(-value) is not None:
+        if (
+            value.dtype == np.float32
+            and value.ndim
+            and marked.fingerprints.find(-value) is not None
+        ):
             positive = graph.add_constant(f"{name}/positive", -value)
             del graph.constants[name]
             graph.nodes.insert(0, graph.node("Neg", [positive], name))
@@ -195,7 +200,11 @@ def _find_markers(graph: OnnxGraph, marked: MarkedModel) -> dict[int, int]:
 def _find_params(graph: OnnxGraph, marked: MarkedModel) -> dict[str, Found]:
     """Return the constants that hold all of one parameter; less is chance."""
     used = graph.readers()
-    found = {name: marked.find(value) for name, value in graph.constants.items() if name in used}
+    found = {
+        name: marked.fingerprints.find(value)
+        for name, value in graph.constants.items()
+        if name in used
+    }
     return {
         name: hit
         for name, hit in found.items()

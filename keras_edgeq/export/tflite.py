@@ -45,9 +45,10 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
         ExportError: a tensor has no grid yet, or one that no kernel has; or the converter lost
             a tensor, or a float layer needs ops that LiteRT does not have.
     """
-    marked = MarkedModel(sim)
+    marked = MarkedModel(sim, fences=True)
     graph = _convert(marked)
     _fix_reshapes(graph)
+    _check_complete(graph, marked)
     join_biases(graph, marked)
     writer = IntegerWriter(graph, marked)
     writer.write(float_io)
@@ -75,6 +76,18 @@ def _convert(marked: MarkedModel) -> TfliteGraph:
         f"The model needs TensorFlow ops that LiteRT does not have: {', '.join(foreign)}. "
         "`keras-edgeq inspect` lists the float layers they come from."
     )
+
+
+def _check_complete(graph: TfliteGraph, marked: MarkedModel) -> None:
+    """Raise where the converter computed with a parameter instead of moving it."""
+    read = {i for op in graph.ops for i in op.inputs if i >= 0}
+    constants = (graph.constant(tensor) for tensor in read)
+    lost = marked.fingerprints.missing(value for value in constants if value is not None)
+    if lost:
+        raise ExportError(
+            f"The TFLite converter left no trace of {', '.join(lost)}; the file would not compute "
+            "what the sim does. Give these layers float precision, or export another format."
+        )
 
 
 def _fix_reshapes(graph: TfliteGraph) -> None:

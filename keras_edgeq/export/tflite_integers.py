@@ -92,7 +92,7 @@ class Reasons:
             return MIXED
         if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
             constant = self.graph.constant(op.inputs[kernel.bias])
-            found = None if constant is None else self.constants.marked.find(constant)
+            found = None if constant is None else self.constants.marked.fingerprints.find(constant)
             if constant is None or (np.any(constant) and found is None):
                 return "its bias is no constant on an integer grid"
         return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"

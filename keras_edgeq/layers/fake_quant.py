@@ -13,7 +13,7 @@ import tf_keras
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.round_to_steps import TWICE
+from keras_edgeq.numerics.round_to_steps import TWICE, to_steps
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -46,6 +46,8 @@ class FakeQuant(tf_keras.layers.Layer):
         inputs: float tensor.
         input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
+        unit: what one step of the sums is worth that `inputs`, in real units, will be once a batch
+            norm is folded; broadcastable likewise. They are rounded to such steps first.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
         rounding: what happens to ties, as in `round_to_steps`; `"twice"` and `"twice_away"` round
             sums as fixed-point kernels do.
@@ -118,11 +120,22 @@ class FakeQuant(tf_keras.layers.Layer):
             return tf.convert_to_tensor(self.start_zero_point)
         return self.learned.zero_point()
 
-    def call(self, inputs, input_scale=None, activation=None, rounding="half_even", tensor=""):
+    def call(
+        self,
+        inputs,
+        input_scale=None,
+        unit=None,
+        activation=None,
+        rounding="half_even",
+        tensor="",
+    ):
         """Return the rounded tensor, its steps and the scale."""
         del tensor
         inputs = tf.cast(inputs, tf.float32)
         scale, zero_point, gain = self._grid(inputs)
+        if unit is not None:
+            inputs = to_steps(inputs, tf.cast(unit, tf.float32), self.arithmetic.whole)
+            input_scale = unit
         exact = input_scale
         input_scale = None if input_scale is None else tf.cast(input_scale, tf.float32)
         if self.spec.is_half:

@@ -86,6 +86,18 @@ def scale_sums(sums, factor):
     return tf.cast(tf.floor(product + 0.5), tf.float32) * power, grad
 
 
+def to_steps(inputs, scale, whole=tf.round):
+    """Return a tensor that lies on a grid, but for float noise, in whole steps of its scale.
+
+    Args:
+        inputs: float32 tensor, in real units.
+        scale: scale of the grid, broadcastable to `inputs`.
+        whole: what rounds the steps; the gradient passes it.
+    """
+    ratio = inputs * tf.math.divide_no_nan(1.0, scale)
+    return ratio + tf.stop_gradient(whole(ratio) - ratio)
+
+
 @tf.custom_gradient
 def carry_scale(steps, scale):
     """Return `steps` unchanged; their gradient also reaches the scale of what they stand for.
