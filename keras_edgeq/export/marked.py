@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Fingerprints, Found
+from keras_edgeq.export.float_forms import infer_portably
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.graph.rebuild import calls, infer, replay
+from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.quantized_layer import swapped
@@ -125,7 +125,7 @@ class MarkedModel:
                 return outputs, outputs, tf.constant(1.0)
             if self._computes_with_constants(call):
                 args, kwargs = self._fenced(call, args, kwargs)
-            return infer(layer, args, kwargs)
+            return infer_portably(layer, args, kwargs)
 
         outputs = replay(self.sim, list(inputs), on_call)
         return dict(zip(self.outputs, tf.nest.flatten(outputs), strict=True))
@@ -135,7 +135,7 @@ class MarkedModel:
         layer, summed = call.layer, "input_scale" in call.node.call_kwargs
         fenced = self.fences and not summed and tensor.dtype == tf.float32
         with swapped(layer.layer, self.fingerprints.variables[layer.name]):
-            outputs = _call_flat(layer.layer, _fence(tensor) if fenced else tensor)
+            outputs = infer_portably(layer.layer, (_fence(tensor) if fenced else tensor,), {})
         readers = self._graph.consumers(call.output_ref(0))
         is_fused = bool(readers) and all(op_type(reader.layer) in FUSED for reader in readers)
         return _fence(outputs) if fenced and not is_fused else outputs
@@ -179,15 +179,3 @@ def _numbered(tensor, number: int):
 
 def _fence(tensor):
     return _numbered(tensor, FENCE)
-
-
-def _call_flat(layer, inputs):
-    """Call a layer; a Dense on more than two axes as one matrix product between constant reshapes.
-
-    Keras computes it with shapes read at run time, which keeps integer kernels and delegates away.
-    """
-    shape = inputs.shape
-    if type(layer) is not tf_keras.layers.Dense or shape.rank < 3 or None in shape[1:]:
-        return layer(inputs)
-    outputs = layer(tf.reshape(inputs, [-1, shape[-1]]))
-    return tf.reshape(outputs, [-1, *shape[1:-1], layer.units])

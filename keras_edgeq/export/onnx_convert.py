@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.foreign import WAY_OUT, by_layer
 from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -58,9 +60,10 @@ def convert(marked: MarkedModel) -> MarkedGraph:
         ExportError: an operation has no ONNX form, or the converter lost a tensor.
     """
     graph = OnnxGraph(_tf2onnx(marked))
-    unknown = sorted({n.op_type for n in graph.nodes if not onnx.defs.has(n.op_type, n.domain)})
+    unknown = [node for node in graph.nodes if not onnx.defs.has(node.op_type, node.domain)]
     if unknown:
-        raise ExportError(f"The model uses operations that ONNX does not have: {unknown}.")
+        layers = by_layer(marked.sim, {node.name: node.op_type for node in unknown})
+        raise ExportError(f"ONNX does not have the operations of {layers}. {WAY_OUT}")
     _fold_shapes(graph)
     _undo_negations(graph, marked)
     _modern_resizes(graph)
@@ -90,7 +93,12 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
                 function, input_signature=[], opset=OPSET, custom_op_handlers=dict(HANDLERS)
             )
         except Exception as error:  # tf2onnx raises whatever its handlers meet
-            raise ExportError(f"tf2onnx cannot convert the model: {error}") from error
+            # It names the node: "tensorflow op [layer/op: Conv2D] is not supported" and alike.
+            found = re.findall(r"([\w./-]+/[\w./-]+)", str(error))
+            where = f" at {by_layer(marked.sim, dict.fromkeys(found[:1], 'see below'))}"
+            raise ExportError(
+                f"tf2onnx cannot convert the model{where if found else ''}: {error} {WAY_OUT}"
+            ) from error
     _captured_to_constants(model, concrete)
     return model
 

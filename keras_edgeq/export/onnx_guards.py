@@ -1,8 +1,9 @@
 """Keep a runtime's optimizer from computing something else than the graph says.
 
-ONNX Runtime (1.31 and 1.32) changes results in three places. It merges two pairs in a row whose
+ONNX Runtime (1.31 and 1.32) changes results in four places. It merges two pairs in a row whose
 integers have one type, and so takes out a rounding. It quantizes the float weights of a product
-between pairs, per tensor to 8 bits. And it makes a MatMulNBits of a product of matrices with
+between pairs, per tensor to 8 bits. It computes a softmax over another axis than the last, whose
+output has a grid of its own, with a table. And it makes a MatMulNBits of a product of matrices with
 integer weights, which quantizes the other factor to int8 as it runs: 1.31 where that is float, 1.32
 where it has 16 bits, too.
 """
@@ -37,7 +38,7 @@ def guard(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
 
 
 def _keep_roundings(graph: OnnxGraph) -> None:
-    """Keep pairs in a row apart, and float weights float."""
+    """Keep pairs in a row apart, and float weights and softmaxes behind a transpose float."""
     grids, producers = grids_of(graph), graph.producers()
     for node in list(graph.nodes):
         grid = grids.get(node.input[0]) if node.input else None
@@ -49,6 +50,9 @@ def _keep_roundings(graph: OnnxGraph) -> None:
         elif node.op_type in PRODUCTS and grid is not None:
             weight = producers.get(node.input[1])
             if weight is None or weight.op_type != DEQUANTIZE:
+                _clip(graph, node, 0, grid, 0.0)
+        elif node.op_type == "Softmax" and grid is not None:
+            if producers[node.input[0]].op_type != DEQUANTIZE:
                 _clip(graph, node, 0, grid, 0.0)
 
 

@@ -59,7 +59,7 @@ class Reasons:
             return self.floats[layer]
         bits = self.width(op)
         if bits not in VERSIONS[op.name]:
-            return f"LiteRT has no int{bits} kernel of it"
+            return f"LiteRT has no int{bits} kernel that computes it"
         for tensor in op.inputs:
             if not self.graph.is_float(tensor):
                 continue

@@ -167,6 +167,13 @@ def op_type(layer: Any) -> str:
     return _BY_CONFIG[kind](layer) if kind in _BY_CONFIG else kind.__name__
 
 
+def scales_channels(layer: Any) -> bool:
+    """Tell whether a layer has one weight per channel, which any grid per channel holds exactly."""
+    if type(layer) not in (L.DepthwiseConv1D, L.DepthwiseConv2D):
+        return False
+    return layer.depth_multiplier == 1 and set(layer.kernel_size) == {1}
+
+
 def weight_trait(layer: Any) -> WeightTrait | None:
     """Return the parameters of a layer that owns quantizable ones, None for others."""
     if type(layer) not in WEIGHTED:
@@ -226,7 +233,15 @@ def _softmax(layer) -> str:
 
 
 def _resize(layer) -> str:
-    return "Repeat" if getattr(layer, "interpolation", "nearest") == "nearest" else "Resize"
+    kinds = {"nearest": "Repeat", "bilinear": "Resize"}
+    return kinds.get(layer.interpolation, f"Resize by {layer.interpolation}")
+
+
+def _resizing(layer) -> str:
+    if layer.crop_to_aspect_ratio:
+        return "ResizeCrop"
+    kinds = {"nearest": "Resize", "bilinear": "Resize"}
+    return kinds.get(layer.interpolation, f"Resize by {layer.interpolation}")
 
 
 _BY_CONFIG = {
@@ -236,5 +251,5 @@ _BY_CONFIG = {
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,
-    L.Resizing: lambda layer: "Resize" if not layer.crop_to_aspect_ratio else "ResizeCrop",
+    L.Resizing: _resizing,
 }

@@ -11,11 +11,14 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers.layer_traits import WEIGHTED
+from keras_edgeq.layers.operands import resampling
 from keras_edgeq.prepare.separable import PARTS
 
 L = tf_keras.layers
 SPLIT = (*WEIGHTED, *PARTS, L.Activation)
+EXPORTED_METHODS = ("bilinear", "nearest", "bicubic")
 LOOKUPS = (L.StringLookup, L.IntegerLookup, L.TextVectorization, L.Hashing, L.HashedCrossing)
 
 
@@ -25,6 +28,14 @@ def check_layers(model: tf_keras.Model) -> None:
     Raises:
         UnsupportedModelError: names the layer, why, and what to do.
     """
+    for call in calls(model):
+        method = resampling(call.node)
+        if method is not None and method not in EXPORTED_METHODS:
+            raise UnsupportedModelError(
+                f"Layer {call.layer.name!r} resizes by {method!r}, which neither TFLite nor ONNX "
+                "files do. Resize the images before the model, or by one of "
+                f"{', '.join(EXPORTED_METHODS)}, without antialias."
+            )
     for layer in model.layers:
         for part in (layer, *keras_compat.all_layers(layer)):
             for check in CHECKS:
