@@ -60,7 +60,17 @@ def group_normalization(layer: Any, inputs: Any) -> Any:
     return outputs if layer.beta is None else outputs + tf.reshape(layer.beta, channels)
 
 
+def category_encoding(layer: Any, inputs: Any) -> Any:
+    """Compute a CategoryEncoding with one-hot vectors; Keras counts in bins."""
+    vectors = tf.one_hot(tf.cast(inputs, tf.int32), layer.num_tokens)
+    if layer.output_mode == "one_hot":
+        return tf.squeeze(vectors, -2) if inputs.shape[-1] == 1 else vectors
+    combine = tf.reduce_max if layer.output_mode == "multi_hot" else tf.reduce_sum
+    return combine(vectors, -2)
+
+
 FORMS: dict[type, Callable[[Any, Any], Any]] = {
+    L.CategoryEncoding: category_encoding,
     L.Dense: dense,
     L.GroupNormalization: group_normalization,
 }

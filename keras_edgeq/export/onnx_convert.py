@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tensorflow as tf
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Found
@@ -67,6 +67,7 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     _fold_shapes(graph)
     _undo_negations(graph, marked)
     _modern_resizes(graph)
+    _positive_pads(graph)
     _name_batch(graph.model, marked)
     numbers, params = _find_markers(graph, marked), _find_params(graph, marked)
     result = MarkedGraph(graph, marked, numbers, params, _ranks(graph.model))
@@ -192,6 +193,31 @@ def _modern_resizes(graph: OnnxGraph) -> None:
         if node.op_type == "Resize" and mode is not None and mode.s == b"tf_half_pixel_for_nn":
             mode.s = b"half_pixel"
             options["nearest_mode"].s = b"round_prefer_ceil"
+
+
+def _positive_pads(graph: OnnxGraph) -> None:
+    """Write what a transposed convolution adds at the ends as that, and not as a negative pad.
+
+    Its stride is longer than its kernel there, or it has an output padding.
+    """
+    for node in graph.nodes:
+        if node.op_type != "ConvTranspose":
+            continue
+        options = {attribute.name: attribute for attribute in node.attribute}
+        pads = list(options["pads"].ints) if "pads" in options else []
+        ends = pads[len(pads) // 2 :]
+        if min(pads, default=0) >= 0 or min(pads[: len(ends)]) < 0:
+            continue
+        added = [-min(pad, 0) for pad in ends]
+        kept = [a for a in node.attribute if a.name not in ("pads", "output_padding")]
+        before = options.get("output_padding")
+        padding = zip(added, before.ints if before else [0] * len(added), strict=True)
+        del node.attribute[:]
+        node.attribute.extend([
+            *kept,
+            helper.make_attribute("pads", [*pads[: len(ends)], *(max(pad, 0) for pad in ends)]),
+            helper.make_attribute("output_padding", [one + other for one, other in padding]),
+        ])  # fmt: skip
 
 
 def _find_markers(graph: OnnxGraph, marked: MarkedModel) -> dict[int, int]:

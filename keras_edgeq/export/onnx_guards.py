@@ -51,9 +51,8 @@ def _keep_roundings(graph: OnnxGraph) -> None:
             weight = producers.get(node.input[1])
             if weight is None or weight.op_type != DEQUANTIZE:
                 _clip(graph, node, 0, grid, 0.0)
-        elif node.op_type == "Softmax" and grid is not None:
-            if producers[node.input[0]].op_type != DEQUANTIZE:
-                _clip(graph, node, 0, grid, 0.0)
+        elif node.op_type == "Softmax" and grid and producers[node.input[0]].op_type != DEQUANTIZE:
+            _clip(graph, node, 0, grid, 0.0)
 
 
 def _merge(graph: OnnxGraph, one: Grid, other: Grid) -> bool:

@@ -18,7 +18,7 @@ from keras_edgeq.prepare.separable import PARTS
 
 L = tf_keras.layers
 SPLIT = (*WEIGHTED, *PARTS, L.Activation)
-EXPORTED_METHODS = ("bilinear", "nearest", "bicubic")
+EXPORTED_METHODS = ("bilinear", "nearest")
 LOOKUPS = (L.StringLookup, L.IntegerLookup, L.TextVectorization, L.Hashing, L.HashedCrossing)
 
 
@@ -32,24 +32,26 @@ def check_layers(model: tf_keras.Model) -> None:
         method = resampling(call.node)
         if method is not None and method not in EXPORTED_METHODS:
             raise UnsupportedModelError(
-                f"Layer {call.layer.name!r} resizes by {method!r}, which neither TFLite nor ONNX "
-                "files do. Resize the images before the model, or by one of "
-                f"{', '.join(EXPORTED_METHODS)}, without antialias."
+                f"Layer {call.layer.name!r} resizes by {method!r}, which LiteRT and "
+                "ONNX Runtime do not, or otherwise. Resize the images in front of the model, or by "
+                f"{' or '.join(EXPORTED_METHODS)}, without antialias."
             )
     for layer in model.layers:
+        if isinstance(layer, tf_keras.Model):
+            continue  # has its own check
         for part in (layer, *keras_compat.all_layers(layer)):
-            for check in CHECKS:
-                why = check(part)
-                if why is not None:
-                    inside = "" if part is layer else f" (in {layer.name!r})"
-                    raise UnsupportedModelError(f"Layer {part.name!r}{inside} {why}")
+            is_split = part is layer and type(layer) in SPLIT
+            whys = (_activation(part, is_split), *(check(part) for check in CHECKS))
+            for why in filter(None, whys):
+                inside = "" if part is layer else f" (in {layer.name!r})"
+                raise UnsupportedModelError(f"Layer {part.name!r}{inside} {why}")
 
 
-def _activation(layer: Any) -> str | None:
+def _activation(layer: Any, is_split: bool) -> str | None:
     """Return why an activation of a layer cannot be copied."""
     found = {n: v for n, v in vars(layer).items() if n.endswith("activation") and callable(v)}
     for name, function in found.items():
-        why = _uncopied(function, type(layer) in SPLIT)
+        why = _uncopied(function, is_split)
         if why is not None:
             return f"has {why} for its {name}. {NAMED}"
     return None
@@ -81,15 +83,30 @@ def _state(layer: Any) -> str | None:
 
 
 def _lookup(layer: Any) -> str | None:
-    if type(layer) in LOOKUPS:
+    kind, counts = type(layer), getattr(layer, "output_mode", "int") != "int"
+    if kind in LOOKUPS:
+        does = "looks up strings or keys"
+    elif kind is L.Discretization and counts:
+        does = f"counts in bins (output_mode={layer.output_mode!r})"
+    else:
+        return None
+    return (
+        f"({kind.__name__}) {does}, which neither TFLite nor ONNX files do. Leave it in front of "
+        "the model: map the data with it, and build the model from an Input of what the layer "
+        "makes (tf_keras.Model(its_output, model.output) is the rest of the model)."
+    )
+
+
+def _random_crop(layer: Any) -> str | None:
+    if type(layer) is L.RandomCrop:
+        size = f"{layer.height}, {layer.width}"
         return (
-            f"({type(layer).__name__}) looks up strings or keys, which neither TFLite nor ONNX "
-            "files do. Leave it in front of the model: map the data with it, and build the model "
-            "from an Input of what the layer makes (tf_keras.Model(its_output, model.output) is "
-            "the rest of the model)."
+            "(RandomCrop) draws random numbers in every call, which no exported file does. Crop in "
+            "front of the model, or quantize a model with what it is at inference in its place: "
+            f"Resizing({size}, crop_to_aspect_ratio=True)."
         )
     return None
 
 
 NAMED = "Give it a function with a name (def my_activation(x): ...) or a layer."
-CHECKS: tuple[Callable[[Any], str | None], ...] = (_activation, _state, _lookup)
+CHECKS: tuple[Callable[[Any], str | None], ...] = (_state, _lookup, _random_crop)
