@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -95,6 +96,9 @@ def clone(layer: Any, **changes: Any) -> Any:
     """Return a fresh, unbuilt layer with the same configuration but for `changes`.
 
     A partial function, which Keras cannot write into a configuration, is handed over.
+
+    Raises:
+        UnsupportedModelError: the layer does not tell its configuration, or cannot be made of it.
     """
     attributes = vars(layer)
     kept = {name: value for name, value in attributes.items() if isinstance(value, partial)}
@@ -102,11 +106,17 @@ def clone(layer: Any, **changes: Any) -> Any:
         for name in kept:
             object.__setattr__(layer, name, tf_keras.activations.linear)
         config = layer.get_config()
+        with tf_keras.utils.custom_object_scope(_own_objects(layer)):
+            new = layer.__class__.from_config({**config, **changes})
+    except (NotImplementedError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: give each layer of "
+            "your own a get_config() with all arguments of its __init__, and use named functions, "
+            f"not lambdas, inside of layers. Keras says: {' '.join(str(error).split())[:300]}"
+        ) from error
     finally:
         for name, value in kept.items():
             object.__setattr__(layer, name, value)
-    with tf_keras.utils.custom_object_scope(_own_objects(layer)):
-        new = layer.__class__.from_config({**config, **changes})
     for name in kept.keys() - changes.keys():
         setattr(new, name, kept[name])
     return new

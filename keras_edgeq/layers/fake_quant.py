@@ -49,8 +49,8 @@ class FakeQuant(tf_keras.layers.Layer):
         unit: what one step of the sums is worth that `inputs`, in real units, will be once a batch
             norm is folded; broadcastable likewise. They are rounded to such steps first.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
-        rounding: what happens to ties, as in `round_to_steps`; `"twice"` and `"twice_away"` round
-            sums as fixed-point kernels do.
+        rounding: what happens to ties, as in `round_to_steps`; those of `TWICE` round sums
+            as fixed-point kernels do.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:

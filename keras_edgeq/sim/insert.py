@@ -118,7 +118,7 @@ class _Insertion:
         node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
         if isinstance(new, QuantizedLayer):
             return self._call_quantized(new, node, args[0])
-        if isinstance(new, FreezableBatchNorm) and id(args[0]) in self.sums:
+        if isinstance(new, FreezableBatchNorm) and self._folds_into_sums(call.layer.name, args[0]):
             made, unit = new(*args, **kwargs, unit=self.sums[id(args[0])][2])
             self.units[id(made)] = (made, unit)
             return made
@@ -185,6 +185,11 @@ class _Insertion:
             outputs = new(tensor, input_scale=scale)
         self.sums[id(outputs[0])] = outputs
         return outputs[0]
+
+    def _folds_into_sums(self, batch_norm: str, tensor) -> bool:
+        """Tell whether a batch norm becomes a bias that the target rounds."""
+        bias = self.params.get(self.behind[batch_norm], {}).get("bias")
+        return bias is not None and bias.rule == "derived" and id(tensor) in self.sums
 
     def _as_sums(self, tensor, owner: TensorRef):
         """Remember an average or interpolation of whole numbers, so that ties stay ties."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
+from keras_edgeq.errors import ExportError
 from keras_edgeq.numerics.metrics import sqnr_db
 from tests.models import train_like
 
@@ -121,3 +122,77 @@ def test_an_activation_is_fused_into_weights_in_half_precision(tmp_path):
     names = [op.name for op in TfliteGraph(to_tflite(sim).content).ops]
     assert names.count("CONV_2D") == 2
     assert "RELU" not in names
+
+
+NORMALIZATIONS = {
+    "two groups": lambda x: L.GroupNormalization(2)(x),
+    "all channels": lambda x: L.GroupNormalization(-1)(x),
+    "another axis": lambda x: L.GroupNormalization(2, axis=1)(x),
+    "neither scale nor center": lambda x: L.GroupNormalization(2, scale=False, center=False)(x),
+    "five axes": lambda x: tf.reshape(
+        tf.abs(x)[..., None] / (1.0 + tf.abs(x)[..., None, :]), [-1, 8, 8, 16]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_what_is_brought_to_one_shape_runs_everywhere(name, tmp_path):
+    formats = ("tflite",) if name == "five axes" else ("tflite", "onnx")
+    check_files(tmp_path, between_convolutions(NORMALIZATIONS[name]), formats)
+
+
+def test_a_group_normalization_of_any_size_runs(tmp_path):
+    x = Input((None, None, 3))
+    model = Model(x, L.Conv2D(3, 1)(L.GroupNormalization(2)(L.Conv2D(4, 3)(x))))
+    data = [np.random.default_rng(0).normal(size=(SAMPLES, 8, 8, 3)).astype(np.float32)]
+    check_files(tmp_path, model, data=data)
+
+
+RESIZES = {
+    "another axis": L.Softmax(axis=1),
+    "cropped": L.Resizing(6, 5, crop_to_aspect_ratio=True),
+    "corners": lambda x: tf.compat.v1.image.resize_bilinear(x, [13, 11], align_corners=True),
+    "nearest corners": lambda x: tf.compat.v1.image.resize_nearest_neighbor(
+        x, [13, 11], align_corners=True
+    ),
+    "short kernel": L.Conv2DTranspose(4, 2, strides=3),
+    "output padding": L.Conv2DTranspose(4, 3, strides=2, output_padding=1),
+}
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_a_file_resizes_and_compares_as_the_sim(name, tmp_path):
+    check_files(tmp_path, between_convolutions(RESIZES[name]), ("tflite", "onnx"))
+
+
+@pytest.mark.parametrize("sizes", [(11, 13), (16, 16), (5, 3)])
+def test_wide_integers_are_resized_in_float(sizes, tmp_path):
+    model = between_convolutions(L.Resizing(*sizes))
+    check_files(tmp_path, model, profile="litert_int16x8", identical=0.5)
+
+
+@pytest.mark.parametrize("asked", [{}, {"scaled": "W4A8"}])
+def test_constants_in_front_of_four_bits_are_rounded_as_the_file_does(asked, tmp_path):
+    x = Input((8, 8, 3))
+    model = Model(x, L.Conv2D(4, 3)(L.Rescaling(1 / 127.5, -1.0, name="scaled")(x)))
+    data = [np.random.default_rng(0).uniform(0, 255, (SAMPLES, 8, 8, 3)).astype(np.float32)]
+    sim = check_files(
+        tmp_path, model, data=data, profile="litert_w4a8", precision=asked, least_db=15.0
+    )
+    kernel = next(ref for ref in sim.record.plan.specs if str(ref) == "scaled/depthwise_kernel")
+    assert sim.record.plan.specs[kernel].bits == (4 if asked else 8)
+
+
+def test_category_encodings_run(tmp_path):
+    x = Input((3,), dtype="int64")
+    model = Model(x, L.Dense(2)(L.CategoryEncoding(5, output_mode="count")(x)))
+    data = [np.random.default_rng(0).integers(0, 5, (SAMPLES, 3))]
+    check_files(tmp_path, model, ("tflite", "onnx"), data=data)
+
+
+def test_an_operation_that_a_format_does_not_have_is_named_by_its_layer(tmp_path):
+    model = between_convolutions(lambda x: L.Reshape((4, 4, 2))(
+        L.MaxPooling3D(name="pool")(L.Reshape((8, 8, 4, 1))(x))))  # fmt: skip
+    sim, _, _ = sim_of(model)
+    with pytest.raises(ExportError, match=r"layer 'pool' \(MaxPool3D\)"):
+        eq.export(sim, tmp_path, ["tflite"], verify=False, progress=False)
