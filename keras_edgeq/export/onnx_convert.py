@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import tensorflow as tf
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.foreign import WAY_OUT, by_layer
 from keras_edgeq.export.marked import MarkedModel, Marker
+from keras_edgeq.export.onnx_forms import modern_resizes, positive_pads
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -66,8 +67,8 @@ def convert(marked: MarkedModel) -> MarkedGraph:
         raise ExportError(f"ONNX does not have the operations of {layers}. {WAY_OUT}")
     _fold_shapes(graph)
     _undo_negations(graph, marked)
-    _modern_resizes(graph)
-    _positive_pads(graph)
+    modern_resizes(graph)
+    positive_pads(graph)
     _name_batch(graph.model, marked)
     numbers, params = _find_markers(graph, marked), _find_params(graph, marked)
     result = MarkedGraph(graph, marked, numbers, params, _ranks(graph.model))
@@ -183,41 +184,6 @@ def _undo_negations(graph: OnnxGraph, marked: MarkedModel) -> None:
             positive = graph.add_constant(f"{name}/positive", -value)
             del graph.constants[name]
             graph.nodes.insert(0, graph.node("Neg", [positive], name))
-
-
-def _modern_resizes(graph: OnnxGraph) -> None:
-    """Write nearest-neighbour resizing without a mode that newer opsets deprecate; it is equal."""
-    for node in graph.nodes:
-        options = {a.name: a for a in node.attribute}
-        mode = options.get("coordinate_transformation_mode")
-        if node.op_type == "Resize" and mode is not None and mode.s == b"tf_half_pixel_for_nn":
-            mode.s = b"half_pixel"
-            options["nearest_mode"].s = b"round_prefer_ceil"
-
-
-def _positive_pads(graph: OnnxGraph) -> None:
-    """Write what a transposed convolution adds at the ends as that, and not as a negative pad.
-
-    Its stride is longer than its kernel there, or it has an output padding.
-    """
-    for node in graph.nodes:
-        if node.op_type != "ConvTranspose":
-            continue
-        options = {attribute.name: attribute for attribute in node.attribute}
-        pads = list(options["pads"].ints) if "pads" in options else []
-        ends = pads[len(pads) // 2 :]
-        if min(pads, default=0) >= 0 or min(pads[: len(ends)]) < 0:
-            continue
-        added = [-min(pad, 0) for pad in ends]
-        kept = [a for a in node.attribute if a.name not in ("pads", "output_padding")]
-        before = options.get("output_padding")
-        padding = zip(added, before.ints if before else [0] * len(added), strict=True)
-        del node.attribute[:]
-        node.attribute.extend([
-            *kept,
-            helper.make_attribute("pads", [*pads[: len(ends)], *(max(pad, 0) for pad in ends)]),
-            helper.make_attribute("output_padding", [one + other for one, other in padding]),
-        ])  # fmt: skip
 
 
 def _find_markers(graph: OnnxGraph, marked: MarkedModel) -> dict[int, int]:

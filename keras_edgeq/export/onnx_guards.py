@@ -2,8 +2,8 @@
 
 ONNX Runtime (1.31 and 1.32) changes results in four places. It merges two pairs in a row whose
 integers have one type, and so takes out a rounding. It quantizes the float weights of a product
-between pairs, per tensor to 8 bits. It computes a softmax whose output has a grid of
-its own with a table. And it makes a MatMulNBits of a product of matrices with
+between pairs, per tensor to 8 bits. It computes a softmax between pairs with a table, of which
+another grid than 0 to 255/256 shows. And it makes a MatMulNBits of a product of matrices with
 integer weights, which quantizes the other factor to int8 as it runs: 1.31 where that is float, 1.32
 where it has 16 bits, too.
 """
