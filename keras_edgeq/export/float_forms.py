@@ -17,8 +17,9 @@ L = tf_keras.layers
 def infer_portably(layer: Any, args: tuple, kwargs: dict) -> Any:
     """Call a layer in inference mode, in the form that converters take where it has one."""
     form = FORMS.get(type(layer))
-    plain = form is not None and len(args) == 1 and kwargs.get("mask") is None
-    return form(layer, args[0]) if plain else infer(layer, args, kwargs)
+    if form is None or len(args) != 1 or kwargs.get("mask") is not None:
+        return infer(layer, args, kwargs)
+    return form(layer, args[0])
 
 
 def dense(layer: Any, inputs: Any) -> Any:

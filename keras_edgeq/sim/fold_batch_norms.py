@@ -95,8 +95,8 @@ def _folded_reference(sim: QuantSim, behind: Mapping[str, str]) -> dict[str, np.
         scale, offset = scale_and_offset(sim.get_layer(name))
         kernel, bias = f"{layer}/{wrapped.kernel_name}", f"{layer}/bias"
         shape = per_channel_shape(wrapped.layer)
-        found[kernel] = np.float32(found[kernel] * scale.reshape(shape))
-        found[bias] = np.float32(found.get(bias, 0.0) * scale + offset)
+        found[kernel] = np.asarray(found[kernel] * scale.reshape(shape), np.float32)
+        found[bias] = np.asarray(found.get(bias, 0.0) * scale + offset, np.float32)
     return found
 
 
