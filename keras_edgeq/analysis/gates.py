@@ -16,7 +16,7 @@ from keras_edgeq.analysis.groups import width
 from keras_edgeq.graph.rebuild import Call, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.apart import infer_apart
-from keras_edgeq.layers.quantized_layer import to_steps
+from keras_edgeq.numerics.round_to_steps import to_steps
 from keras_edgeq.ptq.stream import float_call, real_input
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef

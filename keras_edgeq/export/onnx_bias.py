@@ -6,7 +6,7 @@ import numpy as np
 from onnx import NodeProto
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found
+from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.onnx_convert import MarkedGraph
 from keras_edgeq.export.onnx_graph import reads
 from keras_edgeq.graph.rebuild import calls

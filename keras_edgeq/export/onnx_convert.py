@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ import tensorflow as tf
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found, MarkedModel, Marker
+from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.foreign import WAY_OUT, by_layer
+from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.onnx_canonical import make_canonical
+from keras_edgeq.export.onnx_forms import modern_resizes, positive_pads
 from keras_edgeq.export.onnx_graph import OPSET, OnnxGraph
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -61,12 +65,14 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     model = _tf2onnx(marked)
     make_canonical(model, marked.inputs, marked.outputs)
     graph = OnnxGraph(model)
-    unknown = sorted({n.op_type for n in graph.nodes if not onnx.defs.has(n.op_type, n.domain)})
+    unknown = [node for node in graph.nodes if not onnx.defs.has(node.op_type, node.domain)]
     if unknown:
-        raise ExportError(f"The model uses operations that ONNX does not have: {unknown}.")
+        layers = by_layer(marked.sim, {node.name: node.op_type for node in unknown})
+        raise ExportError(f"ONNX does not have the operations of {layers}. {WAY_OUT}")
     _fold_shapes(graph)
     _undo_negations(graph, marked)
-    _modern_resizes(graph)
+    modern_resizes(graph)
+    positive_pads(graph)
     _name_batch(graph.model, marked)
     numbers, params = _find_markers(graph, marked), _find_params(graph, marked)
     result = MarkedGraph(graph, marked, numbers, params, _ranks(graph.model))
@@ -93,7 +99,12 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
                 function, input_signature=[], opset=OPSET, custom_op_handlers=dict(HANDLERS)
             )
         except Exception as error:  # tf2onnx raises whatever its handlers meet
-            raise ExportError(f"tf2onnx cannot convert the model: {error}") from error
+            # It names the node: "tensorflow op [layer/op: Conv2D] is not supported" and alike.
+            found = re.findall(r"([\w./-]+/[\w./-]+)", str(error))
+            where = f" at {by_layer(marked.sim, dict.fromkeys(found[:1], 'see below'))}"
+            raise ExportError(
+                f"tf2onnx cannot convert the model{where if found else ''}: {error} {WAY_OUT}"
+            ) from error
     _captured_to_constants(model, concrete)
     return model
 
@@ -170,20 +181,14 @@ def _fold_shapes(graph: OnnxGraph) -> None:
 def _undo_negations(graph: OnnxGraph, marked: MarkedModel) -> None:
     """Store `w` and a Neg where the converter computed `-w` of a parameter (PReLU does)."""
     for name, value in list(graph.constants.items()):
-        if value.dtype == np.float32 and value.ndim and marked.find(-value) is not None:
+        if (
+            value.dtype == np.float32
+            and value.ndim
+            and marked.fingerprints.find(-value) is not None
+        ):
             positive = graph.add_constant(f"{name}/positive", -value)
             del graph.constants[name]
             graph.nodes.insert(0, graph.node("Neg", [positive], name))
-
-
-def _modern_resizes(graph: OnnxGraph) -> None:
-    """Write nearest-neighbour resizing without a mode that newer opsets deprecate; it is equal."""
-    for node in graph.nodes:
-        options = {a.name: a for a in node.attribute}
-        mode = options.get("coordinate_transformation_mode")
-        if node.op_type == "Resize" and mode is not None and mode.s == b"tf_half_pixel_for_nn":
-            mode.s = b"half_pixel"
-            options["nearest_mode"].s = b"round_prefer_ceil"
 
 
 def _find_markers(graph: OnnxGraph, marked: MarkedModel) -> dict[int, int]:
@@ -200,7 +205,11 @@ def _find_markers(graph: OnnxGraph, marked: MarkedModel) -> dict[int, int]:
 def _find_params(graph: OnnxGraph, marked: MarkedModel) -> dict[str, Found]:
     """Return the constants that hold all of one parameter; less is chance."""
     used = graph.readers()
-    found = {name: marked.find(value) for name, value in graph.constants.items() if name in used}
+    found = {
+        name: marked.fingerprints.find(value)
+        for name, value in graph.constants.items()
+        if name in used
+    }
     return {
         name: hit
         for name, hit in found.items()

@@ -1,8 +1,9 @@
 """Keep a runtime's optimizer from computing something else than the graph says, or failing at it.
 
-ONNX Runtime (1.31 and 1.32) changes results in three places. It merges two pairs in a row whose
+ONNX Runtime (1.31 and 1.32) changes results in four places. It merges two pairs in a row whose
 integers have one type, and so takes out a rounding. It quantizes the float weights of a product
-between pairs, per tensor to 8 bits. And it makes a MatMulNBits of a product of matrices with
+between pairs, per tensor to 8 bits. It computes a softmax between pairs with a table, of which
+another grid than 0 to 255/256 shows. And it makes a MatMulNBits of a product of matrices with
 integer weights, which quantizes the other factor to int8 as it runs: 1.31 where that is float, 1.32
 where it has 16 bits, too.
 
@@ -31,6 +32,7 @@ from keras_edgeq.export.onnx_storage import bounds_of
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MATRIX_PRODUCTS = ("Gemm", "MatMul")
+TABLE_SCALE = np.float32(1 / 256)
 
 
 def guard(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
@@ -48,8 +50,8 @@ def guard(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
 
 
 def _keep_roundings(graph: OnnxGraph) -> None:
-    """Keep pairs in a row apart, and float weights float."""
-    grids, producers = grids_of(graph), graph.producers()
+    """Keep pairs in a row apart, and float weights and softmaxes on own grids float."""
+    grids, producers, readers = grids_of(graph), graph.producers(), graph.readers()
     for node in list(graph.nodes):
         grid = grids.get(node.input[0]) if node.input else None
         if node.op_type == QUANTIZE:
@@ -61,6 +63,15 @@ def _keep_roundings(graph: OnnxGraph) -> None:
             weight = producers.get(node.input[1])
             if weight is None or weight.op_type != DEQUANTIZE:
                 _clip(graph, node, 0, grid, 0.0)
+        elif node.op_type == "Softmax" and grid and not _on_table(graph, readers, node):
+            _clip(graph, node, 0, grid, 0.0)
+
+
+def _on_table(graph: OnnxGraph, readers: Mapping[str, list[NodeProto]], node: NodeProto) -> bool:
+    """Tell whether what a softmax makes lies on the grid of the runtime's table, 0 to 255/256."""
+    reading = readers.get(node.output[0], [])
+    scales = [graph.constants[n.input[1]] for n in reading if n.op_type == QUANTIZE]
+    return len(scales) == len(reading) and all(np.all(s == TABLE_SCALE) for s in scales)
 
 
 def _merge(graph: OnnxGraph, one: Grid, other: Grid) -> bool:

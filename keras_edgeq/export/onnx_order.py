@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from keras_edgeq.export.marked import Found
+from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.onnx_convert import MarkedGraph
 from keras_edgeq.export.onnx_graph import OnnxGraph, attributes
 from keras_edgeq.layers.layer_traits import weight_trait

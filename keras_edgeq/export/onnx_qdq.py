@@ -6,7 +6,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found, MarkedModel
+from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.onnx_bias import BiasScales
 from keras_edgeq.export.onnx_carriers import pair_carriers
 from keras_edgeq.export.onnx_convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from keras_edgeq.export.marked import Found, MarkedModel
+from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.tflite_kernels import WEIGHTED
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
@@ -38,7 +39,7 @@ def _joined(graph, marked, makers, reads, op) -> bool:
     if op.name != "ADD":
         return False
     constant = graph.constant(op.inputs[1])
-    bias = None if constant is None else marked.find(constant)
+    bias = None if constant is None else marked.fingerprints.find(constant)
     if constant is None or bias is None or not _is_bias(bias):
         return False
     maker, tensor = makers.get(op.inputs[0]), op.inputs[0]
@@ -49,7 +50,7 @@ def _joined(graph, marked, makers, reads, op) -> bool:
         return False
     kernel = WEIGHTED[maker.name]
     weight = graph.constant(maker.inputs[kernel.weight])
-    found = None if weight is None else marked.find(weight)
+    found = None if weight is None else marked.fingerprints.find(weight)
     if weight is None or found is None or found.param.ref.layer != bias.param.ref.layer:
         return False
     if constant.size != weight.shape[kernel.axis]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import Found, MarkedModel
+from keras_edgeq.export.fingerprints import Found
+from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.tflite_kernels import Weighted, grid
 from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.runtime.tflite_file import TfliteGraph, quantization
@@ -31,7 +32,7 @@ class Constants:
     def found(self, tensor: int) -> Found | None:
         """Return the parameter behind a tensor, None where it is none."""
         constant = self.graph.constant(tensor) if tensor >= 0 else None
-        return None if constant is None else self.marked.find(constant)
+        return None if constant is None else self.marked.fingerprints.find(constant)
 
     def grid(self, tensor: int, bits: int) -> Encoding | None:
         """Return the grid of a constant operand: a parameter's own, or exact for a scalar."""

@@ -59,7 +59,7 @@ class Reasons:
             return self.floats[layer]
         bits = self.width(op)
         if bits not in VERSIONS[op.name]:
-            return f"LiteRT has no int{bits} kernel of it"
+            return f"LiteRT has no int{bits} kernel that computes it"
         for tensor in op.inputs:
             if not self.graph.is_float(tensor):
                 continue
@@ -92,7 +92,7 @@ class Reasons:
             return MIXED
         if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
             constant = self.graph.constant(op.inputs[kernel.bias])
-            found = None if constant is None else self.constants.marked.find(constant)
+            found = None if constant is None else self.constants.marked.fingerprints.find(constant)
             if constant is None or (np.any(constant) and found is None):
                 return "its bias is no constant on an integer grid"
         return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"

@@ -77,7 +77,11 @@ SAME_GRID: dict[str, Versions] = {
 }
 
 # Ops that round, but only onto their input's grid.
-REGRID: dict[str, Versions] = {"AVERAGE_POOL_2D": {8: 2, 16: 3}, "RESIZE_BILINEAR": {8: 2, 16: 4}}
+REGRID: dict[str, Versions] = {
+    "AVERAGE_POOL_2D": {8: 2, 16: 3},
+    # Loads with int16 as well, and weighs with few bits.
+    "RESIZE_BILINEAR": {8: 2},
+}
 
 # Ops with scales of their own on every side.
 REQUANTIZE: dict[str, Versions] = {

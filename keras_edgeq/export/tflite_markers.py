@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.marked import MarkedModel, Marker
+from keras_edgeq.export.marked import FENCE, MarkedModel, Marker
 from keras_edgeq.export.tflite_kernels import CLAMPS, SAME_GRID, VERSIONS, WEIGHTED
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
@@ -15,7 +15,7 @@ REQUANT = "QUANTIZE"
 
 
 def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
-    """Remove the marker pairs and return the grid of every tensor that had one.
+    """Remove fences and marker pairs, and return the grid of every tensor that had a marker.
 
     Some ops read the quantized half of a pair directly. Of several pairs with one id the first in
     topological order counts: converters copy pairs behind reshapes and means. Two markers in a row
@@ -34,6 +34,9 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
             alias[op.outputs[0]] = op.inputs[0]  # the other half of a pair, or a copy of one
         elif op.name == "QUANTIZE":
             source, number = op.inputs[0], _marker_number(graph, op.outputs[0])
+            if number == FENCE:
+                alias[op.outputs[0]] = source
+                continue
             marker = marked.markers[number]
             if number not in seen and source in grids:
                 target = graph.add_float_like(source, str(marker.ref))

@@ -192,7 +192,7 @@ def kept_seeds():
 
 
 def all_layers(model: tf_keras.Model) -> list[tf_keras.layers.Layer]:
-    """Return every layer of a model, those inside of others included."""
+    """Return every layer of a model or layer, those inside of others included."""
     return list(model._flatten_layers(include_self=False))
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -91,16 +93,52 @@ def run(model: tf_keras.Model, inputs: Any) -> Any:
 
 
 def clone(layer: Any, **changes: Any) -> Any:
-    """Return a fresh, unbuilt layer with the same configuration but for `changes`."""
-    with tf_keras.utils.custom_object_scope(_own_functions(layer)):
-        return layer.__class__.from_config({**layer.get_config(), **changes})
+    """Return a fresh, unbuilt layer with the same configuration but for `changes`.
+
+    A partial function, which Keras cannot write into a configuration, is handed over.
+
+    Raises:
+        UnsupportedModelError: the layer does not tell its configuration, or cannot be made of it.
+    """
+    attributes = vars(layer)
+    kept = {name: value for name, value in attributes.items() if isinstance(value, partial)}
+    try:
+        for name in kept:
+            object.__setattr__(layer, name, tf_keras.activations.linear)
+        config = layer.get_config()
+        with tf_keras.utils.custom_object_scope(_own_objects(layer)):
+            new = layer.__class__.from_config({**config, **changes})
+    except (NotImplementedError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: give each layer of "
+            "your own a get_config() with all arguments of its __init__, and use named functions, "
+            f"not lambdas, inside of layers. Keras says: {' '.join(str(error).split())[:300]}"
+        ) from error
+    finally:
+        for name, value in kept.items():
+            object.__setattr__(layer, name, value)
+    for name in kept.keys() - changes.keys():
+        setattr(new, name, kept[name])
+    return new
 
 
-def _own_functions(layer: Any) -> dict[str, Any]:
-    """Return the user's functions in a layer (activation, initializer); configs only name them."""
-    functions = [v for v in vars(layer).values() if isinstance(v, FunctionType)]
+def is_users(function: Any) -> bool:
+    """Tell whether a function is the user's, whatever it is named."""
     packages = ("tensorflow", "tf_keras", "keras")
-    return {f.__name__: f for f in functions if f.__module__.partition(".")[0] not in packages}
+    return (function.__module__ or "").partition(".")[0] not in packages
+
+
+def _own_objects(layer: Any) -> dict[str, Any]:
+    """Return the user's functions (activations, initializers) and layers inside of a layer.
+
+    Configurations only name them; Keras knows few of its own layers as activations by name.
+    """
+    found: dict[str, Any] = {}
+    inside = keras_compat.all_layers(layer)
+    for part in (layer, *inside):
+        values = [v for v in vars(part).values() if isinstance(v, FunctionType)]
+        found |= {f.__name__: f for f in values if is_users(f)}
+    return found | {type(part).__name__: type(part) for part in inside}
 
 
 def fresh_inputs(model: tf_keras.Model) -> list[Any]:

@@ -14,7 +14,7 @@ from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.round_to_steps import TWICE
+from keras_edgeq.numerics.round_to_steps import TWICE, to_steps
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
@@ -48,9 +48,11 @@ class FakeQuant(tf_keras.layers.Layer):
         inputs: float tensor.
         input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
+        unit: what one step of the sums is worth that `inputs`, in real units, will be once a batch
+            norm is folded; broadcastable likewise. They are rounded to such steps first.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
-        rounding: what happens to ties, as in `round_to_steps`; `"twice"` and `"twice_away"` round
-            sums as fixed-point kernels do.
+        rounding: what happens to ties, as in `round_to_steps`; those of `TWICE` round sums
+            as fixed-point kernels do.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
@@ -125,11 +127,22 @@ class FakeQuant(tf_keras.layers.Layer):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
-    def call(self, inputs, input_scale=None, activation=None, rounding="half_even", tensor=""):
+    def call(
+        self,
+        inputs,
+        input_scale=None,
+        unit=None,
+        activation=None,
+        rounding="half_even",
+        tensor="",
+    ):
         """Return the rounded tensor, its steps and the scale."""
         del tensor
         inputs = tf.cast(inputs, tf.float32)
         scale, zero_point, gain = self._grid(inputs)
+        if unit is not None:
+            inputs = to_steps(inputs, tf.cast(unit, tf.float32), self.arithmetic.whole)
+            input_scale = unit
         exact = input_scale
         input_scale = None if input_scale is None else tf.cast(input_scale, tf.float32)
         if self.spec.is_half:

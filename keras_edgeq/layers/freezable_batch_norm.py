@@ -13,6 +13,17 @@ class FreezableBatchNorm(tf_keras.layers.BatchNormalization):
     Attributes:
         frozen: variable, 0 or 1. At 1 the layer normalizes with its moving statistics in training
             too, and leaves them as they are; gamma and beta train on.
+
+    Call arguments:
+        inputs: float tensor of channels last.
+        training: whether the batch's statistics count, where the layer is not frozen.
+        mask: as for a `BatchNormalization`.
+        unit: what one step of the sums in front is worth, as `QuantizedLayer` returns it.
+
+    Returns:
+        The normalized tensor. With `unit` also what one step is worth in it, per channel, at
+        inference: once the layer is folded, the kernel's sums and the bias that it becomes are
+        whole numbers of such steps.
     """
 
     def build(self, input_shape):
@@ -22,8 +33,19 @@ class FreezableBatchNorm(tf_keras.layers.BatchNormalization):
             name="frozen", shape=[], dtype="float32", initializer="zeros", trainable=False
         )
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training=None, mask=None, unit=None):
         """Normalize with the batch's statistics only where training and not frozen."""
+        outputs = self._normalized(inputs, training, mask)
+        return outputs if unit is None else (outputs, self._folded(unit))
+
+    def _folded(self, unit):
+        """Return a unit times the gain of each channel; a gain of 0 leaves it."""
+        gain = tf.math.rsqrt(self.moving_variance + self.epsilon)
+        gain = tf.abs(gain * self.gamma if self.scale else gain)
+        factor = tf.cast(tf.where(gain > 0.0, gain, 1.0), unit.dtype)
+        return tf.stop_gradient(unit * factor)
+
+    def _normalized(self, inputs, training, mask):
         if training is None:
             training = tf_keras.backend.learning_phase()
         if isinstance(training, int | bool) and not training:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import is_users
 from keras_edgeq.layers.freezable_batch_norm import FreezableBatchNorm
 
 L = tf_keras.layers
@@ -38,7 +40,16 @@ WEIGHTED: dict[type, tuple[str, WeightTrait]] = {
     L.PReLU: ("PRelu", WeightTrait("alpha", (), None)),
 }
 
+# Layers that pass on what they read at inference. RandomCrop takes the middle then.
+AUGMENTATIONS = (
+    *(L.RandomBrightness, L.RandomContrast, L.RandomFlip, L.RandomHeight),
+    *(L.RandomRotation, L.RandomTranslation, L.RandomWidth, L.RandomZoom),
+)
+# Of what is nothing at inference: what computes in real units while a model trains.
+TRAINS_IN_REAL_UNITS = (*AUGMENTATIONS, L.GaussianNoise, L.AlphaDropout)
+
 SIMPLE: dict[type, str] = {
+    **dict.fromkeys(AUGMENTATIONS, "Identity"),
     L.InputLayer: "Input",
     L.Add: "Add",
     L.Subtract: "Sub",
@@ -156,6 +167,13 @@ def op_type(layer: Any) -> str:
     return _BY_CONFIG[kind](layer) if kind in _BY_CONFIG else kind.__name__
 
 
+def scales_channels(layer: Any) -> bool:
+    """Tell whether a layer has one weight per channel, which any grid per channel holds exactly."""
+    if type(layer) not in (L.DepthwiseConv1D, L.DepthwiseConv2D):
+        return False
+    return layer.depth_multiplier == 1 and set(layer.kernel_size) == {1}
+
+
 def weight_trait(layer: Any) -> WeightTrait | None:
     """Return the parameters of a layer that owns quantizable ones, None for others."""
     if type(layer) not in WEIGHTED:
@@ -185,8 +203,12 @@ def kept_channels(layer: Any) -> tuple[int, ...]:
 
 def activation_name(activation: Any) -> str:
     """Return the registered name of an activation function, or its Python name."""
+    own = getattr(activation, "__name__", str(activation))
+    if isinstance(activation, FunctionType) and is_users(activation):
+        # The user's `relu` may be another than the one that is known.
+        return f"own_{own}" if own in ACTIVATIONS else own
     name = tf_keras.activations.serialize(activation)
-    return name if isinstance(name, str) else getattr(activation, "__name__", str(activation))
+    return name if isinstance(name, str) else own
 
 
 def _einsum_axes(layer) -> tuple[int, ...]:
@@ -211,7 +233,15 @@ def _softmax(layer) -> str:
 
 
 def _resize(layer) -> str:
-    return "Repeat" if getattr(layer, "interpolation", "nearest") == "nearest" else "Resize"
+    kinds = {"nearest": "Repeat", "bilinear": "Resize"}
+    return kinds.get(layer.interpolation, f"Resize by {layer.interpolation}")
+
+
+def _resizing(layer) -> str:
+    if layer.crop_to_aspect_ratio:
+        return "ResizeCrop"
+    kinds = {"nearest": "Resize", "bilinear": "Resize"}
+    return kinds.get(layer.interpolation, f"Resize by {layer.interpolation}")
 
 
 _BY_CONFIG = {
@@ -221,5 +251,5 @@ _BY_CONFIG = {
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,
-    L.Resizing: lambda layer: "Resize" if not layer.crop_to_aspect_ratio else "ResizeCrop",
+    L.Resizing: _resizing,
 }

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tf_keras
 
 from keras_edgeq.graph import keras_compat
+
+L = tf_keras.layers
+# The methods of TensorFlow 1's resizing functions, by the end of their names and by number.
+V1_METHODS = {
+    "_bilinear": "bilinear",
+    "_nearest_neighbor": "nearest",
+    "_bicubic": "bicubic",
+    "_area": "area",
+}
+V1_NUMBERS = ("bilinear", "nearest", "bicubic", "area")
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,29 @@ def pads_zero(keras_node: Any) -> bool:
     value = np.asarray(options.get("constant_values", 0))
     mode = str(options.get("mode", "CONSTANT")).upper()
     return mode == "CONSTANT" and bool(np.all(value == 0))
+
+
+def resampling(keras_node: Any) -> str | None:
+    """Return how a call resizes images: `"bilinear"`, `"area"`; None where it does not.
+
+    `"antialias"` stands for each method that smooths before it samples.
+    """
+    layer, symbol = keras_node.layer, keras_compat.op_symbol(keras_node.layer)
+    if symbol is None:
+        is_resize = isinstance(layer, L.Resizing | L.UpSampling2D)
+        return str(layer.interpolation) if is_resize else None
+    kind = symbol.rpartition("image.resize")[2]
+    if "image.resize" not in symbol or kind.startswith("_with_crop"):
+        return None
+    if kind in V1_METHODS:
+        return V1_METHODS[kind]
+    # tf.image.resize is recorded as image.resize(images, size, method, keep_ratio, antialias).
+    names = ("images", "size", "method", "preserve_aspect_ratio", "antialias")
+    options = dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
+    method = options.get("method", "bilinear")
+    if options.get("antialias") and symbol == "image.resize" and method != "nearest":
+        return "antialias"
+    return V1_NUMBERS[method] if isinstance(method, int) else str(method)
 
 
 def reads_mask(keras_node: Any) -> bool:

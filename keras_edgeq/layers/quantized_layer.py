@@ -13,7 +13,7 @@ from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.layer_traits import activation_name, weight_trait
 from keras_edgeq.layers.swap import LOCK, swapped
-from keras_edgeq.numerics.round_to_steps import carry_scale
+from keras_edgeq.numerics.round_to_steps import carry_scale, to_steps
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
@@ -258,9 +258,3 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
         training = {n: {"learn": q.learn, "ewgs": q.ewgs} for n, q in self.quantizers.items()}
         own = {"params": specs, "training": training, "constant": self.constant}
         return {**super().get_config(), **own}
-
-
-def to_steps(inputs, scale, whole=ROUNDED.whole):
-    """Return a tensor that lies on a grid in whole steps of its scale."""
-    ratio = inputs * tf.math.divide_no_nan(1.0, scale)
-    return ratio + tf.stop_gradient(whole(ratio) - ratio)

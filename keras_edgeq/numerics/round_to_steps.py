@@ -20,7 +20,9 @@ import tensorflow as tf
 from keras_edgeq.numerics.own_gradient import own_gradient
 
 # Ways of rounding that `scale_sums` comes before.
-TWICE = ("twice", "twice_away")
+TWICE = ("twice", "twice_away", "twice_lanes")
+# Channels that a vector of LiteRT's depthwise kernel holds.
+LANES = 8
 # The largest float32 below 0.5: floor(0.49999997 + 0.5) is 1 in float32, this gives 0.
 _BELOW_HALF = float(np.nextafter(np.float32(0.5), np.float32(0.0)))
 
@@ -40,8 +42,9 @@ def round_to_steps(
         high: largest result, likewise.
         zero_point: where integer 0 lies; `"half_away"` needs it.
         rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
-            integer 0 of the stored `ratio + zero_point`; behind `scale_sums`, `"twice"` is half up
-            and `"twice_away"` away from `ratio` 0. Fixed when traced.
+            integer 0 of the stored `ratio + zero_point`; behind `scale_sums`, `"twice"` is half up,
+            `"twice_away"` away from `ratio` 0, and `"twice_lanes"` half up for channels that fill
+            vectors of 8 and away from 0 for the rest. Fixed when traced.
         ewgs: strength of element-wise gradient scaling. A gradient is multiplied by
             `1 + ewgs * sign(gradient) * (x - rounded)`, both in [0, 1] over the range; 0 passes it
             straight through.
@@ -87,6 +90,18 @@ def scale_sums(sums, factor):
     power = tf.minimum(tf.bitcast(exponent, tf.float32), 1.0)
     product = tf.cast(sums, factor.dtype) * (factor / tf.cast(power, factor.dtype))
     return tf.cast(tf.floor(product + 0.5), tf.float32) * power
+
+
+def to_steps(inputs, scale, whole=tf.round):
+    """Return a tensor that lies on a grid, but for float noise, in whole steps of its scale.
+
+    Args:
+        inputs: float32 tensor, in real units.
+        scale: scale of the grid, broadcastable to `inputs`.
+        whole: what rounds the steps; the gradient passes it.
+    """
+    ratio = inputs * tf.math.divide_no_nan(1.0, scale)
+    return ratio + tf.stop_gradient(whole(ratio) - ratio)
 
 
 def _also_to_scale(upstream, steps, _, scale):
@@ -144,6 +159,12 @@ def _away_from_zero(steps, _):
     return tf.sign(steps) * tf.floor(tf.abs(steps) + 0.5)
 
 
+def _by_lanes(steps, zero_point):
+    whole = int(steps.shape[-1]) // LANES * LANES
+    ends = _half_up(steps[..., :whole], zero_point), _away_from_zero(steps[..., whole:], zero_point)
+    return tf.concat(ends, -1)
+
+
 _ROUND = {
     "half_even": _half_even,
     "half_up": _half_up,
@@ -151,6 +172,7 @@ _ROUND = {
     # Behind `scale_sums`: most kernels, and those without vector instructions.
     "twice": _half_up,
     "twice_away": _away_from_zero,
+    "twice_lanes": _by_lanes,
 }
 
 

@@ -8,6 +8,7 @@ import tf_keras
 
 from keras_edgeq.prepare.activations import split_activations
 from keras_edgeq.prepare.affine import rewrite_and_name
+from keras_edgeq.prepare.augmentations import cast_in_front
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
@@ -22,8 +23,17 @@ from keras_edgeq.prepare.known_statistics import KnownStatistics, known_statisti
 from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.separable import split_separable
+from keras_edgeq.prepare.slices import write_out_ellipses
 
-SPLITS = (flatten_nested, masks_to_tensors, to_float32, split_separable, split_activations)
+SPLITS = (
+    flatten_nested,
+    cast_in_front,
+    write_out_ellipses,
+    masks_to_tensors,
+    to_float32,
+    split_separable,
+    split_activations,
+)
 
 
 def prepare(model: tf_keras.Model) -> tf_keras.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.layers.layer_traits import ACTIVATIONS, WEIGHTED, activation_name
 from keras_edgeq.spec.tensor_ref import part_name
@@ -30,7 +32,9 @@ def _split(layer):
     if type(layer) in WEIGHTED:
         return _parts(layer)
     if type(layer) is L.Activation and not _plain(layer.activation):
-        return _activation(layer.activation, layer.name)
+        inside = layer.activation if isinstance(layer.activation, L.Layer) else None
+        weights = [] if inside is None else inside.get_weights()
+        return _activation(layer.activation, layer.name, weights)
     if keras_compat.op_symbol(layer) == "nn.silu":
         return _swish_op(layer)
     return None
@@ -39,21 +43,30 @@ def _split(layer):
 def _parts(layer):
     """Return a weighted layer, its activation and its activity regularizer, one after the other."""
     function = getattr(layer, "activation", tf_keras.activations.linear)
-    name = function.name if isinstance(function, L.Layer) else activation_name(function)
+    name = _name(function)
     regularizer = layer.activity_regularizer
     if name == "linear" and regularizer is None:
         return None
     changes: dict[str, Any] = {} if name == "linear" else {"activation": "linear"}
     if regularizer is not None:
         changes["activity_regularizer"] = None
-    inside = {id(w) for w in function.weights} if isinstance(function, L.Layer) else set()
-    own = [weight.numpy() for weight in layer.weights if id(weight) not in inside]
+    inside = function.weights if isinstance(function, L.Layer) else []
+    values = {id(w): w.numpy() for w in layer.weights}
+    own = [values[id(w)] for w in layer.weights if id(w) not in {id(w) for w in inside}]
     parts = [clone(layer, **changes, weights=own)]
     if name != "linear":
-        parts.append(_activation(layer.activation, part_name(layer.name, name)))
+        weights = [w.numpy() for w in inside]
+        parts.append(_activation(function, part_name(layer.name, name), weights))
     if regularizer is not None:
         parts.append(_regularization(layer, regularizer))
     return lambda x: functools.reduce(lambda tensor, part: part(tensor), parts, x)
+
+
+def _name(function) -> str:
+    """Return the name of an activation, as its layer is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function.name if isinstance(function, L.Layer) else activation_name(function)
 
 
 def _regularization(layer, regularizer):
@@ -67,15 +80,42 @@ def _regularization(layer, regularizer):
     return L.ActivityRegularization(float(l1), float(l2), name=part_name(layer.name, "regularized"))
 
 
-def _activation(function, name):
+def _activation(function, name, weights):
     """Return the layer (or a function of layers) for an activation, a function or a layer."""
+    if isinstance(function, L.Activation):
+        return _activation(function.activation, name, weights)
     if isinstance(function, L.Layer):
-        return clone(function, name=name, weights=function.get_weights())
+        return clone(function, name=name, weights=weights)
+    if isinstance(function, functools.partial):
+        return _as_operations(function, name)
     kind = ACTIVATIONS.get(activation_name(function))
     return _LAYERS[kind](name) if kind in _LAYERS else L.Activation(function, name=name)
 
 
+def _as_operations(function, name):
+    """Return a function that computes with operations of the graph, named after `name`.
+
+    Keras writes no partial function into a configuration, but each operation with its arguments.
+    """
+    names = (f"{name}_{number}" if number else name for number in itertools.count())
+
+    def apply(x):
+        try:
+            made = function(x)
+            name_operations(made, {id(keras_compat.producer(x)[0])}, names)
+        except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
+            raise UnsupportedModelError(
+                f"The activation {name!r} is a partial function that takes no symbolic tensor: "
+                f"{error} Give a function with a name (def my_activation(x): ...) or a layer."
+            ) from error
+        return made
+
+    return apply
+
+
 def _plain(function) -> bool:
+    if isinstance(function, L.Layer | functools.partial):
+        return False
     return ACTIVATIONS.get(activation_name(function)) not in _LAYERS
 
 

@@ -10,6 +10,7 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers import FakeQuant
+from keras_edgeq.prepare.check_layers import check_layers
 
 
 def check_model(model: Any) -> None:
@@ -43,11 +44,7 @@ def check_model(model: Any) -> None:
     for layer in model.layers:
         if isinstance(layer, tf_keras.Model):
             check_model(layer)
-        if getattr(getattr(layer, "activation", None), "__name__", "") == "<lambda>":
-            raise UnsupportedModelError(
-                f"Layer {layer.name!r} has a lambda for its activation, which cannot be copied. "
-                "Give it a function with a name: def my_activation(x): ..."
-            )
+    check_layers(model)
     for weight in model.weights:
         if weight.dtype.is_floating and not np.isfinite(np.float64(weight)).all():
             name = weight.name.removesuffix(":0")

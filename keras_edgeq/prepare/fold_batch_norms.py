@@ -148,9 +148,15 @@ def _backward(graph: LayerGraph, batch_norm) -> Fold | None:
         return None
     scale, offset = scale_and_offset(batch_norm)
     kernel, bias = _weights(layer, scale.size)
-    axes = _trait(layer).axes
-    shape = [kernel.shape[i] if i in axes else 1 for i in range(kernel.ndim)]
-    return Fold(batch_norm, layer, kernel * scale.reshape(shape), bias * scale + offset, True)
+    factor = scale.reshape(per_channel_shape(layer))
+    return Fold(batch_norm, layer, kernel * factor, bias * scale + offset, True)
+
+
+def per_channel_shape(layer: tf_keras.layers.Layer) -> list[int]:
+    """Return the shape in which a factor per output channel multiplies a layer's kernel."""
+    trait = _trait(layer)
+    sizes = getattr(layer, trait.kernel).shape
+    return [int(size) if axis in trait.axes else 1 for axis, size in enumerate(sizes)]
 
 
 def _forward(graph: LayerGraph, node) -> Fold | None:

@@ -6,6 +6,7 @@ quantizer, a stream of stored activations or a traced export, loses it.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import calls, rebuild
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -75,21 +77,11 @@ class _Walk:
             zip(tf.nest.flatten(outputs), tf.nest.flatten(masks), strict=False)
         ):
             if made is not None:
-                self._name(layer.name, made, i)
+                # After the layer that makes the mask: names of operations are global.
+                endings = (f"mask_{number}" if number else "mask" for number in itertools.count(i))
+                names = (part_name(layer.name, ending) for ending in endings)
+                name_operations(made, self._known, names)
                 self._masks[id(tensor)] = tensor, made
-
-    def _name(self, layer: str, mask: Any, number: int) -> None:
-        """Name the operations that make a mask after its layer: their own names are global."""
-        waiting, count = [mask], 0
-        while waiting:
-            maker, node, _ = keras_compat.producer(waiting.pop())
-            if id(maker) in self._known or keras_compat.op_symbol(maker) is None:
-                continue
-            self._known.add(id(maker))
-            ending = "" if not count + number else f"_{count + number}"
-            keras_compat.rename(maker, part_name(layer, f"mask{ending}"))
-            count += 1
-            waiting += node.keras_inputs
 
     def _attention(self, args: tuple, kwargs: dict) -> dict:
         """Return the arguments of an attention layer, which takes masks off its inputs itself."""

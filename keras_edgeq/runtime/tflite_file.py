@@ -57,12 +57,16 @@ class TfliteGraph:
         self.outputs = [int(i) for i in self.main.outputs]
         self.ops = [self._read(op) for op in self.main.operators]
 
-    def custom_ops(self) -> list[str]:
-        """Return the names of ops that are not TFLite's own, over all subgraphs."""
-        codes = self.model.operatorCodes
-        used = {op.opcodeIndex for graph in self.model.subgraphs for op in graph.operators}
-        names = {codes[i].customCode for i in used if codes[i].customCode}
-        return sorted(n.decode() if isinstance(n, bytes) else n for n in names)
+    def foreign_ops(self) -> dict[str, str]:
+        """Return what is made by ops that are not TFLite's own -> op, over all subgraphs."""
+        codes, found = self.model.operatorCodes, {}
+        for graph in self.model.subgraphs:
+            for op in graph.operators:
+                code = codes[op.opcodeIndex].customCode
+                if code:
+                    name = graph.tensors[op.outputs[0]].name
+                    found[_text(name)] = _text(code)
+        return found
 
     def is_float(self, tensor: int) -> bool:
         """Tell whether a tensor holds float32."""
@@ -82,8 +86,7 @@ class TfliteGraph:
 
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
-        name = self.tensors[tensor].name
-        return name.decode() if isinstance(name, bytes) else (name or "")
+        return _text(self.tensors[tensor].name)
 
     def add_like(self, tensor: int, name: str, encoding: Encoding) -> int:
         """Add a tensor of the same shape on a grid, int8 or where that is too small int16."""
@@ -252,3 +255,7 @@ def with_tensors(content: bytes, names: Iterable[str]) -> bytes:
         if graph.name(number) in wanted and number not in graph.outputs:
             graph.outputs.append(number)
     return graph.write()
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else (name or "")

@@ -19,7 +19,7 @@ from keras_edgeq.graph.rebuild import Call, infer, replay
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.arithmetic import UNROUNDED
 from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.layers.quantized_layer import swapped
+from keras_edgeq.layers.swap import swapped
 from keras_edgeq.numerics.metrics import steps
 from keras_edgeq.sim.quant_sim import QuantSim
 

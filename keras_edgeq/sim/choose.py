@@ -6,12 +6,13 @@ from collections.abc import Container, Mapping, Sequence
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.layers.layer_traits import op_type, scales_channels
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.spec.kernel import names_layer
 from keras_edgeq.spec.precision import ALL, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
+WIDE = 8
 TRANSPARENT = ("Input", "Identity")
 
 # Calls by the `id` of their node.
@@ -60,18 +61,39 @@ def choose_precisions(
     return chosen
 
 
+def allowed_precisions(node: GraphNode, profile: TargetProfile) -> tuple[str, ...]:
+    """Return the names of the precisions a call has kernels for, its own first.
+
+    That has 8 bits for the weights of a layer with one per channel, such as a Rescaling or a batch
+    norm becomes: fewer save nothing, and make its sums and its bias coarse.
+    """
+    names = profile.allowed(op_type(node.layer))
+    own = profile.precision(names[0])
+    if own.weight is None or own.weight.bits >= WIDE or not scales_channels(node.layer):
+        return names
+    others = map(profile.precision, names)
+    wide = [
+        other.name
+        for other in others
+        if other.weight is not None
+        and other.is_integer
+        and other.weight.bits >= WIDE
+        and other.activation_bits == own.activation_bits
+    ]
+    return tuple(dict.fromkeys((*wide[:1], *names)))
+
+
 def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]) -> Choice:
     unused, chosen = set(asked), {}
     for node in graph.nodes:
         op, layer = op_type(node.layer), node.layer.name
-        globs = _globs(node, asked, profile)
+        globs, allowed = _globs(node, asked, profile), allowed_precisions(node, profile)
         unused.difference_update(globs)
-        name = asked[globs[-1]] if globs else profile.allowed(op)[0]
-        if name not in profile.allowed(op):
+        name = asked[globs[-1]] if globs else allowed[0]
+        if name not in allowed:
             raise ProfileError(
                 f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "
-                f"kernel for {op}; it has {', '.join(profile.allowed(op))}."
-                + did_you_mean(name, profile.allowed(op))
+                f"kernel for {op}; it has {', '.join(allowed)}." + did_you_mean(name, allowed)
             )
         chosen[id(node)] = profile.precision(name)
     if unused:

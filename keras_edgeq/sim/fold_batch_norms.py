@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,11 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind, scale_and_offset
+from keras_edgeq.prepare.fold_batch_norms import (
+    batch_norms_behind,
+    per_channel_shape,
+    scale_and_offset,
+)
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
 from keras_edgeq.sim.calibrate import floor_weight_scales
 from keras_edgeq.sim.freeze import all_quantizers
@@ -25,7 +30,9 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
 
     Of a sim made with `batch_norm="train"`, the batch norms multiply the scale of each channel of
     the kernel in front of them, whose integers stay, and become its bias; the result is the sim
-    that is exported. All ranges stay what training made of them and are no longer learned.
+    that is exported. The sim computed in these units before: but for float noise at a tie, the
+    result makes the same integers. All ranges stay what training made of them and are no longer
+    learned. What a technique knows of the weights before it rounded them is folded, too.
 
     Of a float model, batch norms fold backward into Conv1D/2D/3D, their transposes, depthwise
     convolutions and Dense, forward into a convolution without padding, a depthwise one, or Dense;
@@ -65,7 +72,7 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     folded, names = fold_float(prepared), record.output_names
     result = insert(folded, record.plan, record.profile, names, record.policies, record.constants)
     result.attach(record)
-    result.stats = model.stats
+    result.stats, result.reference = model.stats, _folded_reference(model, behind)
     old, new = all_quantizers(model), all_quantizers(result)
     for name, quantizer in new.items():
         encoding = old[name].encoding
@@ -79,6 +86,23 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     check_equal(prepared, folded, samples)
     check_identity(folded, result, samples)
     return result
+
+
+def _folded_reference(sim: QuantSim, behind: Mapping[str, str]) -> dict[str, np.ndarray] | None:
+    """Return the float parameters of a sim as its batch norms change them."""
+    if sim.reference is None:
+        return None
+    found = dict(sim.reference)
+    for name, layer in behind.items():
+        wrapped = sim.get_layer(layer)
+        if not isinstance(wrapped, QuantizedLayer):
+            continue
+        scale, offset = scale_and_offset(sim.get_layer(name))
+        kernel, bias = f"{layer}/{wrapped.kernel_name}", f"{layer}/bias"
+        shape = per_channel_shape(wrapped.layer)
+        found[kernel] = np.asarray(found[kernel] * scale.reshape(shape), np.float32)
+        found[bias] = np.asarray(found.get(bias, 0.0) * scale + offset, np.float32)
+    return found
 
 
 def _check_channels(sim: QuantSim, layers) -> None:

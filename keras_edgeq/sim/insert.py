@@ -60,6 +60,8 @@ class _Insertion:
     Attributes:
         steps: rounded tensor -> itself and the same in whole steps.
         sums: output of a layer that sums whole numbers -> itself, the sums, and their scale.
+        units: output of a batch norm behind such a layer -> itself, and what one step of the sums
+            is worth once it is folded.
         scales: owner of a grid -> its scale.
         stepwise: calls, by the `id` of their node, that run on steps.
         fused: tensor -> activation that its quantizer takes over.
@@ -86,6 +88,7 @@ class _Insertion:
         self.quantizers: dict[TensorRef, FakeQuant] = {}
         self.steps: dict[int, tuple] = {}
         self.sums: dict[int, tuple] = {}
+        self.units: dict[int, tuple] = {}
         self.scales: dict[TensorRef, Any] = {}
         self.fused: dict[TensorRef, str] = {}
         self.copies: list[tuple[Any, Any]] = []
@@ -104,6 +107,9 @@ class _Insertion:
         self.copies.append((layer, inner))
         specs = self.params[layer.name]
         own = {n: s for n, s in specs.items() if getattr(layer, n, None) is not None}
+        if layer.name in self.behind.values():
+            # The kernel adds one bias, which is rounded where the batch norm has made it.
+            own = {name: spec for name, spec in own.items() if spec.rule != "derived"}
         constant = layer.name in self.constants
         return QuantizedLayer(inner, own, constant=constant, dtype=self._policy(layer))
 
@@ -112,6 +118,10 @@ class _Insertion:
         node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
         if isinstance(new, QuantizedLayer):
             return self._call_quantized(new, node, args[0])
+        if isinstance(new, FreezableBatchNorm) and self._folds_into_sums(call.layer.name, args[0]):
+            made, unit = new(*args, **kwargs, unit=self.sums[id(args[0])][2])
+            self.units[id(made)] = (made, unit)
+            return made
         if id(node) in self.stepwise:
             return self._call_on_steps(new, node, args, kwargs)
         out = node.outputs[0]
@@ -139,6 +149,8 @@ class _Insertion:
             source = self.grids.lies_on(self.nodes[ref.layer, ref.call].inputs[ref.index])
             assert source is not None  # what has steps lies on a grid
             tensor, options["input_scale"] = self.steps[id(tensor)][1], self.scales[source]
+        elif id(tensor) in self.units:
+            options["unit"] = self.units[id(tensor)][1]
         elif options.get("rounding") in TWICE:
             del options["rounding"]  # no integers, so no kernel that rounds them
         rounded, in_steps, self.scales[owner] = self._quantizer(owner)(tensor, **options)
@@ -156,7 +168,8 @@ class _Insertion:
             owner = self.grids.read_on(node)
             assert owner is not None  # it reads steps
             return self._as_sums(made, owner)
-        self.steps[id(made)] = (made, made)
+        (tensor,) = tf.nest.flatten(made)
+        self.steps[id(tensor)] = (tensor, tensor)
         return made
 
     def _call_quantized(self, new: QuantizedLayer, node, tensor):
@@ -172,6 +185,11 @@ class _Insertion:
             outputs = new(tensor, input_scale=scale)
         self.sums[id(outputs[0])] = outputs
         return outputs[0]
+
+    def _folds_into_sums(self, batch_norm: str, tensor) -> bool:
+        """Tell whether a batch norm becomes a bias that the target rounds."""
+        bias = self.params.get(self.behind[batch_norm], {}).get("bias")
+        return bias is not None and bias.rule == "derived" and id(tensor) in self.sums
 
     def _as_sums(self, tensor, owner: TensorRef):
         """Remember an average or interpolation of whole numbers, so that ties stay ties."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.layer_traits import op_type, weight_trait
-from keras_edgeq.sim.choose import TRANSPARENT, Chains, Choice
+from keras_edgeq.sim.choose import TRANSPARENT, Chains, Choice, allowed_precisions
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.kernel import Bits, Kernel
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -51,7 +51,7 @@ def _allowed(node: GraphNode, profile: TargetProfile, op: str) -> dict[str, Bits
     """Return the bits of the weights and activations of each precision an operation can have."""
     weighted = weight_trait(node.layer) is not None
     allowed: dict[str, Bits] = {}
-    for name in profile.allowed(op):
+    for name in allowed_precisions(node, profile):
         precision = profile.precision(name)
         weight = profile.weight_spec(op, precision) if weighted else None
         allowed[name] = (None, None)

@@ -282,7 +282,9 @@ class _Resolver:
             and precision.activation.bits <= 8
         ):
             last = [node, *self.chains[id(node)]][-1]
-            self.rounding[last.outputs[0]] = "twice"
+            grouped = getattr(node.layer, "groups", 1) > 1
+            own = "twice_lanes" if op.startswith("Depthwise") else "twice"
+            self.rounding[last.outputs[0]] = "twice_away" if grouped else own
 
     @property
     def _for_litert(self) -> bool:

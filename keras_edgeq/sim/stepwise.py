@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.layers.layer_traits import TRAINS_IN_REAL_UNITS, op_type, weight_trait
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -80,6 +80,8 @@ class _Walk:
         """Tell whether a call only moves the numbers of a grid."""
         if node.layer.activity_regularizer is not None:
             return False  # its loss is in real units
+        if isinstance(node.layer, TRAINS_IN_REAL_UNITS):
+            return False
         kinds = self.profile.same_grid | {"Identity"}
         return self._is(node, kinds) and len(node.outputs) == 1
 

@@ -60,6 +60,9 @@ def stripped(sim: QuantSim) -> tf_keras.Model:
             return (_activated(args[0], call.node.call_kwargs, activations),) * 3
         if isinstance(call.layer, QuantizedLayer):
             return (new(args[0]),) * 3
+        if "unit" in kwargs and isinstance(call.layer, FreezableBatchNorm):
+            made = new(*args, **{name: value for name, value in kwargs.items() if name != "unit"})
+            return made, made
         return new(*args, **kwargs)
 
     model = rebuild(sim, on_layer, on_call=on_call)

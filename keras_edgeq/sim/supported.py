@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.layers.operands import pads_zero, reads_mask, takes_constants
+from keras_edgeq.layers.operands import pads_zero, reads_mask, resampling, takes_constants
 from keras_edgeq.spec.target_profile import TargetProfile
 
 
@@ -23,6 +23,8 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return "data_format='channels_first'; integer kernels are channels_last"
     if not takes_constants(node.call.node, op):
         return f"{op} with a constant operand that its kernel does not take"
+    if op == "Resize" and resampling(node.call.node) not in ("bilinear", "nearest"):
+        return f"resizes by {resampling(node.call.node)!r}, which has no integer kernel"
     if op == "Pad" and not pads_zero(node.call.node):
         return "pads with something else than zeros"
     if reads_mask(node.call.node):

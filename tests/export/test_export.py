@@ -13,7 +13,6 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import (
     CalibrationDataError,
-    EdgeqError,
     ExportError,
     QuantizationWarning,
 )

@@ -269,3 +269,9 @@ def test_sums_rounded_twice_away_from_zero_take_negative_ties_down():
     tie = ratio.numpy() % 1 == 0.5
     assert np.any(tie & (sums < 0))
     np.testing.assert_array_equal(away, up - (tie & (sums < 0)))
+
+
+def test_channels_that_fill_no_vector_of_eight_round_negative_ties_away_from_zero():
+    ratio = tf.fill([2, 11], -2.5)
+    got = round_to_steps(ratio, -9.0, 9.0, rounding="twice_lanes").numpy()
+    np.testing.assert_array_equal(got, np.tile([*[-2.0] * 8, *[-3.0] * 3], (2, 1)))
