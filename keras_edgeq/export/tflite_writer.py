@@ -30,6 +30,7 @@ from keras_edgeq.runtime.tflite_file import (
     TfliteGraph,
     multiplication,
     quantization,
+    without_needless_relu6,
     without_power_of_two_scales,
 )
 from keras_edgeq.spec.encoding import Encoding
@@ -58,6 +59,7 @@ class IntegerWriter:
         self.ops: list[Op] = []
         self.as_integer: dict[int, int] = {}
         self.as_float: dict[int, int] = {}
+        self.before: dict[int, tuple[int, Encoding]] = {}
         self.floats: dict[str, str] = {}
         self.integers = 0
         self._ones: dict[int, int] = {}
@@ -85,9 +87,14 @@ class IntegerWriter:
 
     def _write_op(self, op: Op) -> None:
         if op.name == "QUANTIZE":
-            self.as_integer[op.outputs[0]] = self._new_integer(op.outputs[0])
-            grids = [self.grids[t].encoding for t in (op.inputs[0], op.outputs[0])]
-            self._requantize(self._integer(op.inputs[0]), self.as_integer[op.outputs[0]], *grids)
+            (source,), (out,) = op.inputs, op.outputs
+            self.as_integer[out] = self._new_integer(out)
+            # A second grid of one tensor is not reached through the first.
+            made, grid = self.before.get(source) or (
+                self._integer(source),
+                self.grids[source].encoding,
+            )
+            self._requantize(made, self.as_integer[out], grid, self.grids[out].encoding)
             return
         if op.name in SHAPE_ONLY:
             made = op.inputs[0] in self.as_integer
@@ -167,6 +174,7 @@ class IntegerWriter:
                 self.as_integer[out] = outputs[-1]
             else:
                 between = self.graph.add_like(out, f"{wanted.ref}/before", grid)
+                self.before[out] = between, grid
                 outputs.append(between)
                 after.append((between, out))
         self._emit(op, inputs, outputs, version)
@@ -175,6 +183,8 @@ class IntegerWriter:
             self._requantize(between, self.as_integer[out], grid, self.grids[out].encoding)
 
     def _emit(self, op: Op, inputs: list[int], outputs: list[int], version: int) -> None:
+        for out in op.outputs:
+            without_needless_relu6(op, float(self.grids[out].encoding.scale))
         self.ops.append(
             replace(op, inputs=inputs, outputs=outputs, version=max(op.version, version))
         )

@@ -96,10 +96,13 @@ REACHING = re.compile(
     r"|Copy|Host|Timestamp|Worker|Snapshot|Proto|Shard|Merge.+Checkpoint|Xla|LMDB|Abort"
     r"|ImmutableConst|Vocab|Queue|Barrier|Accumulator|FixedUnigram"
 )
+# An iterator is read where the caller gives one, as `adapt` of Normalization does; what makes one
+# is in REACHING.
 _STATEFUL = """
     Assert AssignAddVariableOp AssignSubVariableOp AssignVariableOp Case CheckNumerics
     CheckNumericsV2 CudnnRNNBackpropV2 CudnnRNNBackpropV3 CudnnRNNV2 CudnnRNNV3
     DestroyResourceOp DisableCopyOnRead Empty GuaranteeConst HashTableV2 If InitializeTableV2
+    IteratorGetNext IteratorGetNextAsOptional IteratorGetNextSync
     LookupTableExportV2 LookupTableFindV2 LookupTableImportV2 LookupTableInsertV2
     LookupTableSizeV2 Multinomial MutableHashTableV2 NonDeterministicInts RandomGamma
     RandomPoissonV2 RandomShuffle RandomStandardNormal RandomUniform RandomUniformInt

@@ -21,6 +21,7 @@ _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance
 OP_CODES = {name: code for code, name in _OP_NAMES.items()}
 TENSOR_TYPE = schema.TensorType
 FLOAT32 = schema.TensorType.FLOAT32
+FUSED = schema.ActivationFunctionType
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.float16): schema.TensorType.FLOAT16,
@@ -232,6 +233,16 @@ def without_power_of_two_scales(op: Op) -> None:
     """Let an int16 addition take any scales: by default the schema says powers of two."""
     if hasattr(op.raw.builtinOptions, "potScaleInt16"):
         op.raw.builtinOptions.potScaleInt16 = False
+
+
+def without_needless_relu6(op: Op, scale: float) -> None:
+    """Make a fused RELU6 a RELU where 6 lies far beyond the output's grid.
+
+    It clips nothing there, and LiteRT refuses a 6 that is more than 2**31 steps.
+    """
+    options = op.raw.builtinOptions
+    if getattr(options, "fusedActivationFunction", None) == FUSED.RELU6 and scale * 2**30 < 6.0:
+        options.fusedActivationFunction = FUSED.RELU
 
 
 def pack_int4(values: np.ndarray) -> np.ndarray:

@@ -196,3 +196,38 @@ def test_an_operation_that_a_format_does_not_have_is_named_by_its_layer(tmp_path
     sim, _, _ = sim_of(model)
     with pytest.raises(ExportError, match=r"layer 'pool' \(MaxPool3D\)"):
         eq.export(sim, tmp_path, ["tflite"], verify=False, progress=False)
+
+
+DYING = {
+    "conv": lambda x: L.ReLU(6.0)(L.Conv2D(4, 3, name="tiny")(x)),
+    "depthwise": lambda x: L.ReLU(6.0)(L.DepthwiseConv2D(3, name="tiny")(x)),
+    "sum": lambda x: L.ReLU(6.0)(
+        L.Add()([L.Conv2D(4, 1, name="tiny")(x), L.Conv2D(4, 1, name="small")(x)])
+    ),
+}
+
+
+@pytest.mark.parametrize("profile", ["litert_int8", "litert_int16x8"])
+@pytest.mark.parametrize("name", DYING)
+def test_a_relu6_over_a_tiny_range_runs(name, profile, tmp_path):
+    x = Input((6, 6, 3))
+    model = Model(x, L.Dense(2)(L.Flatten()(DYING[name](x))))
+    for layer in model.layers:
+        if layer.name in ("tiny", "small"):
+            layer.set_weights([w * np.float32(1e-10) for w in layer.get_weights()])
+    sim = eq.quantize(model, normal(model)[0], profile, progress=False)
+    report = eq.export(sim, tmp_path, "tflite", progress=False)
+    assert [run.verdict for run in report.runs] == ["same", "same"]
+
+
+def test_a_second_grid_of_one_tensor_is_not_reached_through_the_first(tmp_path):
+    ids = Input((6,), dtype="int32")
+    embedding = L.Embedding(50, 8)
+    wide = L.Dense(8, kernel_initializer="ones", name="wide")(embedding(ids))
+    y = L.Concatenate()([embedding(ids), wide])
+    model = Model(ids, [L.Dense(3, name="one")(embedding(ids)), L.Dense(3, name="other")(y)])
+    data = np.random.default_rng(0).integers(0, 50, (SAMPLES, 6)).astype(np.int32)
+    sim = eq.quantize(model, data, progress=False)
+    report = eq.export(sim, tmp_path, "tflite", progress=False)
+    assert report.runs[0].verdict == "same"
+    assert report.runs[0].identical > 0.999

@@ -471,6 +471,15 @@ def test_saved_models_of_ordinary_layers_load(tmp_path):
     assert eq.load_model(tmp_path / "sm").built
 
 
+def test_a_saved_model_with_an_adapted_layer_loads(tmp_path):
+    norm = L.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(size=(32, 4)))
+    built = tf_keras.Sequential([tf_keras.Input((4,)), norm, L.Dense(2)])
+    built.save(tmp_path / "sm", save_format="tf")
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_allclose(eq.load_model(tmp_path / "sm")(x), built(x), rtol=1e-6)
+
+
 def test_another_form_of_the_graph_is_refused(saved, tmp_path):
     folder = tmp_path / "sm"
     model().save(folder, save_format="tf")
