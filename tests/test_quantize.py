@@ -200,7 +200,7 @@ WRONG_DATA = {
     "infinity": (lambda x: bad(x, np.inf), "'x' has NaN or infinite"),
     "an endless dataset": (lambda x: dataset(x).repeat(), "steps="),
     "too many arrays": (lambda x: [x, x], "2 arrays.*1 inputs"),
-    "text": (lambda x: np.array([["a"] * 5]), "'x': cannot turn"),
+    "text": (lambda x: np.array([["a"] * 5]), "'x' is of type"),
     "a number": (lambda x: 3, "int"),
     "a missing file": (lambda x: "gone.npy", r"gone\.npy"),
 }

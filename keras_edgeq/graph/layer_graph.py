@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, calls
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -45,8 +44,7 @@ class LayerGraph:
         symbols = tf.nest.flatten(call.node.outputs)
         outputs = tuple(call.output_ref(i) for i in range(len(symbols)))
         self._names.update(zip(map(id, symbols), outputs, strict=True))
-        flat = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
-        inputs = tuple(self._names[id(t)] for t in flat if keras_compat.is_keras_tensor(t))
+        inputs = tuple(self._names[id(t)] for t in call.reads)
         return GraphNode(
             call,
             inputs,

@@ -9,7 +9,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, compute
 
 OnCall = Callable[[Call, tuple, dict], Any]
@@ -88,7 +87,6 @@ def last_reads(walked: Sequence[Call], model: tf_keras.Model) -> dict[int, int]:
     """Return the index of the last call that reads a tensor, by its id; outputs are read last."""
     last = {}
     for i, call in enumerate(walked):
-        read = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
-        last.update({id(t): i for t in read if keras_compat.is_keras_tensor(t)})
+        last.update({id(t): i for t in call.reads})
     last.update({id(t): len(walked) for t in model.outputs})
     return last

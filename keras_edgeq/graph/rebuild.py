@@ -29,6 +29,12 @@ class Call:
     number: int
     node: Any
 
+    @property
+    def reads(self) -> list[Any]:
+        """Return the symbolic tensors among the call's arguments, in their order."""
+        flat = tf.nest.flatten((self.node.call_args, self.node.call_kwargs))
+        return [value for value in flat if keras_compat.is_keras_tensor(value)]
+
     def output_ref(self, index: int = 0) -> TensorRef:
         """Name the call's output."""
         return TensorRef(self.layer.name, "output", self.number, index)

@@ -92,7 +92,7 @@ def rewrite_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, frozenset[s
 
 def _replaced(group: list) -> Callable | None:
     """Return a function for all calls of one layer, None where the layer stays."""
-    read = [_symbols((call.node.call_args, call.node.call_kwargs)) for call in group]
+    read = [call.reads for call in group]
     if any(len(symbols) != 1 or not _is_float(symbols[0]) for symbols in read):
         return None
     shapes = [tuple(symbols[0].shape) for symbols in read]

@@ -22,7 +22,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.layer_traits import op_type
@@ -66,8 +65,7 @@ class _Graph:
         self.sources: list[tuple[int, ...]] = []
         self.readers: list[set[int]] = [set() for _ in self.calls]
         for i, call in enumerate(self.calls):
-            read = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
-            tensors = [t for t in read if keras_compat.is_keras_tensor(t) and t.shape.rank != 0]
+            tensors = [t for t in call.reads if t.shape.rank != 0]
             self.sources.append(tuple(dict.fromkeys(made.get(id(t), ROOT) for t in tensors)))
             for source in self.sources[-1]:
                 if source != ROOT:

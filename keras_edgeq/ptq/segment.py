@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.graph.rebuild import Call, compute
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
@@ -36,10 +35,9 @@ class Segment:
             if i in needed:
                 continue
             needed.add(i)
-            for t in tf.nest.flatten((walked[i].node.call_args, walked[i].node.call_kwargs)):
-                if keras_compat.is_keras_tensor(t):
-                    reads.append(id(t))
-                    waiting += [made[id(t)]] if id(t) in made else []
+            for t in walked[i].reads:
+                reads.append(id(t))
+                waiting += [made[id(t)]] if id(t) in made else []
         self.calls = [walked[i] for i in sorted(needed)]
         self.end = walked[unit.end]
         self.inputs = [key for key in dict.fromkeys(reads) if key not in made]

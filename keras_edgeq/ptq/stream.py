@@ -103,10 +103,9 @@ class Stream:
 
     def arguments(self, batch: int) -> tuple[tuple, dict]:
         """Return the arguments of the call at `position` on one batch."""
-        node = self.calls[self.position].node
-        read = tf.nest.flatten((node.call_args, node.call_kwargs))
-        keys = dict.fromkeys(id(t) for t in read if keras_compat.is_keras_tensor(t))
-        return keras_compat.arguments(node, self._tensors(batch, keys))
+        call = self.calls[self.position]
+        keys = dict.fromkeys(map(id, call.reads))
+        return keras_compat.arguments(call.node, self._tensors(batch, keys))
 
     def living(self, batch: int) -> dict[int, tf.Tensor]:
         """Return every tensor of one batch that is still read, by the id of its symbol."""

@@ -184,8 +184,7 @@ def _logits(model: tf_keras.Model, output: Any) -> Any | None:
         node = graph.producer(node.inputs[0])
     if op_type(node.layer) != "Softmax":
         return None
-    flat = tf.nest.flatten((node.call.node.call_args, node.call.node.call_kwargs))
-    return next(tensor for tensor in flat if keras_compat.is_keras_tensor(tensor))
+    return node.call.reads[0]
 
 
 def _tensors(model: tf_keras.Model) -> dict[str, Any]:

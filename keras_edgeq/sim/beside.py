@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, calls, infer, replay
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind
@@ -32,8 +31,7 @@ class Beside:
         self.prepared, self.sim = prepared, sim
         self._behind = {layer: norm for norm, layer in batch_norms_behind(prepared).items()}
         self._read = {
-            (call.layer.name, call.number): [id(t) for t in _symbols(call)]
-            for call in calls(prepared)
+            (call.layer.name, call.number): list(map(id, call.reads)) for call in calls(prepared)
         }
         self._made = {
             call.output_ref(i): id(symbol)
@@ -96,8 +94,3 @@ class Beside:
         ref = TensorRef.parse(name, "output")
         behind = self._behind.get(ref.layer, ref.layer)
         return self._made[TensorRef(behind, "output", ref.call, ref.index)]
-
-
-def _symbols(call: Call) -> list[Any]:
-    flat = tf.nest.flatten((call.node.call_args, call.node.call_kwargs))
-    return [value for value in flat if keras_compat.is_keras_tensor(value)]

@@ -158,7 +158,7 @@ class Propagation:
         """Call the layer on the points: exact for every function of one tensor."""
         rank = max(len(node.shapes[0]), 2)
         values = []
-        for spread, symbol in zip(inputs, _symbols(node), strict=True):
+        for spread, symbol in zip(inputs, node.call.reads, strict=True):
             points = spread.points.reshape(len(spread.points), *[1] * (rank - 2), -1)
             # One column stands for all channels, and PReLU has a parameter for each of them.
             width = max(points.shape[-1], symbol.shape[-1] or 1)
@@ -186,7 +186,7 @@ class Propagation:
 
     def _moved(self, node: GraphNode, inputs: list[Spread]) -> list[Spread | None]:
         """Find which channel comes from where by moving the channels' numbers."""
-        symbols = _symbols(node)
+        symbols = node.call.reads
         widths = [symbol.shape[-1] or 1 for symbol in symbols]
         numbers, first = [], 1  # 0 is what a pad adds
         for symbol, width in zip(symbols, widths, strict=True):
@@ -235,14 +235,9 @@ def _ends(points: NDArray) -> tuple[NDArray, NDArray]:
     return points.min(axis=0), points.max(axis=0)
 
 
-def _symbols(node: GraphNode) -> list:
-    flat = tf.nest.flatten((node.call.node.call_args, node.call.node.call_kwargs))
-    return [value for value in flat if keras_compat.is_keras_tensor(value)]
-
-
 def _called(node: GraphNode, values: list) -> list:
     """Call a layer on other values, in the order of its inputs."""
-    by_symbol = {id(s): value for s, value in zip(_symbols(node), values, strict=True)}
+    by_symbol = {id(s): value for s, value in zip(node.call.reads, values, strict=True)}
     args, kwargs = keras_compat.arguments(node.call.node, by_symbol)
     return tf.nest.flatten(node.layer(*args, **kwargs))
 
@@ -256,5 +251,5 @@ def _keeps_channels(node: GraphNode) -> bool:
     named = dict(node.call.node.call_kwargs)
     positional = node.call.node.call_args[1:2]
     axis = named.get("axis", positional[0] if positional else None)
-    rank = _symbols(node)[0].shape.rank
+    rank = node.call.reads[0].shape.rank
     return axis is not None and all(int(a) % rank != rank - 1 for a in np.ravel(axis))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,18 @@ class QuantSim(tf_keras.Model):
 
         rows = [(name, fact) for name, fact in summary(self).items()]
         return html(f"QuantSim {self.name!r}", [("", ""), *rows], "\n".join(self.record.warnings))
+
+    def save(self, filepath, overwrite=True, save_format=None, **kwargs):
+        """Save the sim as any model; in a SavedModel without functions for the gradients.
+
+        The layers have them, and TensorFlow could not trace them.
+        """
+        single = str(filepath).endswith((".keras", ".h5", ".hdf5"))
+        if save_format == "tf" or (save_format is None and not single):
+            options = copy.copy(kwargs.get("options")) or tf.saved_model.SaveOptions()
+            options.experimental_custom_gradients = False
+            kwargs["options"] = options
+        return super().save(filepath, overwrite, save_format, **kwargs)
 
     def attach(self, record: SimRecord) -> None:
         """Take a record, and the names of the user's outputs from it."""
