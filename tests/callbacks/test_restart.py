@@ -1,3 +1,4 @@
+import pytest
 import tf_keras
 
 from keras_edgeq import callbacks as C
@@ -54,6 +55,7 @@ def test_frozen_weights_stay_so_when_a_training_goes_on_within_an_epoch(sim, tmp
     check_restart(sim, oscillating, KillAt(2, batch=2), tmp_path, save_freq=1, data=alike)
 
 
+@pytest.mark.slow
 def test_all_together_with_those_of_keras(normed, tmp_path):
     whole = check_restart(normed, everything, KillAt(3), tmp_path, run_eagerly=True)
     assert whole.record.frozen

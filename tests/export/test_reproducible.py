@@ -14,6 +14,7 @@ import keras_edgeq as eq
 from keras_edgeq.export.saved_model_canonical import _rename
 from keras_edgeq.files import sha256_of
 from tests.models import inputs_for, make
+from tests.short import short
 
 L = tf_keras.layers
 ELSEWHERE = """
@@ -35,7 +36,7 @@ def recurrent():
 MODELS = {"residual": lambda: make("residual"), "recurrent": recurrent}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=short(MODELS, "residual"))
 def sim(request):
     model = MODELS[request.param]()
     return eq.quantize(model, inputs_for(model), progress=False)

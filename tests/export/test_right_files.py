@@ -14,6 +14,7 @@ import keras_edgeq as eq
 from keras_edgeq.errors import ExportError
 from keras_edgeq.numerics.metrics import sqnr_db
 from tests.models import train_like
+from tests.short import short
 
 L, Input, Model = tf_keras.layers, tf_keras.Input, tf_keras.Model
 SAMPLES = 32
@@ -84,7 +85,7 @@ HARD_SWISH = {
 }
 
 
-@pytest.mark.parametrize("name", HARD_SWISH)
+@pytest.mark.parametrize("name", short(HARD_SWISH, "(x * relu6) * c", "layers", "twice"))
 def test_what_a_converter_would_fuse_keeps_its_quantizers(name, tmp_path):
     check_files(tmp_path, between_convolutions(HARD_SWISH[name]))
 
@@ -106,7 +107,7 @@ BESIDE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", BESIDE_WEIGHTS)
+@pytest.mark.parametrize("name", short(BESIDE_WEIGHTS, *list(BESIDE_WEIGHTS)[:2]))
 def test_constants_beside_weights_in_half_precision_stay_beside_them(name, tmp_path):
     model = between_convolutions(BESIDE_WEIGHTS[name])
     check_files(tmp_path, model, profile="litert_fp16", least_db=60.0)
@@ -135,7 +136,7 @@ NORMALIZATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", NORMALIZATIONS)
+@pytest.mark.parametrize("name", short(NORMALIZATIONS, "two groups"))
 def test_what_is_brought_to_one_shape_runs_everywhere(name, tmp_path):
     formats = ("tflite",) if name == "five axes" else ("tflite", "onnx")
     check_files(tmp_path, between_convolutions(NORMALIZATIONS[name]), formats)
@@ -160,12 +161,12 @@ RESIZES = {
 }
 
 
-@pytest.mark.parametrize("name", RESIZES)
+@pytest.mark.parametrize("name", short(RESIZES, *list(RESIZES)[:3]))
 def test_a_file_resizes_and_compares_as_the_sim(name, tmp_path):
     check_files(tmp_path, between_convolutions(RESIZES[name]), ("tflite", "onnx"))
 
 
-@pytest.mark.parametrize("sizes", [(11, 13), (16, 16), (5, 3)])
+@pytest.mark.parametrize("sizes", short([(11, 13), (16, 16), (5, 3)], (11, 13)))
 def test_wide_integers_are_resized_in_float(sizes, tmp_path):
     model = between_convolutions(L.Resizing(*sizes))
     check_files(tmp_path, model, profile="litert_int16x8", identical=0.5)
@@ -207,7 +208,7 @@ DYING = {
 }
 
 
-@pytest.mark.parametrize("profile", ["litert_int8", "litert_int16x8"])
+@pytest.mark.parametrize("profile", short(["litert_int8", "litert_int16x8"], "litert_int8"))
 @pytest.mark.parametrize("name", DYING)
 def test_a_relu6_over_a_tiny_range_runs(name, profile, tmp_path):
     x = Input((6, 6, 3))

@@ -158,6 +158,7 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path, monkeypatch):
     assert (folder / "measured.jsonl").read_text() == lines["b"]
 
 
+@pytest.mark.slow
 def test_gptq_rounds_before_it_judges():
     near, rounded = (
         eq.search_mixed_precision(sim_of(), X, CANDIDATES, size=0.6, rounding=how, **QUIET)
@@ -174,6 +175,7 @@ def test_gptq_rounds_before_it_judges():
     assert set(model.record.rounded.values()) == {"gptq"}
 
 
+@pytest.mark.slow
 def test_wider_activations_and_floats_are_candidates():
     names = ["W8A8", "W8A16", "FP16"]
     result = eq.search_mixed_precision(sim_of(), X, names, activation_memory=1200, **QUIET)

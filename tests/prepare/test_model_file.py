@@ -13,6 +13,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare.graph_check import check_graph
+from tests.short import short
 
 L = tf_keras.layers
 FILES = ["model.keras", "model.h5", "saved_model"]
@@ -251,7 +252,7 @@ NESTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", short(FILES, *FILES[:2]))
 @pytest.mark.parametrize("build", NESTED, ids=lambda build: build.__name__)
 def test_models_in_models_load_and_compute_the_same(tmp_path, build, name):
     model = build()

@@ -460,6 +460,7 @@ def test_a_saved_model_whose_graph_reaches_files_is_refused(tmp_path, kind):
     assert not list(tmp_path.glob("written*"))
 
 
+@pytest.mark.slow
 def test_saved_models_of_ordinary_layers_load(tmp_path):
     x = tf_keras.Input((6, 4))
     y = L.LSTM(3, return_sequences=True)(L.Dropout(0.1)(x))

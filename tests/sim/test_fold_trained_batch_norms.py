@@ -73,6 +73,7 @@ def test_a_sim_that_trains_batch_norms_strips_saves_and_loads(tmp_path):
     assert eq.strip(sim)(DATA).shape == (64, 4)
 
 
+@pytest.mark.slow
 def test_the_float_parameters_are_folded_with_the_rounded_ones():
     sim = eq.quantize(make_model(), DATA, "litert_w4a8", batch_norm="train", progress=False)
     rounded = eq.gptq(sim, DATA, progress=False)

@@ -1,0 +1,13 @@
+"""Parameters of which a few stand for all in the short run of the suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def short(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Return the parameters of a test, with all but those in `kept` marked as slow."""
+    return [pytest.param(v, marks=() if v in kept else pytest.mark.slow) for v in values]
