@@ -170,13 +170,17 @@ def _zip_config(path: Path) -> Any:
 def _h5_config(path: Path) -> Any:
     with h5py.File(path, "r") as file:
         version, config = file.attrs.get("keras_version"), file.attrs.get("model_config")
+        training = file.attrs.get("training_config")
     if config is None:
         raise UnsupportedModelError(
             f"{path} holds no model, at most its weights. Save the whole model: "
             "model.save('model.keras')."
         )
     _check_version(path, version)
-    return json_text.parse(config)
+    model = json_text.parse(config)
+    if training is None or not isinstance(model, dict):
+        return model
+    return {**model, "compile_config": json_text.parse(training)}  # where .keras files have it
 
 
 def _folder_config(path: Path) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph.keras_file import FILE_SUFFIXES
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.sim.npz import check_arrays
@@ -187,7 +188,7 @@ class QuantSim(tf_keras.Model):
 
         The layers have them, and TensorFlow could not trace them.
         """
-        single = str(filepath).endswith((".keras", ".h5", ".hdf5"))
+        single = str(filepath).endswith(FILE_SUFFIXES)
         if save_format == "tf" or (save_format is None and not single):
             options = copy.copy(kwargs.get("options")) or tf.saved_model.SaveOptions()
             options.experimental_custom_gradients = False

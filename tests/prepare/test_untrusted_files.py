@@ -228,6 +228,17 @@ def test_a_loss_of_ones_own_stays_in_the_file_of_a_model(saved, tmp_path, traini
         assert eq.load_model(path).built
 
 
+def test_what_an_h5_file_trains_with_is_checked_where_it_is_loaded(saved, tmp_path):
+    path = tmp_path / "m.h5"
+    path.write_bytes((saved / "model.h5").read_bytes())
+    bad = {"module": "bad_module", "class_name": "Loss", "config": "Custom>Adam"}
+    with h5py.File(path, "r+") as file:
+        file.attrs["training_config"] = json.dumps({"loss": bad})
+    with pytest.raises(EdgeqError, match="Custom>Adam"):
+        eq.load_sim(path)
+    assert eq.load_model(path).built
+
+
 def test_own_objects_are_trusted_by_name_and_by_registration(tmp_path):
     @tf_keras.utils.register_keras_serializable("untrusted_files")
     class Half(L.Layer):
