@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -91,7 +92,7 @@ class _Traced:
 def _tf2onnx(marked: MarkedModel) -> ModelProto:
     from tf2onnx import convert as tf2onnx_convert
 
-    with _quiet("tf2onnx", "tensorflow"), _inlined_functions():
+    with _quiet("tf2onnx", "tensorflow"), _inlined_functions(), _both_pads():
         concrete = marked.function()
         function: Any = _Traced(concrete)
         try:
@@ -119,6 +120,24 @@ def _inlined_functions() -> Iterator[None]:
             yield
         finally:
             tf.config.run_functions_eagerly(before)
+
+
+@contextmanager
+def _both_pads() -> Iterator[None]:
+    """Keep tf2onnx from merging a Pad into a convolution that pads by itself, which loses one.
+
+    It looks for padding "SAME"; a convolution with a dilation has explicit numbers by then.
+    """
+    from tf2onnx import tfonnx
+
+    merge = tfonnx.rewrite_conv2d_with_pad
+
+    def merge_into_unpadded(graph: Any, nodes: Any) -> Any:
+        merge(graph, [n for n in nodes if not any(n.get_attr_value("explicit_paddings") or ())])
+        return nodes
+
+    with LOCK, mock.patch.object(tfonnx, "rewrite_conv2d_with_pad", merge_into_unpadded):
+        yield
 
 
 def _captured_to_constants(model: ModelProto, concrete: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -19,33 +19,33 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
 
     Some ops read the quantized half of a pair directly. Of several pairs with one id the first in
     topological order counts: converters copy pairs behind reshapes and means. Two markers in a row
-    become a requantization between two tensors.
+    become a requantization between two tensors, and so does the grid on which one of several
+    readers takes a tensor: the others read what was there before.
 
     Raises:
         ExportError: the converter lost a marker; the tensor is named.
     """
     grids: dict[int, Marker] = {}
     alias: dict[int, int] = {}
+    made: dict[tuple[int, int], int] = {}
     seen: set[int] = set()
     ops: list[Op] = []
+    readers = _readers(graph)
     for op in graph.ops:
         op.inputs = [alias.get(i, i) for i in op.inputs]
         if op.name == "DEQUANTIZE" and graph.is_float(op.inputs[0]):
             alias[op.outputs[0]] = op.inputs[0]  # the other half of a pair, or a copy of one
         elif op.name == "QUANTIZE":
             source, number = op.inputs[0], _marker_number(graph, op.outputs[0])
-            if number == FENCE:
-                alias[op.outputs[0]] = source
-                continue
-            marker = marked.markers[number]
-            if number not in seen and source in grids:
-                target = graph.add_float_like(source, str(marker.ref))
-                ops.append(Op(REQUANT, [source], [target]))
-                source = target
-            if number not in seen:
-                grids[source] = marker
+            if number != FENCE and number not in seen:
                 seen.add(number)
-            alias[op.outputs[0]] = source
+                marker = marked.markers[number]
+                made[number, source] = source
+                if source in grids or (marker.ref.kind == "input" and len(readers[source]) > 1):
+                    target = made[number, source] = graph.add_float_like(source, str(marker.ref))
+                    ops.append(Op(REQUANT, [source], [target]))
+                grids[made[number, source]] = marker
+            alias[op.outputs[0]] = made.get((number, source), source)
         else:
             ops.append(op)
     missing = [str(m.ref) for n, m in marked.markers.items() if n not in seen]
@@ -56,6 +56,23 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
     graph.ops = ops
     graph.set_signature({}, {i: alias.get(i, i) for i in graph.outputs})
     return grids
+
+
+def _readers(graph: TfliteGraph) -> dict[int, set[object]]:
+    """Return who reads each tensor, through fences; all copies of a marker are one reader."""
+    roots: dict[int, int] = {}
+    readers: dict[int, set[object]] = defaultdict(set)
+    for place, op in enumerate(graph.ops):
+        inputs = [roots.get(i, i) for i in op.inputs]
+        number = _marker_number(graph, op.outputs[0]) if op.name == "QUANTIZE" else None
+        if number == FENCE or (op.name == "DEQUANTIZE" and op.inputs[0] in roots):
+            roots[op.outputs[0]] = inputs[0]
+            continue
+        for tensor in inputs:
+            readers[tensor].add(("op", place) if number is None else ("marker", number))
+    for output in graph.outputs:
+        readers[roots.get(output, output)].add("output")
+    return readers
 
 
 def spread_grids(graph: TfliteGraph, grids: dict[int, Marker]) -> None:

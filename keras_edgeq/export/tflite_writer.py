@@ -88,6 +88,9 @@ class IntegerWriter:
     def _write_op(self, op: Op) -> None:
         if op.name == "QUANTIZE":
             (source,), (out,) = op.inputs, op.outputs
+            if source not in self.grids:
+                self.as_float[out] = self._float(source)
+                return
             self.as_integer[out] = self._new_integer(out)
             # A second grid of one tensor is not reached through the first.
             made, grid = self.before.get(source) or (

@@ -232,3 +232,40 @@ def test_a_second_grid_of_one_tensor_is_not_reached_through_the_first(tmp_path):
     report = eq.export(sim, tmp_path, "tflite", progress=False)
     assert report.runs[0].verdict == "same"
     assert report.runs[0].identical > 0.999
+
+
+def _split_for_two(y):
+    """One half of a tensor, read as it is and on the grid of a maximum."""
+    _, half = tf.split(tf.sigmoid(y), 2, axis=-1)
+    return tf.maximum(half * 3.0, half), half + 0.25
+
+
+def _slice_for_two(y):
+    """Likewise a slice, and a layer with weights behind it."""
+    some = tf.tanh(y)[:, 1:5]
+    return tf.minimum(some * 0.3, some), L.Dense(3)(some)
+
+
+SECOND_GRIDS = {"split": _split_for_two, "slice": _slice_for_two}
+
+
+@pytest.mark.parametrize("name", SECOND_GRIDS)
+def test_the_grid_of_one_reader_is_not_that_of_all(name, tmp_path):
+    x = Input((8,))
+    check_files(tmp_path, Model(x, SECOND_GRIDS[name](L.Dense(6)(x))))
+
+
+PADDED = {
+    "tf.pad": lambda x: L.Conv2D(5, 2, dilation_rate=2, padding="same")(
+        tf.pad(x, [[0, 0], [1, 1], [0, 2], [0, 0]])
+    ),
+    "layer": lambda x: L.Conv2D(5, 3, dilation_rate=3, padding="same")(L.ZeroPadding2D(1)(x)),
+    "without a dilation": lambda x: L.Conv2D(5, 2, padding="same")(L.ZeroPadding2D(1)(x)),
+    "valid": lambda x: L.Conv2D(5, 2, dilation_rate=2)(L.ZeroPadding2D(1)(x)),
+}
+
+
+@pytest.mark.parametrize("name", short(PADDED, "tf.pad"))
+def test_a_padding_and_that_of_a_convolution_are_both_written(name, tmp_path):
+    x = Input((9, 8, 4))
+    check_files(tmp_path, Model(x, PADDED[name](x)), ["tflite", "onnx"], identical=0.999)
