@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.files import check_file
+from keras_edgeq.files import check_file, json_text
 
 
 class Ledger:
@@ -64,7 +64,7 @@ class Ledger:
         if whole != text:
             path.write_text(whole, encoding="utf-8")
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
+            lines = [json_text.parse(line) for line in whole.splitlines()]
             known = lines[0]["fingerprint"] if lines else fingerprint
             for line in lines[1:]:
                 numbers = np.array(line["numbers"], np.float64)

@@ -28,7 +28,7 @@ from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.runtime.verify import verify_beside
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
 from keras_edgeq.sim.choose import TRANSPARENT
-from keras_edgeq.sim.collapse import clipped_inputs, collapsed_tensors
+from keras_edgeq.sim.collapse import COLLAPSE, clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
@@ -228,7 +228,7 @@ def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
     if known is not None and known.on_data:
         joined = [np.concatenate(parts) for parts in zip(*known.data, strict=True)]
         said += clipped_inputs(sim, joined)
-        told = {one for one in said if one.startswith("Rounding leaves")}
+        told = {one for one in said if one.startswith(COLLAPSE)}
         said += () if told else collapsed_tensors(sim, known.lost)
     new = [one for one in said if one not in sim.record.warnings]
     for message in new:

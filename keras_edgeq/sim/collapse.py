@@ -20,6 +20,8 @@ from keras_edgeq.spec.tensor_ref import TensorRef
 # A tensor or channel has collapsed below: the noise of rounding is a tenth of the signal, where
 # 8 bits leave a ten-thousandth.
 COLLAPSED_DB = 10.0
+# How the message of `collapsed_tensors` begins.
+COLLAPSE = "Rounding leaves"
 # A collapsed channel has next to no steps of its own, and does not just happen to be small.
 MOST_STEPS = 1.5
 FEWEST_SAMPLES = 16
@@ -184,7 +186,7 @@ def collapsed_tensors(sim: QuantSim, lost: Mapping[str, float]) -> list[str]:
     first = next(iter(lost))
     layer = TensorRef.parse(first, "input" if "<" in first else "output").layer
     return [
-        f"Rounding leaves less than {COLLAPSED_DB:g} dB of {named}{more}. Give these layers more "
+        f"{COLLAPSE} less than {COLLAPSED_DB:g} dB of {named}{more}. Give these layers more "
         f"bits, {advice(sim, layer)}, another range rule, rules={{...}}, or look for samples far "
         "beyond the others in the calibration data."
     ]

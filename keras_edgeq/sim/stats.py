@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_edgeq.errors import CalibrationDataError
-from keras_edgeq.files import write_whole
+from keras_edgeq.files import json_text, write_whole
 from keras_edgeq.numerics.histogram import Histogram
 from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 from keras_edgeq.table import aligned, brief, counted, html
@@ -96,7 +96,7 @@ class CalibrationStats:
 
 
 def _read(data: Mapping[str, np.ndarray]) -> CalibrationStats:
-    head = json.loads(data["head"].tobytes())
+    head = json_text.parse(data["head"].tobytes())
     names, samples = head["tensors"], head["samples"]
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise ValueError("The tensors have no names of their own.")
