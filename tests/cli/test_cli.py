@@ -423,7 +423,11 @@ def test_ctrl_c_in_a_process_of_its_own(folder, tmp_path):
     command = [sys.executable, "-m", "keras_edgeq", "quantize", str(folder / "tiny.keras")]
     command += ["--calibration", str(tmp_path / "many.npz"), "--out", str(tmp_path / "out")]
     with subprocess.Popen(
-        [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [*command, "--batch-size", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Where the tests run in the background, a shell has told them to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as run:
         said = b""
         while b"calibrate" not in said:
