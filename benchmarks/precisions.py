@@ -20,8 +20,8 @@ import numpy as np
 from data import CASES, Case, load
 
 import keras_edgeq as eq
-from keras_edgeq.layers import layer_traits
 from keras_edgeq.numerics.metrics import agreement, sqnr_db, top1
+from keras_edgeq.ops import weights_of
 from keras_edgeq.runtime.artifact import LiteRt
 from keras_edgeq.runtime.walk import walk
 
@@ -41,7 +41,7 @@ NOTE = "agreement of the sim with the float model, then of each set of kernels w
 
 def precisions(case: Case) -> dict[str, dict[str, str]]:
     """Return each column's `precision` argument; a mixture gives the weighted layers turns."""
-    weighted = [x.name for x in case.model.layers if layer_traits.weight_trait(x) is not None]
+    weighted = [x.name for x in case.model.layers if weights_of(x) is not None]
     turns = {name: IN_TURN[i % len(IN_TURN)] for i, name in enumerate(weighted)}
     return {name: {"*": name} for name in PRECISIONS} | {"mixture": turns}
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
+from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.prepare import fold_batch_norms
 from keras_edgeq.ptq.workshop import check_calibrated
 from keras_edgeq.requantize import requantize
-from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.strip import stripped
 from keras_edgeq.sim.supported import why_unsupported
@@ -31,7 +30,7 @@ class Group:
 
     Args:
         name: of the layer that holds the weights.
-        op: operation, as `layer_traits.op_type` calls it.
+        op: operation, as `ops.op_type` calls it.
         candidates: names of the precisions it can have, in the order in which they were asked for.
     """
 
@@ -66,9 +65,9 @@ def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
     graph = folded_graph(sim)
     for node in graph.nodes:
         op = op_type(node.layer)
-        if weight_trait(node.layer) is None or not profile.quantizes_weights(op):
+        if weights_of(node.layer) is None or not profile.quantizes_weights(op):
             continue
-        if op in TRANSPARENT or why_unsupported(node, profile) is not None:
+        if why_unsupported(node, profile) is not None:
             continue
         own = tuple(name for name in wanted if name in profile.allowed(op))
         found[node.layer.name] = Group(node.layer.name, op, own)
@@ -134,7 +133,7 @@ def all_precisions(
             _follow(made, name, readers, profile, op_type(node.layer))
     rest = default or profile.own.name
     for node in graph.nodes:
-        if op_type(node.layer) in TRANSPARENT:
+        if op_of(node.layer).transparent:
             made.pop(node.layer.name, None)
         elif rest in profile.allowed(op_type(node.layer)):
             made.setdefault(node.layer.name, rest)

@@ -22,12 +22,11 @@ from keras_edgeq.files import sha256_of
 from keras_edgeq.files.file_set import remove, staged
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
 from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
 from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.runtime.verify import verify_beside
 from keras_edgeq.sim.beside_float import BesideFloat, beside_float
-from keras_edgeq.sim.choose import TRANSPARENT
 from keras_edgeq.sim.collapse import COLLAPSE, clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -241,10 +240,10 @@ def _integer_layers(sim: QuantSim) -> tuple[str, ...]:
     floats, profile = sim.record.plan.floats, sim.record.profile
     names = []
     for call in calls(sim):
-        op = op_type(getattr(call.layer, "layer", call.layer))
+        op = op_of(getattr(call.layer, "layer", call.layer))
         makes = tf.nest.flatten(call.node.outputs)
         is_real = all(tensor.dtype.is_floating for tensor in makes)
-        adds_nothing = op in TRANSPARENT or isinstance(call.layer, FakeQuant) or not is_real
-        if profile.computes(op) and not adds_nothing and call.layer.name not in floats:
+        adds_nothing = op.transparent or isinstance(call.layer, FakeQuant) or not is_real
+        if profile.computes(op.name) and not adds_nothing and call.layer.name not in floats:
             names.append(call.layer.name)
     return tuple(dict.fromkeys(names))

@@ -28,8 +28,8 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.swap import swapped
+from keras_edgeq.ops import op_type
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef

@@ -30,6 +30,8 @@ class OnnxGraph:
         self.constants = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
+        # Every name that was ever taken; a name that is not among them is free.
+        self._names = self._taken()
 
     def producers(self) -> dict[str, NodeProto]:
         """Map every tensor that a node makes to the node."""
@@ -89,9 +91,9 @@ class OnnxGraph:
         else:
             self.rename(source, result)
 
-    @staticmethod
-    def node(op_type: str, inputs: Sequence[str], output: str, **options: Any) -> NodeProto:
+    def node(self, op_type: str, inputs: Sequence[str], output: str, **options: Any) -> NodeProto:
         """Return a new node, named after its one output."""
+        self._names.add(output)
         return helper.make_node(op_type, inputs, [output], name=output, **options)
 
     def add_constant(self, wanted: str, value: Any) -> str:
@@ -102,11 +104,16 @@ class OnnxGraph:
 
     def free_name(self, wanted: str) -> str:
         """Return `wanted`, with a number where a tensor has that name already."""
-        taken = {*self.constants, *self.inputs, *self.producers(), *self.readers()}
         number, name = 1, wanted
-        while name in taken:
-            number, name = number + 1, f"{wanted}#{number + 1}"
+        if wanted in self._names:
+            taken = self._taken()
+            while name in taken:
+                number, name = number + 1, f"{wanted}#{number + 1}"
+        self._names.add(name)
         return name
+
+    def _taken(self) -> set[str]:
+        return {*self.constants, *self.inputs, *self.producers(), *self.readers()}
 
     def finish(self, opset: int = OPSET) -> ModelProto:
         """Drop what nothing reads, and return the checked model.

@@ -13,7 +13,7 @@ from onnx import NodeProto
 from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.onnx_convert import MarkedGraph
 from keras_edgeq.export.onnx_graph import OnnxGraph, attributes
-from keras_edgeq.layers.layer_traits import weight_trait
+from keras_edgeq.ops import weights_of
 
 # A bias may be added before these as well as after: they keep every element and its channel.
 RESHAPES = ("Squeeze", "Unsqueeze", "Reshape")
@@ -96,7 +96,7 @@ def _can_take(converted: MarkedGraph, node: NodeProto, bias: str) -> bool:
         return False
     axis = CHANNEL_AXIS[node.op_type](attributes(node))
     layer = converted.marked.sim.quantized_layers()[weight.param.ref.layer].layer
-    trait: Any = weight_trait(layer)
+    trait: Any = weights_of(layer)
     places = np.unravel_index(np.moveaxis(weight.index, axis, 0), weight.param.values.shape)
     channel = np.zeros(1, np.int64)
     for a in trait.axes:

@@ -125,3 +125,15 @@ SHAPE_ONLY = ("SHAPE", "RANK")
 
 # The largest value that survives an op whose output grid stands in for its input's.
 CLAMPS = {"RELU": np.inf, "RELU6": 6.0}
+
+# Operation -> the TFLite op that computes it; other weights are operands without int4 kernels.
+OPERATIONS = {
+    "Conv1D": "CONV_2D",
+    "Conv2D": "CONV_2D",
+    "DepthwiseConv1D": "DEPTHWISE_CONV_2D",
+    "DepthwiseConv2D": "DEPTHWISE_CONV_2D",
+    "Dense": "FULLY_CONNECTED",
+    "EinsumDense": "FULLY_CONNECTED",
+    "ConvTranspose1D": "TRANSPOSE_CONV",
+    "ConvTranspose2D": "TRANSPOSE_CONV",
+}

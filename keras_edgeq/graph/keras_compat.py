@@ -26,6 +26,11 @@ def is_graph_model(model: Any) -> bool:
     return isinstance(model, tf_keras.Model) and bool(getattr(model, "_is_graph_network", False))
 
 
+def takes_training(layer: Any) -> bool:
+    """Tell whether a layer's call has an argument `training`."""
+    return bool(layer._expects_training_arg)
+
+
 def ordered_nodes(model: tf_keras.Model) -> list[KerasNode]:
     """Return the calls that make up `model` in topological order, inputs first.
 

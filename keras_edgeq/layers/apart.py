@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.graph.rebuild import infer
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
+from keras_edgeq.ops.plain import LEAKY_RELU
 
 
 def infer_apart(layer: Any, args: tuple, kwargs: dict) -> Any:
@@ -18,6 +19,6 @@ def infer_apart(layer: Any, args: tuple, kwargs: dict) -> Any:
     slope is 0.2 whatever the layer says. A check of a shape that is known stops that and costs
     nothing.
     """
-    if op_type(layer) == "LeakyRelu" and tf.is_tensor(args[0]):
+    if op_of(layer) is LEAKY_RELU and tf.is_tensor(args[0]):
         args = (tf.ensure_shape(args[0], args[0].shape), *args[1:])
     return infer(layer, args, kwargs)

@@ -11,9 +11,10 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
-from keras_edgeq.layers.layer_traits import activation_name, weight_trait
 from keras_edgeq.layers.swap import LOCK, swapped
 from keras_edgeq.numerics.round_to_steps import carry_scale, to_steps
+from keras_edgeq.ops import weights_of
+from keras_edgeq.ops.table import activation_name
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
@@ -41,7 +42,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     float32.
 
     Args:
-        layer: a layer that `weight_trait` knows.
+        layer: a layer that `weights_of` knows.
         params: parameter name -> `QuantSpec` (or its JSON). A bias has rule `"derived"`, or is half
             precision as the kernel is.
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
@@ -108,7 +109,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     @property
     def kernel_name(self) -> str:
         """Attribute name of the wrapped layer's kernel."""
-        trait = weight_trait(self.layer)
+        trait = weights_of(self.layer)
         if trait is None:
             raise ValueError(f"{type(self.layer).__name__} has no quantizable kernel.")
         return trait.kernel
@@ -155,7 +156,7 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
     @property
     def sums_integers(self) -> bool:
         """Tell whether the layer is a sum of products that one scale per channel multiplies."""
-        trait = weight_trait(self.layer)
+        trait = weights_of(self.layer)
         if trait is None or trait.bias is None:
             return False
         return not self.quantizers[trait.kernel].spec.is_half
@@ -202,9 +203,8 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     def _call_layer(self, inputs, params, training):
         with swapped(self.layer, params):
-            if self.layer._expects_training_arg:
-                return self.layer(inputs, training=training)
-            return self.layer(inputs)
+            options = {"training": training} if keras_compat.takes_training(self.layer) else {}
+            return self.layer(inputs, **options)
 
     def _half(self, training) -> tf.DType | None:
         """Return the half type that a call multiplies in, None for float32."""

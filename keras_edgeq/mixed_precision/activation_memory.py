@@ -10,11 +10,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.layers.macs import elements
 from keras_edgeq.mixed_precision.deciders import Deciders
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.storage import activation_bytes
+from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.macs import elements
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -167,7 +167,7 @@ def _sources(deciders: Deciders) -> dict[TensorRef, TensorRef]:
     """Return the tensor that each is: what does nothing makes none."""
     source: dict[TensorRef, TensorRef] = {}
     for node in deciders.graph.nodes:
-        same = op_type(node.layer) == "Identity" and len(node.inputs) == 1
+        same = op_of(node.layer).transparent and len(node.inputs) == 1
         for ref in node.outputs:
             source[ref] = source[node.inputs[0]] if same else ref
     return source

@@ -11,8 +11,6 @@ import numpy as np
 from keras_edgeq.analysis.groups import Choice, Group, folded_graph
 from keras_edgeq.errors import SearchError
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
-from keras_edgeq.layers.macs import macs
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
 from keras_edgeq.mixed_precision.deciders import Deciders
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
@@ -22,6 +20,8 @@ from keras_edgeq.mixed_precision.storage import (
     is_tflite,
     stored_bits,
 )
+from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops.macs import macs
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.precision import FLOAT_BITS
 
@@ -189,7 +189,7 @@ class CostModel:
         """Return the table, the constant and the count of multiplications."""
         table, constant, multiplications = np.zeros(self.allowed.shape), 0.0, 0
         for node in self.graph.nodes:
-            if weight_trait(node.layer) is None:
+            if weights_of(node.layer) is None:
                 continue
             count, op = macs(self.graph, node), op_type(node.layer)
             multiplications += count
@@ -229,7 +229,7 @@ class CostModel:
     def _group_of(self, node: GraphNode) -> int | None:
         """Return the group that decides about a layer's weights, None where they are float."""
         op = op_type(node.layer)
-        weighted = weight_trait(node.layer) is not None and self.profile.quantizes_weights(op)
+        weighted = weights_of(node.layer) is not None and self.profile.quantizes_weights(op)
         if not weighted or id(node) in self._deciders.floats:
             return None
         head = self._deciders.heads[id(node)]
@@ -245,7 +245,7 @@ class CostModel:
 
 def _kernel_sizes(node: GraphNode) -> list[int]:
     """Return the numbers in each kernel of a layer; vectors are biases or statistics."""
-    trait = weight_trait(node.layer)
+    trait = weights_of(node.layer)
     if trait is not None:
         return [prod(int(size) for size in getattr(node.layer, trait.kernel).shape)]
     shapes = [tuple(weight.shape) for weight in node.layer.weights]

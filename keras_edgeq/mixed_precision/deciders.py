@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from keras_edgeq.analysis.groups import Group
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
 from keras_edgeq.sim.chains import fused_chains
-from keras_edgeq.sim.choose import TRANSPARENT, moves_or_regrids
+from keras_edgeq.sim.choose import moves_or_regrids
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.target_profile import TargetProfile
 
@@ -43,7 +43,7 @@ class Deciders:
         floats = {
             id(node)
             for node in graph.nodes
-            if unsupported[id(node)] is not None and op_type(node.layer) not in TRANSPARENT
+            if unsupported[id(node)] is not None and not op_of(node.layer).transparent
         }
         number = {group.name: i for i, group in enumerate(groups)}
         return cls(graph, _follow(graph, profile, heads, number), heads, frozenset(floats))

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from keras_edgeq.export.tflite_kernels import WEIGHTED
+from keras_edgeq.export.tflite_kernels import OPERATIONS, WEIGHTED
 from keras_edgeq.spec.precision import FLOAT_BITS, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
 CONTAINERS = (4, 8, 16)
-# Operation -> the TFLite op that computes it; other weights are operands without int4 kernels.
-TFLITE_OPS = {
-    "Conv1D": "CONV_2D",
-    "Conv2D": "CONV_2D",
-    "DepthwiseConv1D": "DEPTHWISE_CONV_2D",
-    "DepthwiseConv2D": "DEPTHWISE_CONV_2D",
-    "Dense": "FULLY_CONNECTED",
-    "EinsumDense": "FULLY_CONNECTED",
-    "ConvTranspose1D": "TRANSPOSE_CONV",
-    "ConvTranspose2D": "TRANSPOSE_CONV",
-}
 
 
 def is_tflite(profile: TargetProfile) -> bool:
@@ -45,7 +34,7 @@ def stored_bits(profile: TargetProfile, precision: Precision, op: str) -> int:
     narrowest = next(bits for bits in CONTAINERS if bits >= spec.bits)
     if narrowest > 4 or not is_tflite(profile):
         return narrowest
-    kernel = WEIGHTED.get(TFLITE_OPS.get(op, ""))
+    kernel = WEIGHTED.get(OPERATIONS.get(op, ""))
     activation = precision.activation
     has_kernel = kernel is not None and kernel.int4_version is not None
     return 4 if has_kernel and activation is not None and activation.bits <= 8 else 8

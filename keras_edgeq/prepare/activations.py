@@ -13,7 +13,8 @@ from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import ACTIVATIONS, WEIGHTED, activation_name
+from keras_edgeq.ops.plain import RELU, RELU6, SOFTMAX, SWISH
+from keras_edgeq.ops.table import FUNCTIONS, WEIGHTED, activation_name
 from keras_edgeq.spec.tensor_ref import part_name
 
 L, R = tf_keras.layers, tf_keras.regularizers
@@ -88,7 +89,7 @@ def _activation(function, name, weights):
         return clone(function, name=name, weights=weights)
     if isinstance(function, functools.partial):
         return _as_operations(function, name)
-    kind = ACTIVATIONS.get(activation_name(function))
+    kind = FUNCTIONS.get(activation_name(function))
     return _LAYERS[kind](name) if kind in _LAYERS else L.Activation(function, name=name)
 
 
@@ -116,7 +117,7 @@ def _as_operations(function, name):
 def _plain(function) -> bool:
     if isinstance(function, L.Layer | functools.partial):
         return False
-    return ACTIVATIONS.get(activation_name(function)) not in _LAYERS
+    return FUNCTIONS.get(activation_name(function)) not in _LAYERS
 
 
 def _swish_op(layer):
@@ -143,8 +144,8 @@ def _softmax(name):
 
 
 _LAYERS = {
-    "Relu": lambda name: L.ReLU(name=name),
-    "Relu6": lambda name: L.ReLU(6.0, name=name),
-    "Softmax": _softmax,
-    "Swish": _swish,
+    RELU.name: lambda name: L.ReLU(name=name),
+    RELU6.name: lambda name: L.ReLU(6.0, name=name),
+    SOFTMAX.name: _softmax,
+    SWISH.name: _swish,
 }

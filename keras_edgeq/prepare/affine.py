@@ -11,16 +11,10 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, rebuild
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
 from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
-CONSTANT_OPS: dict[str, Callable] = {
-    "Add": lambda c: (np.ones_like(c), c),
-    "Sub": lambda c: (np.ones_like(c), -c),
-    "Mul": lambda c: (c, np.zeros_like(c)),
-    "Div": lambda c: (1.0 / c, np.zeros_like(c)),
-}
 
 
 def affine(name: str, scale: np.ndarray, offset: np.ndarray, trainable: bool = True) -> Callable:
@@ -135,11 +129,8 @@ def _per_channel(value, shape):
 
 def _op_constants(call, symbol):
     """Return `(scale, offset)` of an op with a constant per channel, or of a division by one."""
-    kind = op_type(call.layer)
-    operands = keras_compat.operands(call.node)[:2]
-    if kind not in CONSTANT_OPS or len(operands) != 2:
-        return None
-    if keras_compat.op_symbol(call.layer) is None:
+    op, operands = op_of(call.layer), keras_compat.operands(call.node)[:2]
+    if op.affine is None or len(operands) != 2 or keras_compat.op_symbol(call.layer) is None:
         return None
     constant = next((o for o in operands if not keras_compat.is_keras_tensor(o)), None)
     value = np.asarray(constant, np.float64)
@@ -147,8 +138,6 @@ def _op_constants(call, symbol):
     if value.size not in (1, channels) or (value.ndim and value.shape[-1] != value.size):
         return None
     first = operands[0] is symbol
-    if not first and kind in ("Sub", "Div"):
-        return (-np.ones(1), value.ravel()) if kind == "Sub" else None
-    if value.size == 1 and kind != "Div":
-        return None
-    return CONSTANT_OPS[kind](value.ravel())
+    if value.size == 1 and op.operands is not None and (first or op.combine is not np.subtract):
+        return None  # kernels take a scalar, but not one that something is subtracted from
+    return op.affine(value.ravel(), first)

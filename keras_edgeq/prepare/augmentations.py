@@ -7,7 +7,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, rebuild
-from keras_edgeq.layers.layer_traits import AUGMENTATIONS
+from keras_edgeq.ops.plain import AUGMENTATIONS
 from keras_edgeq.spec.tensor_ref import part_name
 
 

@@ -12,8 +12,8 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls
-from keras_edgeq.layers.layer_traits import WEIGHTED
-from keras_edgeq.layers.operands import resampling
+from keras_edgeq.ops.operands import resampling
+from keras_edgeq.ops.table import WEIGHTED
 from keras_edgeq.prepare.separable import PARTS
 
 L = tf_keras.layers

@@ -11,15 +11,13 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import WeightTrait, activation_name, op_type, weight_trait
+from keras_edgeq.ops import channel_map, op_of
+from keras_edgeq.ops.channel_map import ChannelMap
+from keras_edgeq.ops.plain import BATCH_NORM
+from keras_edgeq.ops.table import is_linear, sees_all
 from keras_edgeq.prepare.affine import affine, can_be_affine
 
 L = tf_keras.layers
-BACKWARD = {
-    *("Conv1D", "Conv2D", "Conv3D", "ConvTranspose1D", "ConvTranspose2D", "ConvTranspose3D"),
-    *("DepthwiseConv1D", "DepthwiseConv2D", "Dense"),
-}
-FORWARD = {"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,19 +25,24 @@ class Fold:
     """New weights of a layer that swallows a batch norm behind it, or in front of it."""
 
     batch_norm: tf_keras.layers.Layer
-    layer: tf_keras.layers.Layer
+    channels: ChannelMap
     kernel: np.ndarray
     bias: np.ndarray
     behind: bool
+
+    @property
+    def layer(self) -> tf_keras.layers.Layer:
+        """The layer that swallows it."""
+        return self.channels.layer
 
 
 def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal model with batch norms folded into neighbouring weights.
 
-    Backward into Conv1D/2D/3D, their transposes, depthwise convolutions and Dense (linear, read by
-    the batch norm alone; shared layers when every call is followed by the same batch norm).
-    Forward into a convolution without padding, a depthwise one, or Dense, also behind Flatten.
-    Statistics are those of inference. Other batch norms stay.
+    Backward into Conv1D/2D/3D, their transposes, depthwise convolutions, Dense and EinsumDense
+    (linear, read by the batch norm alone; shared layers when every call is followed by the same
+    batch norm). Forward into those of them that add no padding and are not transposed, also behind
+    Flatten. Statistics are those of inference. Other batch norms stay.
 
     Args:
         model: a functional model; it is not changed.
@@ -77,7 +80,7 @@ def batch_norms_to_affine(
     for layer in model.layers:
         shapes = [call.shapes[0] for call in graph.calls_of(layer)]
         if (
-            op_type(layer) == "BatchNorm"
+            op_of(layer) is BATCH_NORM
             and layer.name not in keep
             and all(_last_axis(layer, shape) and can_be_affine(shape) for shape in shapes)
         ):
@@ -112,7 +115,7 @@ def batch_norms_behind(model: tf_keras.Model) -> dict[str, str]:
     graph = LayerGraph(model)
     found = {}
     for layer in model.layers:
-        if op_type(layer) == "BatchNorm" and _last_axis(layer, graph.calls_of(layer)[0].shapes[0]):
+        if op_of(layer) is BATCH_NORM and _last_axis(layer, graph.calls_of(layer)[0].shapes[0]):
             fold = _backward(graph, layer)
             if fold is not None:
                 found[layer.name] = fold.layer.name
@@ -124,7 +127,7 @@ def _find(graph: LayerGraph, behind: bool) -> list[Fold]:
     folds, taken = [], set()
     for node in graph.nodes:
         layer = node.layer
-        if op_type(layer) != "BatchNorm" or not _last_axis(layer, node.shapes[0]):
+        if op_of(layer) is not BATCH_NORM or not _last_axis(layer, node.shapes[0]):
             continue
         fold = _backward(graph, layer) or _forward(graph, node)
         if fold and fold.behind and not behind:
@@ -139,24 +142,15 @@ def _backward(graph: LayerGraph, batch_norm) -> Fold | None:
     calls = graph.calls_of(batch_norm)
     layers = {id(graph.producer(c.inputs[0]).layer) for c in calls}
     layer = graph.producer(calls[0].inputs[0]).layer
-    if len(layers) != 1 or op_type(layer) not in BACKWARD or not _channels_last(layer):
-        return None
-    if activation_name(layer.activation) != "linear":
+    channels = channel_map(layer)
+    if len(layers) != 1 or not channels or channels.outputs is None or not is_linear(layer):
         return None
     readers = [graph.only_consumer(call.outputs[0]) for call in graph.calls_of(layer)]
     if any(reader is None or reader.layer is not batch_norm for reader in readers):
         return None
     scale, offset = scale_and_offset(batch_norm)
-    kernel, bias = _weights(layer, scale.size)
-    factor = scale.reshape(per_channel_shape(layer))
-    return Fold(batch_norm, layer, kernel * factor, bias * scale + offset, True)
-
-
-def per_channel_shape(layer: tf_keras.layers.Layer) -> list[int]:
-    """Return the shape in which a factor per output channel multiplies a layer's kernel."""
-    trait = _trait(layer)
-    sizes = getattr(layer, trait.kernel).shape
-    return [int(size) if axis in trait.axes else 1 for axis, size in enumerate(sizes)]
+    kernel = channels.values() * scale[channels.outputs]
+    return Fold(batch_norm, channels, kernel, channels.bias() * scale + offset, True)
 
 
 def _forward(graph: LayerGraph, node) -> Fold | None:
@@ -168,48 +162,14 @@ def _forward(graph: LayerGraph, node) -> Fold | None:
         reader = graph.only_consumer(reader.outputs[0])
     if reader is None or not repeat or len(graph.calls_of(node.layer)) != 1:
         return None
-    layer = reader.layer
-    if (
-        len(graph.calls_of(layer)) != 1
-        or not _takes_forward(layer)
-        or (repeat > 1 and op_type(layer) != "Dense")
-    ):
+    layer, channels = reader.layer, channel_map(reader.layer)
+    if not channels or not sees_all(layer) or len(graph.calls_of(layer)) != 1:
         return None
     scale, offset = (np.tile(v, repeat) for v in scale_and_offset(node.layer))
-    depthwise = op_type(layer).startswith("Depthwise")
-    kernel, bias = _weights(layer, None)
-    shape = (-1, 1)  # the last two axes are (input, output), or (channel, multiplier)
-    shift = kernel * offset.reshape(shape)
-    sums = shift.reshape(-1, *shift.shape[-2:]).sum(0)
-    bias = bias + (sums.ravel() if depthwise else sums.sum(0))
-    return Fold(node.layer, layer, kernel * scale.reshape(shape), bias, False)
-
-
-def _takes_forward(layer) -> bool:
-    """Tell whether every output of the layer sees all of its kernel on real input."""
-    kind = op_type(layer)
-    if kind not in FORWARD or not _channels_last(layer):
-        return False
-    if kind == "Dense":
-        return True
-    padded = layer.padding != "valid" and any(size != 1 for size in layer.kernel_size)
-    return not padded and getattr(layer, "groups", 1) == 1
-
-
-def _weights(layer, channels: int | None) -> tuple[np.ndarray, np.ndarray]:
-    trait = _trait(layer)
-    kernel = np.asarray(getattr(layer, trait.kernel), np.float64)
-    if layer.use_bias:
-        return kernel, np.asarray(layer.bias, np.float64)
-    if channels is None:
-        channels = int(np.prod([kernel.shape[axis] for axis in trait.axes]))
-    return kernel, np.zeros(channels)
-
-
-def _trait(layer) -> WeightTrait:
-    trait = weight_trait(layer)
-    assert trait is not None  # asked for BACKWARD and FORWARD only
-    return trait
+    if channels.input_count != scale.size:
+        return None
+    bias = channels.bias() + channels.sums(offset)
+    return Fold(node.layer, channels, channels.values() * scale[channels.inputs], bias, False)
 
 
 def _apply(model, folds: list[Fold]) -> tf_keras.Model:
@@ -223,7 +183,7 @@ def _apply(model, folds: list[Fold]) -> tf_keras.Model:
         if fold is None:
             return None
         weights = [fold.kernel.astype(np.float32), fold.bias.astype(np.float32)]
-        return clone(layer, use_bias=True, weights=weights)
+        return clone(layer, **fold.channels.with_bias, weights=weights)
 
     return rebuild(model, on_layer)
 
@@ -231,7 +191,3 @@ def _apply(model, folds: list[Fold]) -> tf_keras.Model:
 def _last_axis(layer, shape) -> bool:
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
     return axis in (-1, len(shape) - 1)
-
-
-def _channels_last(layer) -> bool:
-    return getattr(layer, "data_format", "channels_last") == "channels_last"

@@ -14,7 +14,8 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
+from keras_edgeq.ops.plain import BATCH_NORM, IDENTITY, INPUT
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 L = tf_keras.layers
@@ -65,7 +66,7 @@ def known_statistics(
     ranges = {}
     for node in graph.nodes:
         layer = node.layer
-        if op_type(layer) == "BatchNorm" and _on_last_axis(layer.axis, node.shapes[0]):
+        if op_of(layer) is BATCH_NORM and _on_last_axis(layer.axis, node.shapes[0]):
             norms[layer.name] = _made(layer)
             mean, variance = _array(layer.moving_mean), _array(layer.moving_variance)
             deviation = np.sqrt(np.maximum(variance, 0.0))
@@ -76,7 +77,7 @@ def known_statistics(
                 _see(graph, node.inputs[0], Moments(mean, np.sqrt(variance)), seen)
         elif type(layer) is L.Rescaling and _scales_pixels(layer):
             source = graph.producer(node.inputs[0])
-            if op_type(source.layer) == "Input":
+            if op_of(source.layer) is INPUT:
                 ranges[source.layer.name] = (0.0, 255.0)
     made = {**norms, **{layer: norms[norm] for layer, norm in folded.items()}}
     return KnownStatistics(made, seen, ranges, constants)
@@ -97,7 +98,7 @@ def _see(graph: LayerGraph, ref: TensorRef, moments: Moments, seen: dict) -> Non
     """Note what was seen of a tensor, and so of those it is put together from."""
     seen.setdefault(ref, moments)
     node = graph.producer(ref)
-    if op_type(node.layer) == "Identity":
+    if op_of(node.layer) is IDENTITY:
         _see(graph, node.inputs[0], moments, seen)
     elif type(node.layer) is L.Concatenate and _on_last_axis(node.layer.axis, node.shapes[0]):
         sizes = [symbol.shape[-1] for symbol in node.call.node.keras_inputs]

@@ -8,7 +8,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import weight_trait
+from keras_edgeq.ops import channel_map
 
 
 def with_positive_gammas(model: tf_keras.Model, behind: Mapping[str, str]) -> tf_keras.Model:
@@ -34,12 +34,10 @@ def with_positive_gammas(model: tf_keras.Model, behind: Mapping[str, str]) -> tf
         sign = signs[layer.name].astype(np.float32)
         if layer.name in behind:
             return _flipped_batch_norm(layer, sign)
-        trait = weight_trait(layer)
-        assert trait is not None  # what a batch norm folds into has a kernel
-        kernel = layer.get_weights()[0]
-        shape = [n if axis in trait.axes else 1 for axis, n in enumerate(kernel.shape)]
-        weights = [kernel * (sign.reshape(shape) if sign.ndim else sign)]
-        if layer.use_bias:
+        channels = channel_map(layer)
+        assert channels  # what a batch norm folds into has channels
+        weights = [layer.get_weights()[0] * (sign[channels.outputs] if sign.ndim else sign)]
+        if layer.bias is not None:
             weights.append(layer.bias.numpy() * sign)
         return clone(layer, weights=weights)
 

@@ -16,24 +16,22 @@ from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import channel_map, op_of
+from keras_edgeq.ops.operands import keeps_channels
+from keras_edgeq.ops.table import sees_all
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.prepare.known_statistics import Moments
-from keras_edgeq.ptq.channel_kernels import CONVOLUTIONS, DEPTHWISE, ChannelKernel, channel_kernel
 from keras_edgeq.ptq.channel_statistics import (
     NORM_DEVIATIONS,
     ChannelStatistics,
     channel_statistics,
 )
-from keras_edgeq.ptq.scale_groups import keeps_channels
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 L = tf_keras.layers
-# f(x - c) = f(x) - c for every x; for a ReLU where x >= c >= 0.
-SHIFTING = {"Identity", "MaxPool", "AveragePool", "Mean", "ReduceMax"}
 
 
 @dataclass(eq=False)
@@ -118,8 +116,9 @@ def _paths(graph: LayerGraph) -> dict[TensorRef, _Path]:
     """Return outputs of kernels whose shift every reader can take up."""
     found = {}
     for node in graph.nodes:
-        kernel = channel_kernel(node.layer)
-        if kernel is None or kernel.bias is None or len(graph.calls_of(node.layer)) != 1:
+        found_map = channel_map(node.layer)
+        once = len(graph.calls_of(node.layer)) == 1
+        if not once or not found_map or found_map.bias_name is None or found_map.outputs is None:
             continue
         path = _Path()
         if _follow(graph, node.outputs[0], 1, path):
@@ -145,26 +144,23 @@ def _follow(graph: LayerGraph, ref: TensorRef, repeat: int, path: _Path) -> bool
 
 
 def _follow_reader(graph: LayerGraph, node: GraphNode, repeat: int, path: _Path) -> bool:
-    op, layer = op_type(node.layer), node.layer
+    op, layer = op_of(node.layer), node.layer
     shape = tuple(node.call.node.keras_inputs[0].shape)
     if _takes_shift(layer) and len(graph.calls_of(layer)) == 1:
         path.readers.append((layer, repeat))
         return True
-    if op == "Relu":
+    if op.rectifies and op.scale == "passes":  # f(x - c) = f(x) - c where x >= c >= 0
         path.clips = True
     elif type(layer) is L.Flatten and None not in shape[1:]:
         repeat *= int(np.prod(shape[1:-1]))
-    elif op not in SHIFTING or (op != "Identity" and not keeps_channels(node)):
+    elif not op.shifts or (op.scale == "pools" and not keeps_channels(node)):
         return False
     return _follow(graph, node.outputs[0], repeat, path)
 
 
 def _takes_shift(layer) -> bool:
     """Tell whether every output of a layer sees all of its kernel on real input."""
-    op = op_type(layer)
-    if op not in (*CONVOLUTIONS, *DEPTHWISE, "Dense") or channel_kernel(layer) is None:
-        return False
-    return op == "Dense" or layer.padding == "valid" or set(layer.kernel_size) == {1}
+    return bool(channel_map(layer)) and sees_all(layer)
 
 
 def _of_moments(moments: Moments) -> ChannelStatistics:
@@ -182,29 +178,23 @@ def _absorb(model, ref: TensorRef, path: _Path, ends: ChannelStatistics, biases:
         return
     biases[layer.name] = _bias(layer, biases) - shift
     for reader, repeat in path.readers:
-        kernel = channel_kernel(reader)
-        assert kernel is not None  # _takes_shift asked
-        added = _contribution(reader, kernel, np.tile(shift, repeat))
-        biases[reader.name] = _bias(reader, biases) + added
+        channels = channel_map(reader)
+        assert channels  # _takes_shift asked
+        biases[reader.name] = _bias(reader, biases) + channels.sums(np.tile(shift, repeat))
 
 
 def _bias(layer, biases: dict) -> NDArray:
     if layer.name in biases:
         return biases[layer.name]
-    return np.asarray(layer.bias, np.float64) if layer.use_bias else np.zeros(1)
-
-
-def _contribution(layer, kernel: ChannelKernel, shift: NDArray) -> NDArray:
-    """Return what a constant input adds to each output channel."""
-    values = np.asarray(getattr(layer, kernel.kernel), np.float64)
-    assert kernel.inputs is not None  # no normalization
-    each = values * shift[kernel.inputs]
-    outputs = np.broadcast_to(np.asarray(kernel.outputs), each.shape)
-    return np.bincount(outputs.ravel(), each.ravel())
+    channels = channel_map(layer)
+    assert channels  # only such layers are on a path
+    return channels.bias()
 
 
 def _with_bias(layer, bias: NDArray | None):
     if bias is None:
         return None
+    channels = channel_map(layer)
+    assert channels  # only such layers are on a path
     weights = [*layer.get_weights()[:1], bias.astype(np.float32)]
-    return clone(layer, use_bias=True, weights=weights)
+    return clone(layer, **channels.with_bias, weights=weights)

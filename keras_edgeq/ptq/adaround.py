@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.ptq.blocks import block_units, can_round, single_units
-from keras_edgeq.ptq.layer_walk import has_free_scales
+from keras_edgeq.ptq.blocks import block_units, single_units
+from keras_edgeq.ptq.layer_walk import has_free_scales, is_product
 from keras_edgeq.ptq.reconstruct import Settings
 from keras_edgeq.ptq.store import MEMORY_BYTES, StoredBatches
 from keras_edgeq.ptq.stream import Stream, float_call, rounded_call
@@ -105,7 +105,7 @@ def adaround(
         shop.calibrate(float_weights=True)
         tell = on_unit or (lambda report: None)
         for layer in shop.work.quantized_layers().values():
-            if not can_round(layer):
+            if not is_product(layer):
                 tell(UnitReport((layer.name,), 0, "not a matrix product"))
         walk = UnitWalk(
             Stream(shop.exact, float_call, shop.source, shop.store),

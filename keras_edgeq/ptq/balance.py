@@ -77,15 +77,14 @@ def _kernels(model: tf_keras.Model, groups: ScaleGroups) -> list[_Kernel]:
     kernels = []
     for name, ends in groups.layers.items():
         layer = model.get_layer(name)
-        kernel = np.abs(np.asarray(getattr(layer, ends.kernel.kernel), np.float64))
+        kernel = np.abs(np.asarray(getattr(layer, ends.kernel), np.float64))
         rank = max(ends.inputs.ndim, ends.outputs.ndim)
         spatial = tuple(range(kernel.ndim - rank))
-        bias = np.zeros(ends.bias.shape)
-        if ends.kernel.bias is not None:
-            bias = np.abs(np.asarray(getattr(layer, ends.kernel.bias), np.float64))
-        kernels.append(
-            _Kernel(kernel.max(axis=spatial), ends.inputs, ends.outputs, bias, ends.bias)
-        )
+        bias, members = np.zeros(ends.bias.shape), ends.bias
+        if ends.bias_name is not None:
+            bias = np.abs(np.asarray(getattr(layer, ends.bias_name), np.float64))
+            members = np.broadcast_to(members, bias.shape)
+        kernels.append(_Kernel(kernel.max(axis=spatial), ends.inputs, ends.outputs, bias, members))
     return kernels
 
 

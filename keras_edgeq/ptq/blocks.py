@@ -24,15 +24,13 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.ptq.rows import Rows
+from keras_edgeq.ops import Op, Unsupported, matrix_form, op_of
+from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, MatrixForm
+from keras_edgeq.ops.plain import IDENTITY, PAD
+from keras_edgeq.ptq.layer_walk import is_product
 
-POINTWISE_ACTIVATIONS = frozenset(
-    {"CappedLeakyRelu", "CappedRelu", "LeakyRelu", "Relu", "Relu6", "Sigmoid", "Swish", "Tanh",
-     "ThresholdedRelu", "elu", "ELU", "gelu", "hard_sigmoid", "selu", "softplus", "mish"}
-)  # fmt: skip
-ACTIVATIONS = POINTWISE_ACTIVATIONS | {"PRelu"}
-PASSED = frozenset({"Identity", "Pad"})
+# What a block runs through without ending.
+PASSED = (IDENTITY, PAD)
 # Longer ones are left to smaller units: their rounding would fit the few calibration samples.
 MOST_LAYERS = 8
 ROOT = -1
@@ -72,8 +70,12 @@ class _Graph:
                     self.readers[source].add(i)
         self.outputs = {made.get(id(t), ROOT) for t in sim.outputs}
 
-    def op(self, i: int) -> str:
+    def op(self, i: int) -> Op:
         return operation(self.calls[i].layer)
+
+    def form(self, i: int) -> MatrixForm | Unsupported:
+        layer = self.calls[i].layer
+        return matrix_form(layer.layer if isinstance(layer, QuantizedLayer) else layer)
 
     def next(self, i: int) -> int | None:
         """Return the only reader of a call that reads nothing else, None where there is none."""
@@ -88,9 +90,9 @@ class _Graph:
         activated = False
         while (following := self.next(i)) is not None:
             call = self.calls[following]
-            if self.op(following) in ACTIVATIONS and not activated:
+            if self.op(following).activates and not activated:
                 activated = True
-            elif self.op(following) != "FakeQuant":
+            elif not isinstance(call.layer, FakeQuant):
                 break
             elif call.node.call_kwargs.get("activation"):
                 activated = True
@@ -102,8 +104,9 @@ class _Graph:
         end = self.end_of(i)
         while i != end:
             i = self.next(i)  # type: ignore[assignment]  # a call before the end has one reader
-            fused = self.calls[i].node.call_kwargs.get("activation")
-            if self.op(i) in ACTIVATIONS or (self.op(i) == "FakeQuant" and fused):
+            call = self.calls[i]
+            fused = isinstance(call.layer, FakeQuant) and call.node.call_kwargs.get("activation")
+            if self.op(i).activates or fused:
                 return True
         return False
 
@@ -145,18 +148,9 @@ class _Graph:
         return found
 
 
-def operation(layer: Any) -> str:
+def operation(layer: Any) -> Op:
     """Return the operation of a layer of a sim, wrapped or not."""
-    if isinstance(layer, FakeQuant):
-        return "FakeQuant"
-    return op_type(layer.layer if isinstance(layer, QuantizedLayer) else layer)
-
-
-def can_round(layer: Any) -> bool:
-    """Tell whether a layer of a sim is one whose rounding can be found."""
-    if not isinstance(layer, QuantizedLayer) or not Rows.can(layer.layer):
-        return False
-    return not layer.quantizers[layer.kernel_name].spec.is_half
+    return op_of(layer.layer if isinstance(layer, QuantizedLayer) else layer)
 
 
 def single_units(sim: tf_keras.Model) -> list[Unit]:
@@ -186,7 +180,7 @@ def block_units(sim: tf_keras.Model) -> list[Unit]:
             units.append(Unit(tuple(sorted(layers)), graph.end_of(join)))
     before = {graph.next_weighted(i): i for i in sorted(free)}
     for i in sorted(free):
-        behind = graph.next_weighted(i) if graph.op(i).startswith("Depthwise") else None
+        behind = graph.next_weighted(i) if isinstance(graph.form(i), DepthwiseForm) else None
         if behind not in free or not _is_pointwise(graph, behind):
             continue
         chain = {i, behind}
@@ -204,7 +198,7 @@ def _weighted(graph: _Graph) -> list[int]:
     seen: set[int] = set()
     found = []
     for i, call in enumerate(graph.calls):
-        if can_round(call.layer) and id(call.layer) not in seen:
+        if is_product(call.layer) and id(call.layer) not in seen:
             found.append(i)
         seen.add(id(call.layer))
     return found
@@ -214,7 +208,8 @@ def _residuals(graph: _Graph, weighted: list[int]) -> list[tuple[int, set[int]]]
     """Return additions with the weighted calls behind the fork of their branches."""
     found, forks = [], graph.forks()
     for join in range(len(graph.calls)):
-        if graph.op(join) != "Add" or len(graph.sources[join]) < 2:
+        adds = graph.op(join).scale == "joins" and graph.op(join).combine is not None
+        if not adds or len(graph.sources[join]) < 2:
             continue
         inside = graph.between(forks[join], join)
         closed = all(graph.readers[i] <= inside | {join} for i in inside)
@@ -225,7 +220,7 @@ def _residuals(graph: _Graph, weighted: list[int]) -> list[tuple[int, set[int]]]
 
 
 def _is_pointwise(graph: _Graph, i: int) -> bool:
-    if graph.op(i) not in ("Conv1D", "Conv2D"):
+    form = graph.form(i)
+    if type(form) is not ConvolutionForm or form.groups != 1:
         return False
-    layer = graph.calls[i].layer.layer
-    return layer.groups == 1 and all(size == 1 for size in layer.kernel_size)
+    return set(form.layer.kernel_size) == {1}

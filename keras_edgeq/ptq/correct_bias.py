@@ -10,8 +10,8 @@ import numpy as np
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ptq.layer_walk import is_product
-from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.ptq.stream import Stream, float_activations_call, float_call
 from keras_edgeq.ptq.workshop import Workshop, check_calibrated
@@ -106,7 +106,7 @@ def _analytic(sim: QuantSim) -> QuantSim:
     graph, float_layers = LayerGraph(work), exact.quantized_layers()
     known = 0
     for name, layer in work.quantized_layers().items():
-        if not is_product(layer) or not _has_bias(layer):
+        if not is_product(layer) or not _has_bias(layer) or not channel_map(layer.layer):
             continue
         shifts = [
             _expected_shift(layer, float_layers[name], means[source])
@@ -141,7 +141,11 @@ def _source(graph: LayerGraph, node: GraphNode) -> str:
 
 def _expected_shift(layer: QuantizedLayer, float_layer: Any, mean: np.ndarray) -> np.ndarray:
     """Return the mean error of a layer's sums when each channel of its input has that mean."""
-    rows, kernel = Rows(layer.layer), layer.kernel_name
+    channels, kernel = channel_map(layer.layer), layer.kernel_name
+    assert channels  # `_analytic` asked
     error = np.asarray(layer.rounded_params()[kernel], np.float64)
-    columns = rows.columns(error - np.asarray(getattr(float_layer.layer, kernel), np.float64))
-    return rows.flat(np.swapaxes(rows.mean_row(mean), 1, 2) @ columns)
+    error -= np.asarray(getattr(float_layer.layer, kernel), np.float64)
+    # A transposed convolution reads each input at one output in `strides`, and zeros elsewhere.
+    per_input = op_of(layer.layer).macs == "input"
+    share = 1.0 / np.prod(layer.layer.strides) if per_input else 1.0
+    return channels.sums(mean * share, error)

@@ -15,18 +15,16 @@ import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
-from keras_edgeq.ptq.scale_groups import CAPPED, FIXED, ScaleGroups, rescale, scale_groups
+from keras_edgeq.ptq.scale_groups import FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.spec.tensor_ref import TensorRef
-
-ACTIVATIONS = {"Relu", "LeakyRelu", "PRelu", *CAPPED}
 
 
 def equalize(
@@ -117,7 +115,7 @@ def _edges(graph: LayerGraph, groups: ScaleGroups) -> list[TensorRef]:
         ref
         for ref, members in groups.tensors.items()
         if np.any(members != FIXED)
-        and not all(op_type(reader.layer) in ACTIVATIONS for reader in graph.consumers(ref))
+        and not all(_scales_run_through(reader.layer) for reader in graph.consumers(ref))
     ]
 
 
@@ -129,8 +127,13 @@ def _of_batch_norms(graph: LayerGraph, groups: ScaleGroups, known: KnownStatisti
         if moments is None:
             continue
         reach[ref] = moments.mean + NORM_DEVIATIONS * moments.deviation
-        readers = {op_type(reader.layer) for reader in graph.consumers(ref)}
-        clipped = readers <= {"Relu", *CAPPED}
+        clipped = all(op_of(r.layer).rectifies for r in graph.consumers(ref))
         low = 0.0 if clipped else NORM_DEVIATIONS * moments.deviation - moments.mean
         greatest[ref] = np.maximum(reach[ref], low)
     return reach, greatest
+
+
+def _scales_run_through(layer) -> bool:
+    """Tell whether a layer is an activation that scales run through."""
+    op = op_of(layer)
+    return op.activates and op.scale in ("passes", "caps")

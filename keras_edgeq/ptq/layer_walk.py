@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.numerics.closed_form import Grid
+from keras_edgeq.ops import matrix_form
+from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ptq.normal_equations import NormalEquations
-from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.stream import Stream, float_call, real_input, rounded_call
 from keras_edgeq.ptq.workshop import Workshop
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -59,10 +61,12 @@ class Visit:
     free_scales: bool
     equations: NormalEquations
 
-    @property
-    def rows(self) -> Rows:
+    @cached_property
+    def form(self) -> MatrixForm:
         """The layer as a matrix product."""
-        return Rows(self.layer.layer)
+        form = matrix_form(self.layer.layer)
+        assert form  # `is_product` was asked
+        return form
 
     @property
     def has_bias(self) -> bool:
@@ -73,16 +77,16 @@ class Visit:
     def float_columns(self) -> NDArray:
         """The float kernel, `[groups, inputs, outputs]` in float64."""
         kernel = getattr(self.float_layer, self.layer.kernel_name)
-        return self.rows.columns(np.asarray(kernel, np.float64))
+        return self.form.columns(np.asarray(kernel, np.float64))
 
     def measure(self) -> None:
         """Add what the layer reads in the sim, and makes in the float model, to the equations."""
-        rows, columns = self.rows, np.float32(self.float_columns)
+        form, columns = self.form, np.float32(self.float_columns)
         every = self.thinning()
         for index, (exact, rounded) in enumerate(self.inputs()):
             offset = index % every
-            wanted = rows.rows(exact, every, offset).numpy() @ columns
-            self.equations.add(rows.rows(rounded, every, offset).numpy(), wanted, index % 2)
+            wanted = form.rows(exact, every, offset).numpy() @ columns
+            self.equations.add(form.rows(rounded, every, offset).numpy(), wanted, index % 2)
 
     def inputs(self) -> Iterator[tuple[Any, Any]]:
         """Yield what the layer reads in the float model and in the sim, batch by batch."""
@@ -97,35 +101,36 @@ class Visit:
         low, high = encoding.bounds
 
         def per_output(values):
-            return self.rows.columns(np.broadcast_to(values, self.rows.kernel_shape))[:, :1]
+            return self.form.columns(np.broadcast_to(values, self.form.kernel_shape))[:, :1]
 
         zero = per_output(np.float64(encoding.zero_point))
         return Grid(per_output(np.float64(encoding.scale)), low - zero, high - zero)
 
     def assign_scale(self, scale: NDArray) -> None:
-        """Give the kernel's grid a scale `[groups, 1, outputs]` per channel."""
+        """Give the kernel's grid a scale `[groups, 1, outputs]`, all alike where it has one."""
         quantizer = self.layer.quantizers[self.layer.kernel_name]
         encoding = quantizer.encoding
         assert encoding is not None  # sims are checked
-        full = self.rows.kernel(np.broadcast_to(scale, self.float_columns.shape))
+        full = self.form.kernel(np.broadcast_to(scale, self.float_columns.shape))
         first = tuple(slice(None) if n > 1 else slice(0, 1) for n in encoding.scale.shape)
-        quantizer.assign(replace(encoding, scale=np.float32(full[first])))
+        own = full[first] if first else full.flat[0]
+        quantizer.assign(replace(encoding, scale=np.float32(own)))
 
     def assign(self, columns: NDArray, bias: NDArray) -> None:
         """Give the layer its kernel, and what to add to its float bias."""
         kernel = getattr(self.layer.layer, self.layer.kernel_name)
-        kernel.assign(np.float32(self.rows.kernel(columns)))
+        kernel.assign(np.float32(self.form.kernel(columns)))
         if self.has_bias:
             exact = np.float64(self.float_layer.bias)
-            self.layer.layer.bias.assign(np.float32(exact + self.rows.flat(bias)))
+            self.layer.layer.bias.assign(np.float32(exact + self.form.bias(bias)))
 
     def thinning(self) -> int:
         """Return of how many output positions along each axis one makes enough rows."""
-        rows, exact = self.rows, self.streams[0]
+        form, exact = self.form, self.streams[0]
         tensor = exact.arguments(0)[0][0]
-        total = rows.sites(tensor) * len(exact)
+        total = form.sites(tensor) * len(exact)
         enough = max(ENOUGH_ROWS, ROWS_PER_INPUT * self.float_columns.shape[1])
-        positions = rows.positions(tensor)
+        positions = form.positions(tensor)
         thinned = (total / enough) ** (1.0 / max(len(positions), 1))
         return max(1, min((int(thinned), *positions)))
 
@@ -155,8 +160,9 @@ def walk_layers(shop: Workshop, name: str, on_call: OnCall = rounded_call) -> It
 
 def _work(layer: QuantizedLayer) -> float:
     """Return about how much rounding a layer takes beside other layers, by its inputs."""
-    rows = Rows(layer.layer)
-    _, inputs, outputs = rows.columns(np.zeros(rows.kernel_shape, np.float32)).shape
+    form = matrix_form(layer.layer)
+    assert form  # `is_product` was asked
+    _, inputs, outputs = form.shape
     return WORK_PER_LAYER + inputs + inputs**2 * outputs / WORK_OF_LARGE
 
 
@@ -168,6 +174,6 @@ def has_free_scales(sim: QuantSim, layer: QuantizedLayer) -> bool:
 
 def is_product(layer: Any) -> bool:
     """Tell whether a layer of a sim is a matrix product with integer weights."""
-    if not isinstance(layer, QuantizedLayer) or not Rows.can(layer.layer):
+    if not isinstance(layer, QuantizedLayer) or not matrix_form(layer.layer):
         return False
     return not layer.quantizers[layer.kernel_name].spec.is_half

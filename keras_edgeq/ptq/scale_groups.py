@@ -18,17 +18,14 @@ from numpy.typing import NDArray
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.ptq.channel_kernels import ChannelKernel, channel_kernel
+from keras_edgeq.ops import channel_map, op_of
+from keras_edgeq.ops.operands import keeps_channels
+from keras_edgeq.ops.table import is_linear
 from keras_edgeq.spec.tensor_ref import TensorRef
 
+L = tf_keras.layers
 FIXED = 0
-# f(x / s) = f(x) / s for s > 0, channel by channel.
-HOMOGENEOUS = {"Identity", "Relu", "LeakyRelu", "PRelu"}
-CAPPED = {"Relu6", "CappedRelu", "CappedLeakyRelu"}
-POOLING = {"MaxPool", "AveragePool", "Mean", "ReduceMax", "Resize", "Repeat"}
-JOINING = {"Add", "Sub", "Maximum", "Minimum", "Average"}
-MOVING = {"Reshape", "Transpose", "Tile", "Pad", "Slice", "Split", "Concat"}
+NORMS = (L.LayerNormalization, L.BatchNormalization)
 DYNAMIC_SIZE = 8
 
 
@@ -37,13 +34,15 @@ class Ends:
     """A layer between groups.
 
     Args:
-        kernel: how its kernel connects channels.
+        kernel: name of its kernel.
+        bias_name: name of its bias, None where it has none.
         inputs: group of the input channel of each kernel element, broadcasting to the kernel.
         outputs: group of the output channel, likewise.
         bias: group of each element of the bias.
     """
 
-    kernel: ChannelKernel
+    kernel: str
+    bias_name: str | None
     inputs: NDArray[np.intp]
     outputs: NDArray[np.intp]
     bias: NDArray[np.intp]
@@ -71,7 +70,7 @@ def scale_groups(model: tf_keras.Model, norms: bool = False) -> ScaleGroups:
 
     Args:
         model: a prepared model.
-        norms: let the gamma of a normalization stand in front of a group, and EinsumDense behind.
+        norms: let the gamma of a normalization stand in front of a group.
     """
     walk = _Walk(LayerGraph(model), norms)
     roots = np.array([walk.find(i) for i in range(len(walk.parents))])
@@ -80,7 +79,8 @@ def scale_groups(model: tf_keras.Model, norms: bool = False) -> ScaleGroups:
     for name, kernel in walk.kernels.items():
         inputs, outputs = numbers[walk.inputs[name]], numbers[walk.outputs[name]]
         layers[name] = Ends(
-            kernel,
+            kernel.name,
+            kernel.bias,
             np.asarray(FIXED) if kernel.inputs is None else inputs[kernel.inputs],
             np.asarray(FIXED) if kernel.outputs is None else outputs[kernel.outputs],
             outputs,
@@ -105,13 +105,37 @@ def rescale(model: tf_keras.Model, groups: ScaleGroups, scales: NDArray) -> tf_k
         factor = scales[ends.inputs] / scales[ends.outputs]
         if np.all(factor == 1.0) and np.all(scales[ends.bias] == 1.0):
             return None
-        named = {id(getattr(layer, ends.kernel.kernel)): factor}
-        if ends.kernel.bias is not None:
-            named[id(getattr(layer, ends.kernel.bias))] = 1.0 / scales[ends.bias]
+        named = {id(getattr(layer, ends.kernel)): factor}
+        if ends.bias_name is not None:
+            named[id(getattr(layer, ends.bias_name))] = 1.0 / scales[ends.bias]
         values = [(np.float64(w) * named.get(id(w), 1.0)).astype(np.float32) for w in layer.weights]
         return clone(layer, weights=values)
 
     return rebuild(model, on_layer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernel:
+    """A kernel or gamma: its name, that of its bias, and the channels that its elements connect."""
+
+    name: str
+    bias: str | None
+    inputs: NDArray[np.intp] | None
+    outputs: NDArray[np.intp] | None
+
+    @classmethod
+    def of(cls, layer, norms: bool) -> _Kernel | None:
+        """Return that of a linear layer on the last axis; None where it has no such."""
+        if norms and type(layer) in NORMS:
+            axes = np.ravel(layer.axis)
+            last = len(axes) == 1 and axes[0] in (-1, len(layer.input_shape) - 1)
+            if not last or layer.gamma is None or layer.beta is None:
+                return None
+            return cls("gamma", "beta", None, np.arange(layer.gamma.shape[0]))
+        found = channel_map(layer)
+        if not found or not is_linear(layer):
+            return None
+        return cls(found.kernel, found.bias_name, found.inputs, found.outputs)
 
 
 class _Walk:
@@ -122,7 +146,7 @@ class _Walk:
         self.parents = [FIXED]
         self.tensors: dict[TensorRef, NDArray[np.intp]] = {}
         self.caps: dict[TensorRef, float] = {}
-        self.kernels: dict[str, ChannelKernel] = {}
+        self.kernels: dict[str, _Kernel] = {}
         self.inputs: dict[str, NDArray[np.intp]] = {}
         self.outputs: dict[str, NDArray[np.intp]] = {}
         for node in graph.nodes:
@@ -156,29 +180,29 @@ class _Walk:
 
     def _made(self, node: GraphNode) -> list[NDArray[np.intp]] | None:
         """Return the elements of what a call makes, None where no scale can pass."""
-        op, layer = op_type(node.layer), node.layer
+        op, layer = op_of(node.layer), node.layer
         symbols = node.call.node.keras_inputs
         shapes = [tuple(s.shape) if s.shape.rank is not None else () for s in symbols]
         plain = all(len(shape) >= 2 and shape[-1] is not None for shape in (*shapes, *node.shapes))
         if not node.inputs or not plain or not all(s.dtype.is_floating for s in symbols):
             return None
         read = [self.tensors[ref] for ref in node.inputs]
-        kernel = channel_kernel(layer, self.norms)
+        kernel = _Kernel.of(layer, self.norms)
         if kernel is not None and len(read) == 1:
             return [self._through_kernel(layer, kernel, read[0], _channels(node.shapes[0]))]
-        if op in HOMOGENEOUS | CAPPED and len(read) == 1:
-            if op in CAPPED:
+        if op.scale in ("passes", "caps") and len(read) == 1:
+            if op.scale == "caps":
                 self.caps[node.inputs[0]] = float(getattr(layer, "max_value", None) or 6.0)
             return read
-        if op in POOLING and len(read) == 1 and keeps_channels(node):
+        if op.scale == "pools" and len(read) == 1 and keeps_channels(node):
             return read
-        if op in JOINING and _alike(node, shapes):
+        if op.scale == "joins" and _alike(node, shapes):
             for other in read[1:]:
                 self._join(read[0], other)
             return read[:1]
-        return self._moved(node, read) if op in MOVING else None
+        return self._moved(node, read) if op.scale == "moves" else None
 
-    def _through_kernel(self, layer, kernel: ChannelKernel, read, made: int):
+    def _through_kernel(self, layer, kernel: _Kernel, read, made: int):
         """Start new elements on a layer's output; all calls of a layer share its channels."""
         name = layer.name
         if name in self.kernels:
@@ -219,18 +243,6 @@ class _Walk:
                 self._join(elements[several], np.full(several.size, elements[last[column]]))
             result.append(elements[last])
         return result
-
-
-def keeps_channels(node: GraphNode) -> bool:
-    """Tell whether a pool, mean or resize leaves the last axis alone."""
-    if getattr(node.layer, "data_format", "channels_last") != "channels_last":
-        return False
-    shape = tuple(node.call.node.keras_inputs[0].shape)
-    if not (keras_compat.op_symbol(node.layer) or "").startswith("math.reduce"):
-        return shape[-1] == node.shapes[0][-1]
-    named, positional = node.call.node.call_kwargs, node.call.node.call_args[1:2]
-    axis = named.get("axis", positional[0] if positional else None)
-    return axis is not None and all(int(a) % len(shape) != len(shape) - 1 for a in np.ravel(axis))
 
 
 def _channels(shape: tuple) -> int:

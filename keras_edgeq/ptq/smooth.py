@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import channel_map, op_of
+from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.prepare import prepare
-from keras_edgeq.ptq.channel_kernels import NORMS
 from keras_edgeq.ptq.channel_statistics import channel_statistics
-from keras_edgeq.ptq.scale_groups import FIXED, ScaleGroups, rescale, scale_groups
+from keras_edgeq.ptq.scale_groups import FIXED, NORMS, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
-
-READERS = ("Dense", "EinsumDense")
 
 
 def smooth(
@@ -95,7 +93,7 @@ def smooth(
 
 
 def _read_tensors(graph: LayerGraph) -> list[TensorRef]:
-    refs = [node.inputs[0] for node in graph.nodes if op_type(node.layer) in READERS]
+    refs = [node.inputs[0] for node in graph.nodes if _reads_features(node.layer)]
     return list(dict.fromkeys(refs))
 
 
@@ -103,7 +101,7 @@ def _weight_ranges(model: tf_keras.Model, groups: ScaleGroups) -> NDArray:
     """Return the greatest magnitude of all kernels that read a group."""
     ranges = np.zeros(groups.count)
     for name, ends in groups.layers.items():
-        kernel = np.abs(np.asarray(getattr(model.get_layer(name), ends.kernel.kernel), np.float64))
+        kernel = np.abs(np.asarray(getattr(model.get_layer(name), ends.kernel), np.float64))
         np.maximum.at(ranges, np.broadcast_to(ends.inputs, kernel.shape), kernel)
     return ranges
 
@@ -117,7 +115,7 @@ def _behind_norms(model: tf_keras.Model, groups: ScaleGroups) -> NDArray:
             made[ends.outputs] = True
         else:
             allowed[ends.outputs] = False
-        if op_type(layer) not in READERS:
+        if not _reads_features(layer):
             allowed[ends.inputs] = False
     for ref in groups.caps:
         allowed[groups.tensors[ref]] = False
@@ -127,7 +125,10 @@ def _behind_norms(model: tf_keras.Model, groups: ScaleGroups) -> NDArray:
 
 def _normalizes(layer) -> bool:
     """Tell whether a layer is a normalization, or one that `prepare` made a 1x1 convolution."""
-    one_by_one = op_type(layer) == "DepthwiseConv2D" and (
-        tuple(layer.kernel_size) == (1, 1) == tuple(layer.strides) and layer.depth_multiplier == 1
-    )
+    one_by_one = scales_channels(layer) and set(layer.strides) == {1}
     return type(layer) in NORMS or one_by_one
+
+
+def _reads_features(layer) -> bool:
+    """Tell whether a layer multiplies the last axis with a matrix, as Dense and EinsumDense do."""
+    return bool(channel_map(layer)) and not op_of(layer).window

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.pieces import OnCall
 from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.ops import matrix_form
+from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ptq.blocks import Unit
 from keras_edgeq.ptq.gptq import round_layer
 from keras_edgeq.ptq.layer_walk import Visit
@@ -123,7 +125,7 @@ class UnitWalk:
         own = NormalEquations(getattr(layer.layer, "bias", None) is not None)
         visit = Visit(layer, exact.layer, inside, self._free_scales(layer), own)
         visit.measure()
-        return visit.rows.kernel(round_layer(visit))
+        return visit.form.kernel(round_layer(visit))
 
     def take(self, unit: Unit, arrays: dict[str, NDArray]) -> UnitReport:
         """Assign what was found before."""
@@ -157,9 +159,10 @@ class UnitWalk:
         """Move each layer's bias by its mean error, with the layers before it already right."""
         for i, layer in zip(unit.layers, self._layers(unit), strict=True):
             bias = getattr(layer.layer, "bias", None)
-            if bias is not None:
-                wanted = _channel_means(self.floats, unit.start, i, float_call)
-                made = _channel_means(self.rounded, unit.start, i, rounded_call)
+            form = matrix_form(layer.layer)
+            if bias is not None and form:
+                wanted = _means(form, self.floats, unit.start, i, float_call)
+                made = _means(form, self.rounded, unit.start, i, rounded_call)
                 bias.assign_add(np.float32(wanted - made))
 
 
@@ -182,15 +185,15 @@ class _Inside:
         return keras_compat.arguments(self._node, values)
 
 
-def _channel_means(stream: Stream, start: int, number: int, on_call: OnCall) -> NDArray:
-    """Return the mean output of a call per channel over all data."""
+def _means(form: MatrixForm, stream: Stream, start: int, number: int, on_call: OnCall) -> NDArray:
+    """Return the mean output of a call over all data, in the shape of its bias."""
     segment = Segment(stream.calls, Unit((number,), number), start)
     total, count = np.zeros(()), 0
     for batch in range(len(stream)):
-        made = segment.output(segment.run(stream.living(batch), on_call)).numpy()
-        flat = made.reshape(-1, made.shape[-1])
+        made = segment.output(segment.run(stream.living(batch), on_call))
+        flat = form.products(made).numpy()
         total, count = total + flat.sum(0, dtype=np.float64), count + len(flat)
-    return total / count
+    return form.bias(total / count)
 
 
 def _signal_db(work: RowsWork | GraphWork, kernels: list[NDArray]) -> float:

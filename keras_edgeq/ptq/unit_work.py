@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from keras_edgeq.graph.rebuild import Call
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.ptq.blocks import POINTWISE_ACTIVATIONS, Unit, operation
+from keras_edgeq.ops import matrix_form
+from keras_edgeq.ops.matrix_form import MatrixForm
+from keras_edgeq.ptq.blocks import Unit, operation
 from keras_edgeq.ptq.open_kernel import assign_steps, bounds, encoding_of, ratio, steps
 from keras_edgeq.ptq.reconstruct import Candidates
-from keras_edgeq.ptq.rows import Rows
 from keras_edgeq.ptq.segment import Segment, open_call
 from keras_edgeq.ptq.stream import Stream, float_call, real_input
 
@@ -59,18 +60,18 @@ class RowsWork:
         self._floats, self._rounded, self._sampling = floats, rounded, sampling
         self._number, self._layer = unit.start, call.layer
         self.layers = [call.layer]
-        self._rows = rows = Rows(call.layer.layer)
+        form = matrix_form(call.layer.layer)
+        assert form  # `is_product` was asked
+        self._form, (groups, inputs, outputs) = form, form.shape
         self._tail = _Tail(floats.calls, unit)
-        scale = np.broadcast_to(encoding_of(call.layer).scale, rows.kernel_shape)
+        scale = np.broadcast_to(encoding_of(call.layer).scale, form.kernel_shape)
         bias = getattr(call.layer.layer, "bias", None)
-        bias = np.zeros(rows.flat(rows.columns(scale)[:, 0]).size) if bias is None else bias
+        bias = np.zeros((groups, 1, outputs)) if bias is None else form.of_bias(bias)
         self.fixed = [
-            tf.constant(rows.columns(scale), tf.float32),
+            tf.constant(form.columns(scale), tf.float32),
             tf.constant(np.reshape(bias, -1), tf.float32),
         ]
-        per_row = 4 * (int(np.prod(scale.shape)) + int(np.size(bias)))
-        if not rows.op.startswith("Depthwise"):
-            per_row = 4 * (int(np.prod(scale.shape[:-2])) * int(scale.shape[-2]) + np.size(bias))
+        per_row = 4 * groups * (inputs + outputs)
         self._most = int(np.clip(sampling.memory_bytes // (2 * per_row), 256, MOST_ROWS))
         self._kept: tuple[list, Any] | None = None
         self._is_all = False
@@ -78,16 +79,15 @@ class RowsWork:
     @property
     def key(self) -> tuple:
         """What the traced loop depends on."""
-        rows = self._rows
-        return (rows.groups, *self.fixed[0].shape, self._tail.key)
+        return (self._form.groups, *self.fixed[0].shape, self._tail.key)
 
     def candidates(self, wanted: Sequence[NDArray]) -> list[Candidates]:
         """Return the candidates, as columns, around the kernel wanted in real numbers."""
-        layer, rows = self._layer, self._rows
-        shape = rows.kernel_shape
-        low, high = (rows.columns(np.broadcast_to(b, shape)) for b in bounds(layer))
-        start = rows.columns(steps(layer))
-        columns = rows.columns(ratio(layer, wanted[0]))
+        layer, form = self._layer, self._form
+        shape = form.kernel_shape
+        low, high = (form.columns(np.broadcast_to(b, shape)) for b in bounds(layer))
+        start = form.columns(steps(layer))
+        columns = form.columns(ratio(layer, wanted[0]))
         return [Candidates.around(columns, start, low, high, self._sampling.trust)]
 
     def forward(self, inputs, fixed, kernels, seed):
@@ -116,9 +116,9 @@ class RowsWork:
         for batch in range(len(self._rounded)):
             x = real_input(*self._rounded.arguments(batch))
             y = float_layer.layer(self._floats.arguments(batch)[0][0])
-            for part_x, part_y, share in _parts(x, y, self._rows):
-                rows = tf.transpose(self._rows.rows(part_x), [1, 0, 2])
-                products = tf.reshape(part_y, [-1, y.shape[-1]])
+            for part_x, part_y, share in _parts(x, y, self._form):
+                rows = tf.transpose(self._form.rows(part_x), [1, 0, 2])
+                products = self._form.products(part_y)
                 most = max(1, int(per_batch * share))
                 if len(rows) > most:
                     at = rng.choice(len(rows), most, replace=False)
@@ -130,7 +130,7 @@ class RowsWork:
 
     def assign(self, kernels: Sequence[NDArray]) -> None:
         """Give the layer its columns in steps."""
-        assign_steps(self._layer, self._rows.kernel(kernels[0]))
+        assign_steps(self._layer, self._form.kernel(kernels[0]))
 
 
 class GraphWork:
@@ -200,9 +200,8 @@ def make_work(
 ) -> RowsWork | GraphWork:
     """Return the cheaper form that fits a unit; both streams stand in front of it."""
     if len(unit.layers) == 1:
-        following = Segment(rounded.calls, unit, unit.start).calls[1:]
-        kinds = {operation(call.layer) for call in following}
-        if kinds <= POINTWISE_ACTIVATIONS | {"FakeQuant"}:
+        behind = [call.layer for call in Segment(rounded.calls, unit, unit.start).calls[1:]]
+        if all(isinstance(layer, FakeQuant) or operation(layer).is_pointwise for layer in behind):
             return RowsWork(unit, floats, rounded, sampling)
     return GraphWork(unit, floats, rounded, sampling)
 
@@ -241,11 +240,10 @@ class _Tail:
         return tuple(found)
 
 
-def _parts(inputs, outputs, rows: Rows):
+def _parts(inputs, outputs, form: MatrixForm):
     """Split a batch so that its rows stay small; give each part's share of the batch."""
-    window = int(np.prod(rows.kernel_shape[:-2])) if rows.op != "Dense" else 1
-    positions = int(np.prod(outputs.shape[1:-1]))
-    per_sample = 4 * max(positions * window * int(inputs.shape[-1]), 1)
+    groups, width, _ = form.shape
+    per_sample = 4 * max(int(np.prod(form.positions(inputs))) * groups * width, 1)
     size = max(1, PATCH_BYTES // per_sample)
     for i in range(0, len(inputs), size):
         part = inputs[i : i + size]

@@ -13,8 +13,9 @@ from keras_edgeq.errors import TrainingError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.ops import op_of
+from keras_edgeq.ops.plain import SOFTMAX
 from keras_edgeq.prepare import prepare_with_statistics
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
@@ -182,7 +183,7 @@ def _logits(model: tf_keras.Model, output: Any) -> Any | None:
     node = graph.producer(graph.name_of(output))
     if isinstance(node.layer, FakeQuant):
         node = graph.producer(node.inputs[0])
-    if op_type(node.layer) != "Softmax":
+    if op_of(node.layer) is not SOFTMAX:
         return None
     return node.call.reads[0]
 

@@ -12,8 +12,8 @@ import numpy as np
 from keras_edgeq.errors import EdgeqError, RuntimeFailedError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.metrics import agreement, steps
+from keras_edgeq.ops import op_type
 from keras_edgeq.runtime.artifact import OnnxRuntime, Runtime, check_form, ways_to_run
 from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
 from keras_edgeq.runtime.explain import explain, optimizer_difference

@@ -18,9 +18,9 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import Call, infer, replay
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.layers.arithmetic import UNROUNDED
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.swap import swapped
 from keras_edgeq.numerics.metrics import steps
+from keras_edgeq.ops import op_type
 from keras_edgeq.sim.quant_sim import QuantSim
 
 # A 16-bit step is the 256th part of an 8-bit one. LiteRT's int16 kernels multiply with 16-bit

@@ -17,7 +17,6 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.apart import infer_apart
-from keras_edgeq.layers.layer_traits import STAYS_IN_RANGE, op_type
 from keras_edgeq.numerics.affine import grid_from_range
 from keras_edgeq.numerics.histogram import (
     Histogram,
@@ -29,6 +28,7 @@ from keras_edgeq.numerics.histogram import (
     of_batch,
 )
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
+from keras_edgeq.ops import op_of
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.encoding import Encoding
@@ -203,7 +203,7 @@ def _observed(graph: LayerGraph, node: GraphNode, stats: CalibrationStats) -> li
     if name in stats.histograms:
         return [name]
     is_edge = isinstance(node.layer, FakeQuant)
-    if not is_edge and op_type(node.layer) not in STAYS_IN_RANGE:
+    if not is_edge and not op_of(node.layer).stays_in_range:
         return []
     sources = node.inputs[:1] if is_edge else node.inputs
     found = [_observed(graph, graph.producer(ref), stats) for ref in sources]

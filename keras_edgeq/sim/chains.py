@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_type
 from keras_edgeq.spec.target_profile import TargetProfile
 
 

@@ -6,14 +6,14 @@ from collections.abc import Container, Mapping, Sequence
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type, scales_channels
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.spec.kernel import names_layer
 from keras_edgeq.spec.precision import ALL, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
 
 WIDE = 8
-TRANSPARENT = ("Input", "Identity")
 
 # Calls by the `id` of their node.
 Choice = dict[int, Precision]
@@ -113,10 +113,9 @@ def _unmatched(graph: LayerGraph, asked: Mapping[str, str], unused: Sequence[str
 
 def _globs(node: GraphNode, asked: Mapping[str, str], profile: TargetProfile) -> list[str]:
     """Return the globs that name a call."""
-    op = op_type(node.layer)
-    if op in TRANSPARENT:
+    if op_of(node.layer).transparent:
         return []
-    can = asked.get(ALL) in profile.allowed(op)
+    can = asked.get(ALL) in profile.allowed(op_type(node.layer))
     return [g for g in asked if names_layer(node.layer.name, g) and (can or g != ALL)]
 
 
@@ -154,4 +153,4 @@ def _width(precision: Precision) -> int:
 def moves_or_regrids(profile: TargetProfile, node: GraphNode) -> bool:
     """Tell whether a call computes nothing of its own: it has the precision of what it reads."""
     op = op_type(node.layer)
-    return op == "Identity" or op in profile.same_grid or op in profile.regrid
+    return op_of(node.layer).transparent or op in profile.same_grid or op in profile.regrid

@@ -11,7 +11,8 @@ import numpy as np
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.plain import CONCAT, INPUT
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.kernel import names_layer
 from keras_edgeq.spec.precision import FLOAT
@@ -115,10 +116,10 @@ class Watch:
     def _remedy(self, owner: str) -> tuple[str, ...]:
         """Return the layers that would have to compute in float to keep the channels apart."""
         for node in self._graph.nodes:
-            op, ref = op_type(node.layer), node.outputs[0]
-            if op not in ("Concat", "Input") or str(self._plan.owner(ref)) != owner:
+            op, ref = op_of(node.layer), node.outputs[0]
+            if op not in (CONCAT, INPUT) or str(self._plan.owner(ref)) != owner:
                 continue
-            if op == "Input":
+            if op is INPUT:
                 return self._preamble(ref)
             if ref in self._graph.outputs:
                 return (node.layer.name,)
@@ -132,7 +133,7 @@ class Watch:
             for reader in self._graph.consumers(waiting.pop()):
                 name = reader.layer.name
                 parts = {name, name.rpartition("/")[0]}
-                scales = len(reader.inputs) == 1 and op_type(reader.layer) in ("Add", "Sub", "Mul")
+                scales = len(reader.inputs) == 1 and op_of(reader.layer).combine is not None
                 moves = op_type(reader.layer) in self._moves
                 if name not in found and (scales or moves or parts & self._constants):
                     found[name] = None

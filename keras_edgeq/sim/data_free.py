@@ -16,9 +16,10 @@ import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.numerics.quantiles import Quantiles
+from keras_edgeq.ops import op_of
+from keras_edgeq.ops.plain import INPUT
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.sim.propagate import Propagation
 from keras_edgeq.sim.stats import CalibrationStats
@@ -147,12 +148,12 @@ def _checked(name: str, pair: Any) -> tuple[float, float]:
 
 def _unknown_inputs(graph: LayerGraph, spreads: Mapping[TensorRef, Any]) -> list[str]:
     """Return model inputs that a range would help: not those that an Embedding looks up."""
-    unknown = [node for node in graph.nodes if op_type(node.layer) == "Input"]
+    unknown = [node for node in graph.nodes if op_of(node.layer) is INPUT]
     unknown = [node for node in unknown if node.outputs[0] not in spreads]
     return [
         node.layer.name
         for node in unknown
-        if any(op_type(r.layer) != "Embedding" for r in graph.consumers(node.outputs[0]))
+        if any(not op_of(r.layer).reads_ids for r in graph.consumers(node.outputs[0]))
     ]
 
 

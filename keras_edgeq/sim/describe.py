@@ -10,9 +10,9 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.prepare import prepare
-from keras_edgeq.sim.resolve import TRANSPARENT, resolve
+from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.asked import Asked, by_layer
 from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
@@ -126,10 +126,10 @@ def describe(
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph(prepared)
     for node in graph.nodes:
-        op = op_type(node.layer)
-        if op not in TRANSPARENT and node.is_float and node.layer.name not in rows:
+        op = op_of(node.layer)
+        if not op.transparent and node.is_float and node.layer.name not in rows:
             computes, why = _computes(graph, node, plan, target)
-            rows[node.layer.name] = LayerRow(node.layer.name, op, computes, why)
+            rows[node.layer.name] = LayerRow(node.layer.name, op.name, computes, why)
     return ModelDescription(model.name, target.name, tuple(rows.values()))
 
 

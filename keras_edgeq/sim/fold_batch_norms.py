@@ -10,9 +10,9 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.ops import channel_map
 from keras_edgeq.prepare.fold_batch_norms import (
     batch_norms_behind,
-    per_channel_shape,
     scale_and_offset,
 )
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
@@ -35,8 +35,8 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     learned. What a technique knows of the weights before it rounded them is folded, too.
 
     Of a float model, batch norms fold backward into Conv1D/2D/3D, their transposes, depthwise
-    convolutions and Dense, forward into a convolution without padding, a depthwise one, or Dense;
-    others stay.
+    convolutions, Dense and EinsumDense, forward into those that add no padding and are not
+    transposed; others stay.
 
     Args:
         model: a sim, or a functional model; it is not changed.
@@ -99,8 +99,9 @@ def _folded_reference(sim: QuantSim, behind: Mapping[str, str]) -> dict[str, np.
             continue
         scale, offset = scale_and_offset(sim.get_layer(name))
         kernel, bias = f"{layer}/{wrapped.kernel_name}", f"{layer}/bias"
-        shape = per_channel_shape(wrapped.layer)
-        found[kernel] = np.asarray(found[kernel] * scale.reshape(shape), np.float32)
+        channels = channel_map(wrapped.layer)
+        assert channels  # a batch norm folds into it
+        found[kernel] = np.asarray(found[kernel] * scale[channels.outputs], np.float32)
         found[bias] = np.asarray(found.get(bias, 0.0) * scale + offset, np.float32)
     return found
 
@@ -132,11 +133,14 @@ def _fold_scale(old, new, gain: np.ndarray) -> None:
     encoding = before.encoding
     if encoding is None or encoding.spec.is_half:
         return
-    factor = np.abs(gain).reshape(encoding.scale.shape)
+    channels = channel_map(new.layer)
+    assert channels  # a batch norm folds into it
+    gain = gain[channels.outputs]
+    factor = np.broadcast_to(np.abs(gain), encoding.scale.shape)
     # A gamma of 0 leaves nothing of the channel: any scale gives its integers, all 0.
     scale = np.where(factor > 0.0, np.float64(encoding.scale) * factor, encoding.scale)
     after.assign(replace(encoding, scale=np.float32(scale)))
-    wanted = _steps(old.layer, before, name) * np.sign(gain).reshape(encoding.scale.shape)
+    wanted = _steps(old.layer, before, name) * np.sign(gain)
     low, high = encoding.bounds
     if np.any((wanted < low) | (wanted > high)):
         raise UnsupportedModelError(

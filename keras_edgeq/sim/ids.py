@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
-from keras_edgeq.layers.operands import READ_IDS
-from keras_edgeq.sim.choose import TRANSPARENT, moves_or_regrids
+from keras_edgeq.ops import op_of, weights_of
+from keras_edgeq.sim.choose import moves_or_regrids
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
+CASTS = ("cast", "compat.v1.to_int32")
 REASON = "holds ids, which no grid may round"
 
 
@@ -25,7 +26,7 @@ def id_tensors(graph: LayerGraph) -> frozenset[TensorRef]:
     while waiting:
         ref = waiting.pop()
         maker = graph.producer(ref)
-        if ref in found or weight_trait(maker.layer) is not None or not maker.is_float:
+        if ref in found or weights_of(maker.layer) is not None or not maker.is_float:
             # Whole numbers are never on a grid; what a cast reads is followed from the cast.
             continue
         found.add(ref)
@@ -51,7 +52,7 @@ def moving_ids(
     without_grid = set(ids)
     for node in graph.nodes:
         reads = without_grid.intersection(node.inputs)
-        if op_type(node.layer) in TRANSPARENT:
+        if op_of(node.layer).transparent:
             without_grid.update(node.outputs if reads else ())
         elif unsupported[id(node)] is None:
             moves = reads and moves_or_regrids(profile, node)
@@ -62,6 +63,5 @@ def moving_ids(
 
 def _reads_ids(node: GraphNode) -> bool:
     """Tell whether the first input of a call is an id, or becomes a whole number."""
-    op = op_type(node.layer)
-    to_whole = op in ("tf.cast", "tf.compat.v1.to_int32") and not node.is_float
-    return (op in READ_IDS or to_whole) and bool(node.inputs)
+    to_whole = keras_compat.op_symbol(node.layer) in CASTS and not node.is_float
+    return (op_of(node.layer).reads_ids or to_whole) and bool(node.inputs)

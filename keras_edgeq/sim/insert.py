@@ -11,9 +11,10 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.layers.quantized_layer import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
+from keras_edgeq.ops import op_type
+from keras_edgeq.ops.plain import RELU, RELU6
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.sim.stepwise import stepwise_calls
@@ -21,7 +22,7 @@ from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef, part_name
 
-FUSED_ACTIVATIONS = {"Relu": "relu", "Relu6": "relu6"}
+FUSED_ACTIVATIONS = {RELU.name: "relu", RELU6.name: "relu6"}
 
 
 def insert(

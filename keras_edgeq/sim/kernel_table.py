@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
-from keras_edgeq.sim.choose import TRANSPARENT, Chains, Choice, allowed_precisions
+from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.sim.choose import Chains, Choice, allowed_precisions
 from keras_edgeq.sim.supported import why_unsupported
 from keras_edgeq.spec.kernel import Bits, Kernel
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -35,7 +35,7 @@ def kernel_table(
         heads.update({id(part): head for part in chains.get(id(node), ())})
         if head != name:
             parts.setdefault(head, []).append(name)
-        elif op not in TRANSPARENT and why_unsupported(node, profile) is None:
+        elif why_unsupported(node, profile) is None:
             kernel = Kernel(op, chosen[id(node)].name, _allowed(node, profile, op))
             kernels.setdefault(name, kernel)
     ends = _at_ends(graph)
@@ -49,7 +49,7 @@ def kernel_table(
 
 def _allowed(node: GraphNode, profile: TargetProfile, op: str) -> dict[str, Bits]:
     """Return the bits of the weights and activations of each precision an operation can have."""
-    weighted = weight_trait(node.layer) is not None
+    weighted = weights_of(node.layer) is not None
     allowed: dict[str, Bits] = {}
     for name in allowed_precisions(node, profile):
         precision = profile.precision(name)
@@ -82,6 +82,6 @@ def _at_ends(graph: LayerGraph) -> dict[str, tuple[str, ...]]:
             seen.add(id(node))
             name = node.layer.name
             found[name] = tuple(dict.fromkeys((*found.get(name, ()), end)))
-            if weight_trait(node.layer) is None and len(node.inputs) <= 1:
+            if weights_of(node.layer) is None and len(node.inputs) <= 1:
                 waiting += onward[id(node)]
     return found

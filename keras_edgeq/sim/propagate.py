@@ -12,38 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
 from keras_edgeq.numerics.quantiles import Quantiles
+from keras_edgeq.ops import Op, op_of
+from keras_edgeq.ops.operands import keeps_channels
 from keras_edgeq.prepare.known_statistics import KnownStatistics, Moments
 from keras_edgeq.sim.weighted_sums import weighted_sums
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-L = tf_keras.layers
-SUMS = ("Add", "Sub", "Mul")
-ELEMENTWISE = {
-    *SUMS, "Div", "Maximum", "Minimum", "Average",
-    "Relu", "Relu6", "LeakyRelu", "CappedRelu", "CappedLeakyRelu", "ThresholdedRelu", "PRelu",
-    "Sigmoid", "Tanh", "Rescaling", "Normalization", "ELU", "ThresholdedReLU",
-    "elu", "selu", "gelu", "softplus", "softsign", "hard_sigmoid", "exponential", "mish",
-    "tf.nn.elu", "tf.nn.selu", "tf.nn.gelu", "tf.nn.softplus", "tf.math.softplus", "tf.cast",
-    "tf.clip_by_value", "tf.math.abs", "tf.math.exp", "tf.math.square", "tf.math.negative",
-}  # fmt: skip
-# A pool, mean or interpolation keeps its input's distribution: right for its bounds and for the
-# mean of an average, too wide for the variance. Pixels are not independent: with the variance
-# divided by the root of their number, the logits of MobileNetV1 behind such a mean keep the top
-# class of 50 % of the images instead of 94 %.
-KEEPING = {"Identity", "MaxPool", "AveragePool", "Mean", "ReduceMax", "Resize", "Repeat"}
-MOVING = {"Reshape", "Transpose", "Tile", "Pad", "Slice", "Split", "Concat"}
-# What an operation makes of anything.
-BOUNDED = {
-    **{"Sigmoid": (0.0, 1.0), "hard_sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0)},
-    **{"softsign": (-1.0, 1.0), "Relu6": (0.0, 6.0)},
-}
 DYNAMIC_SIZE = 8
 
 
@@ -86,44 +65,43 @@ class Propagation:
 
     def _outputs(self, node: GraphNode) -> list[Spread | None]:
         """Return what a call makes: what batch norms know, else what follows from its inputs."""
-        name, op = node.layer.name, op_type(node.layer)
+        name, op = node.layer.name, op_of(node.layer)
         if name in self.known.made:
             return [self._normal(node.outputs[0], self.known.made[name])]
         seen = self.known.seen.get(node.outputs[0])
-        if op == "Input":
+        if node.call.node.is_input:
             return [self._input(node, seen)]
         made = self._made(node, op)
         if seen is None or len(made) > 1:
             return made
-        alike = op in ELEMENTWISE and len(node.inputs) == 1
+        alike = op.spread == "each" and len(node.inputs) == 1
         if alike and made[0] is None:
             return self._elementwise(node, [self._normal(node.outputs[0], seen)])
-        if made[0] is not None and (alike or op in KEEPING | MOVING):
+        if made[0] is not None and (alike or op.spread in ("keeps", "moves")):
             return made
         return [self._normal(node.outputs[0], seen)]
 
-    def _made(self, node: GraphNode, op: str) -> list[Spread | None]:
+    def _made(self, node: GraphNode, op: Op) -> list[Spread | None]:
         inputs = [self.spreads.get(ref) for ref in node.inputs]
         nothing: list[Spread | None] = [None] * len(node.outputs)
         ref = node.outputs[0]
-        if op == "Embedding":
-            table = np.asarray(node.layer.embeddings)
-            return [Spread(self.quantiles.empirical(table), ref)]
-        if op == "Softmax":
-            return [self._softmax(ref, node.shapes[0][-1])]
-        if op == "LayerNormalization":
-            return [self._layer_norm(node)]
-        if self.bounds and op in BOUNDED and None in inputs:
-            return [Spread(self.quantiles.uniform(*BOUNDED[op]), ref)]
+        if op.spread == "table":
+            return [Spread(self.quantiles.empirical(np.asarray(node.layer.embeddings)), ref)]
+        if op.spread == "shares":
+            return [self._shares(ref, node.shapes[0][-1])]
+        if op.spread == "normal":
+            return [self._normalized(node)]
+        if self.bounds and op.bounds is not None and None in inputs:
+            return [Spread(self.quantiles.uniform(*op.bounds), ref)]
         known = [spread for spread in inputs if spread is not None]
         if len(known) < len(inputs) or not known:
             return nothing
-        if op in ELEMENTWISE:
+        if op.spread == "each":
             together = all(spread.source == known[0].source for spread in known)
             return self._elementwise(node, known) if together else [self._binary(ref, op, known)]
-        if op in KEEPING and _keeps_channels(node):
+        if op.spread == "keeps" and keeps_channels(node):
             return [known[0]]
-        if op in MOVING:
+        if op.spread == "moves":
             return self._moved(node, known)
         points = weighted_sums(node.layer, known[0].points, self.quantiles)
         return nothing if points is None else [Spread(self._fitted(points, node, 0), ref)]
@@ -137,14 +115,14 @@ class Propagation:
             return Spread(self.quantiles.uniform(*bounds), ref)
         return None if seen is None else self._normal(ref, seen)
 
-    def _softmax(self, ref: TensorRef, classes: int | None) -> Spread:
+    def _shares(self, ref: TensorRef, classes: int | None) -> Spread:
         """Return probabilities between those of a guess and those of a certain answer."""
         mean = 1.0 / (classes or 2)
         points = self.quantiles.within(mean, mean * (1.0 - mean), 0.0, 1.0)
         points[0], points[-1] = 0.0, 1.0
         return Spread(points, ref)
 
-    def _layer_norm(self, node: GraphNode) -> Spread | None:
+    def _normalized(self, node: GraphNode) -> Spread | None:
         layer, rank = node.layer, len(node.shapes[0])
         axis = layer.axis if isinstance(layer.axis, int) else tuple(layer.axis)
         if axis not in (-1, rank - 1, (-1,), (rank - 1,)):
@@ -167,20 +145,19 @@ class Propagation:
         points = np.asarray(made, np.float32)
         return [Spread(self._fitted(points, node, 0), inputs[0].source)]
 
-    def _binary(self, ref: TensorRef, op: str, inputs: list[Spread]) -> Spread | None:
+    def _binary(self, ref: TensorRef, op: Op, inputs: list[Spread]) -> Spread | None:
         """Return a sum, difference or product of independent tensors as a normal distribution."""
-        if op not in SUMS:
+        if op.combine is None:
             return None
         points = inputs[0].points
         for other in inputs[1:]:
             (m, v), (n, w) = self.quantiles.moments(points), self.quantiles.moments(other.points)
             ends = [
-                _CALCULATE[op](a, b)
-                for a, b in itertools.product(_ends(points), _ends(other.points))
+                op.combine(a, b) for a, b in itertools.product(_ends(points), _ends(other.points))
             ]
-            variance = v * w + v * n**2 + w * m**2 if op == "Mul" else v + w
+            variance = v * w + v * n**2 + w * m**2 if op.combine is np.multiply else v + w
             points = self.quantiles.within(
-                _CALCULATE[op](m, n), variance, np.minimum.reduce(ends), np.maximum.reduce(ends)
+                op.combine(m, n), variance, np.minimum.reduce(ends), np.maximum.reduce(ends)
             )
         return Spread(points, ref)
 
@@ -227,9 +204,6 @@ class Propagation:
         return self.quantiles.mixture(points.reshape(len(points), -1, channels))
 
 
-_CALCULATE = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply}
-
-
 def _ends(points: NDArray) -> tuple[NDArray, NDArray]:
     points = np.asarray(points, np.float64)
     return points.min(axis=0), points.max(axis=0)
@@ -240,16 +214,3 @@ def _called(node: GraphNode, values: list) -> list:
     by_symbol = {id(s): value for s, value in zip(node.call.reads, values, strict=True)}
     args, kwargs = keras_compat.arguments(node.call.node, by_symbol)
     return tf.nest.flatten(node.layer(*args, **kwargs))
-
-
-def _keeps_channels(node: GraphNode) -> bool:
-    """Tell whether a pool or mean leaves the last axis alone."""
-    if getattr(node.layer, "data_format", "channels_last") != "channels_last":
-        return False
-    if not (keras_compat.op_symbol(node.layer) or "").startswith("math.reduce"):
-        return True
-    named = dict(node.call.node.call_kwargs)
-    positional = node.call.node.call_args[1:2]
-    axis = named.get("axis", positional[0] if positional else None)
-    rank = node.call.reads[0].shape.rank
-    return axis is not None and all(int(a) % rank != rank - 1 for a in np.ravel(axis))

@@ -9,10 +9,12 @@ import tf_keras
 
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import kept_channels, op_type, weight_trait
+from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
+from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
+from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.chains import fused_chains
-from keras_edgeq.sim.choose import TRANSPARENT, choose_precisions
+from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.supported import why_unsupported
@@ -60,9 +62,6 @@ def resolve(
     return plan
 
 
-INT4_CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
-
-
 class _Resolver:
     """One walk over the graph; grids that must be equal are joined by union-find."""
 
@@ -97,13 +96,13 @@ class _Resolver:
     def visit(self, node: GraphNode) -> None:
         op, precision = op_type(node.layer), self.chosen[id(node)]
         unsupported = self.unsupported[id(node)]
-        if op in TRANSPARENT and node.inputs:
+        if op_of(node.layer).transparent and node.inputs:
             self._carry(node)
             return
         if unsupported is None and not precision.is_integer:
             self._add_params(node, op)
             self.floats[node.layer.name] = f"computes in {precision.name}"
-        elif unsupported is not None and op not in TRANSPARENT and node.is_float:
+        elif unsupported is not None and node.is_float and not op_of(node.layer).transparent:
             self.floats[node.layer.name] = unsupported
         if not self._on_grid(node):
             self._own_if_read(node)
@@ -185,7 +184,7 @@ class _Resolver:
         """Return the grids on which a tensor is read."""
         specs = []
         for node in self.graph.consumers(ref):
-            if op_type(node.layer) == "Identity":
+            if op_of(node.layer).transparent:
                 specs += [spec for out in node.outputs for spec in self._read_on(out)]
             elif self._on_grid(node):
                 activation = self.chosen[id(node)].activation
@@ -256,7 +255,7 @@ class _Resolver:
                 )
 
     def _add_params(self, node: GraphNode, op: str) -> None:
-        trait, precision = weight_trait(node.layer), self.chosen[id(node)]
+        trait, precision = weights_of(node.layer), self.chosen[id(node)]
         weight = self.profile.weight_spec(op, precision)
         if trait is None or weight is None:
             return
@@ -272,18 +271,19 @@ class _Resolver:
 
         In a file of int8 weights XNNPACK takes the convolution and rounds once.
         """
-        precision = self.chosen[id(node)]
+        precision, form = self.chosen[id(node)], matrix_form(node.layer)
         assert precision.activation is not None  # integer
         bits = 16 if precision.weight is None else precision.weight.bits
         if (
             self._for_litert
-            and op in INT4_CONVOLUTIONS
+            and isinstance(form, ConvolutionForm)
+            and not isinstance(form, TransposedForm)
             and bits <= 4
             and precision.activation.bits <= 8
         ):
             last = [node, *self.chains[id(node)]][-1]
             grouped = getattr(node.layer, "groups", 1) > 1
-            own = "twice_lanes" if op.startswith("Depthwise") else "twice"
+            own = "twice_lanes" if isinstance(form, DepthwiseForm) else "twice"
             self.rounding[last.outputs[0]] = "twice_away" if grouped else own
 
     @property

@@ -9,8 +9,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.layers.operands import READ_IDS
+from keras_edgeq.ops import op_of
 from keras_edgeq.sim.data import Batch, fixed_batch
 from keras_edgeq.sim.ids import id_tensors
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -79,6 +78,6 @@ def _tables(graph: LayerGraph) -> list[int]:
     sizes = [
         getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None)
         for layer in layers
-        if op_type(layer) in READ_IDS
+        if op_of(layer).reads_ids
     ]
     return [int(size) for size in sizes if size]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.layers.layer_traits import TRAINS_IN_REAL_UNITS, op_type, weight_trait
+from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops.plain import IDENTITY, TRAINS_IN_REAL_UNITS
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -70,7 +71,7 @@ class _Walk:
 
     def _sums(self, node: GraphNode) -> bool:
         """Tell whether a call sums products of whole numbers."""
-        trait = weight_trait(node.layer)
+        trait = weights_of(node.layer)
         if trait is None or trait.bias is None:
             return False
         spec = self.grids.plan.specs.get(TensorRef(node.layer.name, "param", param=trait.kernel))
@@ -82,7 +83,7 @@ class _Walk:
             return False  # its loss is in real units
         if isinstance(node.layer, TRAINS_IN_REAL_UNITS):
             return False
-        kinds = self.profile.same_grid | {"Identity"}
+        kinds = self.profile.same_grid | {IDENTITY.name}
         return self._is(node, kinds) and len(node.outputs) == 1
 
     def _regrids(self, node: GraphNode) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.layers.operands import pads_zero, reads_mask, resampling, takes_constants
+from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
+from keras_edgeq.ops.plain import PAD, RESIZE
 from keras_edgeq.spec.target_profile import TargetProfile
 
 
 def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
     """Return why the target has no kernel for a call, None where it has one."""
     op = op_type(node.layer)
-    if op == "Input":
-        return "model input"
-    if op == "Identity":
+    if op_of(node.layer).transparent:
         return "no computation"
     if not node.is_float:
         return "makes integers or booleans, not real numbers"
@@ -21,11 +20,11 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return f"{op} has no integer kernel in profile {profile.name!r}"
     if getattr(node.layer, "data_format", "channels_last") == "channels_first":
         return "data_format='channels_first'; integer kernels are channels_last"
-    if not takes_constants(node.call.node, op):
+    if not takes_constants(node.call.node):
         return f"{op} with a constant operand that its kernel does not take"
-    if op == "Resize" and resampling(node.call.node) not in ("bilinear", "nearest"):
+    if op == RESIZE.name and resampling(node.call.node) not in ("bilinear", "nearest"):
         return f"resizes by {resampling(node.call.node)!r}, which has no integer kernel"
-    if op == "Pad" and not pads_zero(node.call.node):
+    if op == PAD.name and not pads_zero(node.call.node):
         return "pads with something else than zeros"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"

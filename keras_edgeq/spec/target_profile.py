@@ -24,6 +24,7 @@ from keras_edgeq.spec.precision import (
     read_ranges,
 )
 from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.spec.renamed import with_new_names
 from keras_edgeq.table import brief
 
 ANY = "*"
@@ -207,7 +208,7 @@ class TargetProfile:
             raise ProfileError(
                 f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
-        return cls._read(data)
+        return cls._read(with_new_names(data, where))
 
     @classmethod
     def _read(cls, data: Any) -> TargetProfile:

@@ -4,9 +4,9 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.layers import QuantizedLayer
-from keras_edgeq.layers.layer_traits import weight_trait
 from keras_edgeq.numerics.affine import grid_from_range
 from keras_edgeq.numerics.range_rules import weight_range
+from keras_edgeq.ops import weights_of
 from keras_edgeq.spec import Encoding, QuantSpec
 from keras_edgeq.spec.quant_spec import BIAS_SPEC
 from tests import reference
@@ -35,7 +35,7 @@ def built(make_layer, shape, axes=None, bits=8):
     layer = make_layer()
     x = tf_keras.Input(shape)
     train_like(tf_keras.Model(x, layer(x)))
-    trait = weight_trait(layer)
+    trait = weights_of(layer)
     axes = trait.axes if axes is None else axes
     spec = QuantSpec(bits, symmetric=True, narrow_range=True, axes=axes)
     inner = layer.__class__.from_config(layer.get_config())
@@ -137,7 +137,7 @@ def test_calling_leaves_variables_and_their_order_as_they_were(kind):
     layer, wrapped, _ = built(make_layer, shape, axes_of(kind, True))
     inner = wrapped.layer
     before = [id(w) for w in inner.weights]
-    trait = weight_trait(inner)
+    trait = weights_of(inner)
     kernel = getattr(inner, trait.kernel)
     wrapped(data(shape), input_scale=tf.constant(INPUT_SCALE))
     assert [id(w) for w in inner.weights] == before

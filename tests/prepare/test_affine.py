@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_type
 from keras_edgeq.prepare.affine import affine, can_be_affine, constants_to_affine
 from tests.harness import assert_same_arrays, check_transform, outputs
 from tests.models import inputs_for, make, train_like

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_type
 from keras_edgeq.prepare.fold_batch_norms import (
     batch_norms_to_affine,
     fold_batch_norms,
@@ -13,6 +13,11 @@ from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers
 IMAGE, SIGNAL, VOLUME = (7, 7, 4), (9, 4), (4, 5, 4, 3)
+
+
+def einsum(equation, output_shape, bias_axes, use_bias=True):
+    return L.EinsumDense(equation, output_shape, bias_axes=bias_axes if use_bias else None)
+
 
 # A layer of each kind that takes a batch norm behind it, and its input shape.
 BACKWARD = {
@@ -29,6 +34,20 @@ BACKWARD = {
     "Dense rank 2": (lambda **k: L.Dense(3, **k), (5,)),
     "Dense rank 3": (lambda **k: L.Dense(3, **k), SIGNAL),
     "Dense rank 4": (lambda **k: L.Dense(3, **k), IMAGE),
+    "EinsumDense": (lambda **k: einsum("abc,cd->abd", (None, 5), "d", **k), SIGNAL),
+    "EinsumDense heads": (lambda **k: einsum("abc,cde->abde", (None, 2, 5), "de", **k), SIGNAL),
+    "EinsumDense, a bias of the last axis": (
+        lambda **k: einsum("abc,cde->abde", (None, 2, 5), "e", **k),
+        SIGNAL,
+    ),
+    "EinsumDense, heads in front": (
+        lambda use_bias: einsum("abc,cde->adbe", (2, None, 5), "de", use_bias),
+        SIGNAL,
+    ),
+    "EinsumDense of each position": (
+        lambda **k: einsum("abc,bcd->abd", (9, 5), "bd", **k),
+        SIGNAL,
+    ),
 }
 # A layer of each kind that takes a batch norm in front of it.
 FORWARD = {
@@ -41,13 +60,20 @@ FORWARD = {
     "DepthwiseConv2D": (lambda: L.DepthwiseConv2D(3, use_bias=False), IMAGE),
     "Dense rank 2": (lambda: L.Dense(3), (5,)),
     "Dense rank 3": (lambda: L.Dense(3, use_bias=False), SIGNAL),
+    "Conv2D grouped": (lambda: L.Conv2D(4, 3, groups=2), IMAGE),
+    "EinsumDense": (lambda: einsum("abc,cde->abde", (None, 2, 5), "de"), SIGNAL),
+    "EinsumDense without a bias": (lambda: einsum("abcd,de->abce", (7, 7, 3), None), IMAGE),
+    "EinsumDense that sums two axes": (lambda: einsum("abcd,cde->abe", (7, 3), "e"), IMAGE),
 }
 # Layers in front of which a batch norm must stay.
 NOT_FORWARD = {
     "padded": (lambda: L.Conv2D(3, 3, padding="same"), IMAGE),
     "causal": (lambda: L.Conv1D(3, 3, padding="causal"), SIGNAL),
     "padded depthwise": (lambda: L.DepthwiseConv2D(3, padding="same"), IMAGE),
-    "grouped": (lambda: L.Conv2D(4, 3, groups=2), IMAGE),
+    "EinsumDense with a bias per position": (
+        lambda: einsum("abc,cd->abd", (9, 5), "bd"),
+        SIGNAL,
+    ),
     "transposed": (lambda: L.Conv2DTranspose(3, 3), IMAGE),
 }
 

@@ -9,7 +9,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import EdgeqError, UnsupportedModelError
-from keras_edgeq.layers.layer_traits import op_type
+from keras_edgeq.ops import op_type
 from keras_edgeq.prepare import prepare
 from tests.harness import assert_close, outputs
 from tests.models import train_like
@@ -44,8 +44,8 @@ ACTIVATIONS = {
     "ReLU6": (lambda: L.ReLU(6.0), "Relu6"),
     "PReLU": (L.PReLU, "PRelu"),
     "Softmax": (L.Softmax, "Softmax"),
-    "ELU": (L.ELU, "ELU"),
-    "ThresholdedReLU": (L.ThresholdedReLU, "ThresholdedReLU"),
+    "ELU": (L.ELU, "elu"),
+    "ThresholdedReLU": (L.ThresholdedReLU, "ThresholdedRelu"),
     "Activation": (lambda: L.Activation("relu"), "Relu"),
     "own layer": (lambda: Scaled(3.0), "Scaled"),
     "batch norm": (L.BatchNormalization, None),

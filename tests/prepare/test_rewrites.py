@@ -4,7 +4,8 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.layers.layer_traits import WEIGHTED, activation_name, op_type
+from keras_edgeq.ops import op_type
+from keras_edgeq.ops.table import WEIGHTED, activation_name
 from keras_edgeq.prepare import prepare
 from keras_edgeq.prepare.activations import split_activations
 from keras_edgeq.prepare.affine import constants_to_affine

@@ -15,8 +15,7 @@ import numpy as np
 import keras_edgeq as eq
 from keras_edgeq import errors
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.layers.layer_traits import op_type
-from keras_edgeq.sim.choose import TRANSPARENT
+from keras_edgeq.ops import op_of
 from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 from tests.random_graphs.graph import Graph, build, inputs_for, outputs
 
@@ -151,8 +150,8 @@ def least_db(wanted: list[np.ndarray], got: list[np.ndarray]) -> float:
 def computed(sim: Any) -> tuple[int, int]:
     """Return how many layers of a sim compute in integers, and how many compute."""
     own = [layer for layer in sim.layers if not isinstance(layer, FakeQuant)]
-    ops = {layer.name: op_type(getattr(layer, "layer", layer)) for layer in own}
-    computing = [name for name, op in ops.items() if op not in TRANSPARENT]
+    ops = {layer.name: op_of(getattr(layer, "layer", layer)) for layer in own}
+    computing = [name for name, op in ops.items() if not op.transparent]
     floats = sim.record.plan.floats
     return sum(name not in floats for name in computing), len(computing)
 

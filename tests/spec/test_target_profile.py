@@ -3,12 +3,8 @@ import json
 import pytest
 
 from keras_edgeq.errors import ProfileError
-from keras_edgeq.layers.layer_traits import ACTIVATIONS, OP_SYMBOLS, SIMPLE, WEIGHTED
+from keras_edgeq.ops.table import OPS
 from keras_edgeq.spec import TargetProfile, load_profile, profile_names
-
-OPERATIONS = {op for op, _ in WEIGHTED.values()} | {
-    *SIMPLE.values(), *ACTIVATIONS.values(), *OP_SYMBOLS.values(), "Repeat", "Resize",
-}  # fmt: skip
 
 
 def changed(**fields):
@@ -50,10 +46,10 @@ def test_a_built_in_profile_is_valid_and_survives_json(name):
 def test_a_built_in_profile_names_only_operations_that_exist(name):
     profile = load_profile(name)
     in_chains = {op for chain in profile.fused for op in chain}
-    assert profile.quantized - {"*"} <= OPERATIONS
+    assert profile.quantized - {"*"} <= set(OPS)
     named = profile.per_channel | profile.same_grid | set(profile.regrid) | in_chains
     assert all(profile.computes(op) for op in named | set(profile.fixed_ranges))
-    assert named <= OPERATIONS | {"CappedRelu"}
+    assert named <= set(OPS) | {"CappedRelu"}
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -135,3 +131,13 @@ def test_a_wrong_profile_is_refused_with_the_place(write, case):
     data, place = WRONG[case]
     with pytest.raises(ProfileError, match=place):
         load_profile(write(data))
+
+
+def test_names_of_earlier_versions_are_read_and_said():
+    data = changed()
+    data["quantized"] = [*data["quantized"], "tf.nn.elu"]
+    data["ops"] = {**data["ops"], "ThresholdedReLU": {"output": False}}
+    with pytest.warns(DeprecationWarning, match="'tf.nn.elu' is 'elu' now"):
+        profile = TargetProfile.from_json(data)
+    assert profile.computes("elu")
+    assert "ThresholdedRelu" in profile.ops

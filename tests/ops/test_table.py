@@ -2,13 +2,15 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.layers.layer_traits import (
-    SIMPLE,
+from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops.table import (
+    CLASSES,
+    FUNCTIONS,
+    OPS,
+    SYMBOLS,
     WEIGHTED,
     activation_name,
     kept_channels,
-    op_type,
-    weight_trait,
 )
 
 L = tf_keras.layers
@@ -79,7 +81,7 @@ def test_a_users_subclass_is_not_taken_for_its_base():
         pass
 
     assert op_type(ReLU()) == "ReLU"
-    assert weight_trait(Dense(3)) is None
+    assert weights_of(Dense(3)) is None
 
 
 @pytest.mark.parametrize(("layer", "shape", "axes"), [
@@ -101,7 +103,7 @@ def test_a_kernel_owns_a_scale_per_output_channel_where_the_bias_allows_it(layer
     layer = built(layer, shape)
     assert kept_channels(layer) == axes
     if axes and getattr(layer, "bias", None) is not None:
-        kernel = getattr(layer, weight_trait(layer).kernel)
+        kernel = getattr(layer, weights_of(layer).kernel)
         channels = 1
         for axis in axes:
             channels *= kernel.shape[axis]
@@ -122,11 +124,14 @@ def test_named_parameters_exist(kind):
     name = kind.__name__
     rank = 3 if "3D" in name else 2 if "2D" in name else 1 if "1D" in name else 0
     built(layer, (4,) * rank + (3,))
-    assert getattr(layer, weight_trait(layer).kernel).shape.num_elements() > 0
+    assert getattr(layer, weights_of(layer).kernel).shape.num_elements() > 0
 
 
-def test_no_layer_is_both_simple_and_weighted():
-    assert not set(SIMPLE) & set(WEIGHTED)
+def test_a_name_a_class_a_function_and_a_symbol_stand_in_one_row_only():
+    for field, table in (("classes", CLASSES), ("functions", FUNCTIONS), ("symbols", SYMBOLS)):
+        named = [one for op in OPS.values() for one in getattr(op, field)]
+        assert len(named) == len(set(named)) == len(table)
+    assert all(name == op.name for name, op in OPS.items())
 
 
 def own(x):

@@ -7,13 +7,7 @@ from typing import Any
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.layer_traits import op_type, weight_trait
-
-# Each element of the kernel is used once per position of these, of the result or of the input.
-PER_RESULT = frozenset(
-    {"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"}
-)
-PER_INPUT = frozenset({"ConvTranspose1D", "ConvTranspose2D", "ConvTranspose3D"})
+from keras_edgeq.ops.table import op_of, weights_of
 
 
 def macs(graph: LayerGraph, node: GraphNode) -> int:
@@ -26,16 +20,14 @@ def macs(graph: LayerGraph, node: GraphNode) -> int:
     Raises:
         UnsupportedModelError: a size beside the batch is unknown.
     """
-    op, layer = op_type(node.layer), node.layer
-    if op in PER_RESULT:
+    kind, layer = op_of(node.layer).macs, node.layer
+    if kind == "result":
         return _positions(layer, node.shapes[0]) * _kernel_size(layer)
-    if op in PER_INPUT:
+    if kind == "input":
         return _positions(layer, input_shape(graph, node)) * _kernel_size(layer)
-    if op == "EinsumDense":
+    if kind == "equation":
         return _einsum(layer, input_shape(graph, node))
-    if op == "MatMul":
-        return _matmul(graph, node)
-    return 0
+    return _matmul(graph, node) if kind == "operands" else 0
 
 
 def elements(node: GraphNode, index: int = 0) -> int:
@@ -55,9 +47,9 @@ def input_shape(graph: LayerGraph, node: GraphNode, index: int = 0) -> tuple:
 
 
 def _kernel_size(layer: Any) -> int:
-    trait = weight_trait(layer)
-    assert trait is not None  # its operation is in the tables
-    return prod(int(size) for size in getattr(layer, trait.kernel).shape)
+    weights = weights_of(layer)
+    assert weights is not None  # what is counted by positions has a kernel
+    return prod(int(size) for size in getattr(layer, weights.kernel).shape)
 
 
 def _positions(layer: Any, shape: tuple) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import GraphNode
+from keras_edgeq.ops.table import op_of
 
 L = tf_keras.layers
 # The methods of TensorFlow 1's resizing functions, by the end of their names and by number.
@@ -22,39 +23,9 @@ V1_METHODS = {
 V1_NUMBERS = ("bilinear", "nearest", "bicubic", "area")
 
 
-@dataclass(frozen=True)
-class Operands:
-    """What an elementwise or joining operation takes beside tensors.
-
-    Args:
-        count: number of operands; None takes all there are.
-        scalars: whether a kernel takes a constant of one element, in real units. Other constants
-            are taken by none: a kernel that compares or moves integers reads every operand in steps
-            of one grid, which a constant is not on.
-    """
-
-    count: int | None
-    scalars: bool = False
-
-
-OPERANDS = {
-    "Add": Operands(2, scalars=True),
-    "Sub": Operands(2, scalars=True),
-    "Mul": Operands(2, scalars=True),
-    "Maximum": Operands(2),
-    "Minimum": Operands(2),
-    "MatMul": Operands(2),
-    "Concat": Operands(None),
-}
-# Operations that read whole numbers, whatever the type that holds them: no grid may round these.
-READ_IDS = frozenset(
-    {"Embedding", "CategoryEncoding", "IntegerLookup", "StringLookup", "Hashing", "HashedCrossing"}
-)
-
-
-def takes_constants(keras_node: Any, op: str) -> bool:
+def takes_constants(keras_node: Any) -> bool:
     """Tell whether the target's kernel takes the constants among the operands of a call."""
-    taken = OPERANDS.get(op)
+    taken = op_of(keras_node.layer).operands
     if taken is None:
         return True
     for value in keras_compat.operands(keras_node)[: taken.count]:
@@ -106,3 +77,15 @@ def reads_mask(keras_node: Any) -> bool:
     """Tell whether a call is given a mask."""
     given: Iterable[Any] = (keras_node.call_kwargs.get(n) for n in ("mask", "attention_mask"))
     return any(value is not None for value in given)
+
+
+def keeps_channels(node: GraphNode) -> bool:
+    """Tell whether a pool, mean or resize leaves the last axis alone."""
+    if getattr(node.layer, "data_format", "channels_last") != "channels_last":
+        return False
+    shape = tuple(node.call.reads[0].shape)
+    if not (keras_compat.op_symbol(node.layer) or "").startswith("math.reduce"):
+        return shape[-1] == node.shapes[0][-1]
+    named, positional = node.call.node.call_kwargs, node.call.node.call_args[1:2]
+    axis = named.get("axis", positional[0] if positional else None)
+    return axis is not None and all(int(a) % len(shape) != len(shape) - 1 for a in np.ravel(axis))

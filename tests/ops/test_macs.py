@@ -7,7 +7,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.layers.macs import elements, macs
+from keras_edgeq.ops.macs import elements, macs
 
 L = tf_keras.layers
 

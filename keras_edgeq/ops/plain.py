@@ -1,0 +1,239 @@
+"""Rows of operations without weights: activations, arithmetic, pools, moves, and what does nothing.
+
+Layers whose options decide what they are stand in `options`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tf_keras
+
+from keras_edgeq.ops.freezable_batch_norm import FreezableBatchNorm
+from keras_edgeq.ops.op import Op, Operands
+
+L = tf_keras.layers
+# Layers that pass on what they read at inference. RandomCrop takes the middle then.
+AUGMENTATIONS = (
+    *(L.RandomBrightness, L.RandomContrast, L.RandomFlip, L.RandomHeight),
+    *(L.RandomRotation, L.RandomTranslation, L.RandomWidth, L.RandomZoom),
+)
+# Of what is nothing at inference: what computes in real units while a model trains.
+TRAINS_IN_REAL_UNITS = (*AUGMENTATIONS, L.GaussianNoise, L.AlphaDropout)
+DROPOUTS = (
+    *(L.Dropout, L.SpatialDropout1D, L.SpatialDropout2D, L.SpatialDropout3D),
+    *(L.GaussianNoise, L.GaussianDropout, L.AlphaDropout, L.ActivityRegularization),
+)
+
+
+def _activation(name: str, *, functions: tuple[str, ...] = (), **facts) -> Op:
+    return Op(name=name, functions=functions, spread="each", activates=True, **facts)
+
+
+def _each(name: str, **facts) -> Op:
+    return Op(name=name, spread="each", **facts)
+
+
+def _pool(name: str, **facts) -> Op:
+    """Return a row of what makes one number of several, channel by channel.
+
+    It keeps its input's distribution: right for its bounds and for the mean of an average, too wide
+    for the variance. Pixels are not independent: with the variance divided by the root of their
+    number, the logits of MobileNetV1 behind such a mean keep the top class of 50 % of the images
+    instead of 94 %.
+    """
+    return Op(name=name, scale="pools", spread="keeps", stays_in_range=True, **facts)
+
+
+def _move(name: str, **facts) -> Op:
+    return Op(name=name, scale="moves", spread="moves", stays_in_range=True, **facts)
+
+
+IDENTITY = Op(
+    name="Identity",
+    classes=(*DROPOUTS, *AUGMENTATIONS),
+    symbols=("identity",),
+    functions=("linear",),
+    transparent=True,
+    scale="passes",
+    shifts=True,
+    spread="keeps",
+    stays_in_range=True,
+)
+INPUT = Op(name="Input", classes=(L.InputLayer,), transparent=True)
+BATCH_NORM = Op(name="BatchNorm", classes=(L.BatchNormalization, FreezableBatchNorm))
+SOFTMAX = Op(name="Softmax", functions=("softmax",), symbols=("nn.softmax",), spread="shares")
+RELU = _activation(
+    "Relu",
+    functions=("relu",),
+    symbols=("nn.relu",),
+    scale="passes",
+    rectifies=True,
+    stays_in_range=True,
+)
+RELU6 = _activation(
+    "Relu6",
+    functions=("relu6",),
+    symbols=("nn.relu6",),
+    scale="caps",
+    rectifies=True,
+    bounds=(0.0, 6.0),
+    stays_in_range=True,
+)
+# Not monotonous, so that a distribution is not known by its ends and quantiles.
+SWISH = Op(name="Swish", functions=("swish", "silu"), symbols=("nn.silu",), activates=True)
+LEAKY_RELU = _activation(
+    "LeakyRelu",
+    classes=(L.LeakyReLU,),
+    functions=("leaky_relu",),
+    symbols=("nn.leaky_relu",),
+    scale="passes",
+)
+ARITHMETIC = (
+    Op(
+        name="Add",
+        classes=(L.Add,),
+        symbols=("__operators__.add", "math.add"),
+        scale="joins",
+        spread="each",
+        combine=np.add,
+        affine=lambda c, _: (np.ones_like(c), c),
+        operands=Operands(2, scalars=True),
+    ),
+    Op(
+        name="Sub",
+        classes=(L.Subtract,),
+        symbols=("math.subtract",),
+        scale="joins",
+        spread="each",
+        combine=np.subtract,
+        affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
+        operands=Operands(2, scalars=True),
+    ),
+    Op(
+        name="Mul",
+        classes=(L.Multiply,),
+        symbols=("math.multiply",),
+        spread="each",
+        combine=np.multiply,
+        affine=lambda c, _: (c, np.zeros_like(c)),
+        operands=Operands(2, scalars=True),
+    ),
+    _each(
+        "Div",
+        symbols=("math.truediv", "math.divide"),
+        affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
+    ),
+    _each("Average", classes=(L.Average,), scale="joins"),
+    _each(
+        "Maximum",
+        classes=(L.Maximum,),
+        symbols=("math.maximum",),
+        scale="joins",
+        stays_in_range=True,
+        operands=Operands(2),
+    ),
+    _each(
+        "Minimum",
+        classes=(L.Minimum,),
+        symbols=("math.minimum",),
+        scale="joins",
+        stays_in_range=True,
+        operands=Operands(2),
+    ),
+    _each("Rescaling", classes=(L.Rescaling,)),
+    _each("Normalization", classes=(L.Normalization,)),
+    *(
+        _each(f"tf.{symbol}", symbols=(symbol,))
+        for symbol in ("cast", "clip_by_value", "math.abs", "math.exp", "math.square")
+    ),
+    _each("tf.math.negative", symbols=("math.negative",)),
+)
+ACTIVATIONS = (
+    RELU,
+    RELU6,
+    _activation("CappedRelu", scale="caps", rectifies=True),
+    _activation("CappedLeakyRelu", scale="caps"),
+    LEAKY_RELU,
+    _activation("ThresholdedRelu", classes=(L.ThresholdedReLU,)),
+    _activation(
+        "Sigmoid",
+        functions=("sigmoid",),
+        symbols=("math.sigmoid", "nn.sigmoid"),
+        bounds=(0.0, 1.0),
+    ),
+    _activation("Tanh", functions=("tanh",), symbols=("math.tanh", "nn.tanh"), bounds=(-1.0, 1.0)),
+    SWISH,
+    SOFTMAX,
+    _activation("elu", classes=(L.ELU,), functions=("elu",), symbols=("nn.elu",)),
+    _activation("selu", functions=("selu",), symbols=("nn.selu",)),
+    _activation("gelu", functions=("gelu",), symbols=("nn.gelu",)),
+    _activation("softplus", functions=("softplus",), symbols=("nn.softplus", "math.softplus")),
+    _activation("softsign", functions=("softsign",), symbols=("nn.softsign",), bounds=(-1.0, 1.0)),
+    _activation("hard_sigmoid", functions=("hard_sigmoid",), bounds=(0.0, 1.0)),
+    _activation("exponential", functions=("exponential",)),
+    _activation("mish", functions=("mish",)),
+)
+RESIZE = _pool("Resize", symbols=("image.resize",))
+POOLS = (
+    _pool(
+        "MaxPool",
+        classes=(L.MaxPooling1D, L.MaxPooling2D),
+        symbols=("nn.max_pool", "nn.max_pool2d"),
+        shifts=True,
+    ),
+    _pool(
+        "AveragePool",
+        classes=(L.AveragePooling1D, L.AveragePooling2D),
+        symbols=("nn.avg_pool", "nn.avg_pool2d"),
+        shifts=True,
+    ),
+    _pool(
+        "ReduceMax",
+        classes=(L.GlobalMaxPooling1D, L.GlobalMaxPooling2D),
+        symbols=("math.reduce_max",),
+        shifts=True,
+    ),
+    _pool(
+        "Mean",
+        classes=(L.GlobalAveragePooling1D, L.GlobalAveragePooling2D),
+        symbols=("math.reduce_mean",),
+        shifts=True,
+    ),
+    RESIZE,
+    _pool("Repeat", classes=(L.UpSampling1D,)),
+)
+PAD = _move(
+    "Pad",
+    classes=(L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D),
+    symbols=("pad", "compat.v1.pad"),
+)
+CONCAT = _move("Concat", classes=(L.Concatenate,), symbols=("concat",), operands=Operands(None))
+MOVES = (
+    _move(
+        "Reshape",
+        classes=(L.Reshape, L.Flatten),
+        symbols=("reshape", "expand_dims", "squeeze", "compat.v1.squeeze"),
+    ),
+    _move("Transpose", classes=(L.Permute,), symbols=("transpose", "compat.v1.transpose")),
+    _move("Tile", classes=(L.RepeatVector,)),
+    PAD,
+    _move(
+        "Slice",
+        classes=(L.Cropping1D, L.Cropping2D, L.Cropping3D),
+        symbols=("__operators__.getitem", "strided_slice", "slice"),
+    ),
+    _move("Split", symbols=("split",)),
+    CONCAT,
+)
+OTHERS = (
+    INPUT,
+    BATCH_NORM,
+    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    *(
+        Op(name=kind.__name__, classes=(kind,), reads_ids=True)
+        for kind in (
+            *(L.CategoryEncoding, L.IntegerLookup, L.StringLookup, L.Hashing, L.HashedCrossing),
+        )
+    ),
+)
+ROWS = (IDENTITY, *ARITHMETIC, *ACTIVATIONS, *POOLS, *MOVES, *OTHERS)

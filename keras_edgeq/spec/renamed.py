@@ -1,0 +1,38 @@
+"""Operations that had another name in profiles of earlier versions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+NAMES = {
+    "ELU": "elu",
+    "tf.nn.elu": "elu",
+    "tf.nn.selu": "selu",
+    "tf.nn.gelu": "gelu",
+    "tf.nn.softplus": "softplus",
+    "tf.math.softplus": "softplus",
+    "tf.nn.softsign": "softsign",
+    "ThresholdedReLU": "ThresholdedRelu",
+}
+
+
+def with_new_names(data: Any, where: str) -> Any:
+    """Return the values of JSON with operations as they are called today; `where` is warned of."""
+    found: dict[str, None] = {}
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {renamed(key): renamed(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [renamed(part) for part in value]
+        if isinstance(value, str) and value in NAMES:
+            found[value] = None
+            return NAMES[value]
+        return value
+
+    made = renamed(data)
+    if found:
+        pairs = ", ".join(f"{old!r} is {NAMES[old]!r} now" for old in found)
+        warnings.warn(f"In {where}: {pairs}.", DeprecationWarning, stacklevel=4)
+    return made
