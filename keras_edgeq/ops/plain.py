@@ -51,7 +51,7 @@ def _move(name: str, **facts) -> Op:
 IDENTITY = Op(
     name="Identity",
     classes=(*DROPOUTS, *AUGMENTATIONS),
-    symbols=("identity",),
+    symbols=("identity", "stop_gradient"),
     functions=("linear",),
     transparent=True,
     scale="passes",
@@ -215,7 +215,7 @@ MOVES = (
         symbols=("reshape", "expand_dims", "squeeze", "compat.v1.squeeze"),
     ),
     _move("Transpose", classes=(L.Permute,), symbols=("transpose", "compat.v1.transpose")),
-    _move("Tile", classes=(L.RepeatVector,)),
+    _move("Tile", classes=(L.RepeatVector,), symbols=("tile",)),
     PAD,
     _move(
         "Slice",
