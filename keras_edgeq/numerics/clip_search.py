@@ -97,7 +97,8 @@ def histogram_error(histogram: Histogram, grid: GridKind) -> Error:
         steps = edges / scale
         nearest = np.clip(np.rint(steps), bottom[:, None], top[:, None])
         # The antiderivative of (u - nearest(u))**2; whole steps contribute 1/12 each.
-        integral = nearest / 12 + (steps - nearest) ** 3 / 3
+        gap = steps - nearest
+        integral = nearest / 12 + gap * gap * gap / 3  # NumPy's ** 3 takes ten times as long
         return (np.diff(integral, axis=1) @ density * scale[:, 0] ** 3)[:, None]
 
     return error

@@ -263,8 +263,15 @@ def observe(x, exponent):
         the given one or, if larger, the one the batch needs. If `x` is empty or holds NaN or
         infinity then low or high is not finite, the counts are zero and the exponent is kept.
     """
-    x = tf.cast(x, tf.float32)
-    exponent = tf.convert_to_tensor(exponent, tf.int32)
+    return _observe(tf.reshape(tf.cast(x, tf.float32), [-1]), exponent)
+
+
+@tf.function(
+    input_signature=[tf.TensorSpec([None], tf.float32), tf.TensorSpec([], tf.int32)],
+    autograph=False,
+)
+def _observe(x, exponent):
+    """Traced once, whatever graph observes how many tensors: inline, each took 50 ms to trace."""
     low, high = range_of(x)
     exponent = graph_exponent(low, high, exponent)
     finite = tf.math.is_finite(low) & tf.math.is_finite(high)
