@@ -30,7 +30,7 @@ class OnnxGraph:
         self.constants = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
-        # Every name that was ever taken; a name that is not among them is free.
+        # Every name that was ever taken, but for constants that were put in by hand.
         self._names = self._taken()
 
     def producers(self) -> dict[str, NodeProto]:
@@ -105,7 +105,7 @@ class OnnxGraph:
     def free_name(self, wanted: str) -> str:
         """Return `wanted`, with a number where a tensor has that name already."""
         number, name = 1, wanted
-        if wanted in self._names:
+        if wanted in self._names or wanted in self.constants:
             taken = self._taken()
             while name in taken:
                 number, name = number + 1, f"{wanted}#{number + 1}"
