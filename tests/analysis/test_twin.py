@@ -25,6 +25,7 @@ HAZARDS = (
     ("several_outputs", ALL),
     ("moves", ALL),
 )
+LONG = ("residual", "moves")
 
 
 @cache
@@ -50,7 +51,10 @@ def random_choice(groups, rng):
     return {group.name: str(rng.choice(group.candidates)) for group in groups}
 
 
-@pytest.mark.parametrize(("hazard", "candidates"), HAZARDS)
+@pytest.mark.parametrize(
+    ("hazard", "candidates"),
+    [pytest.param(*h, marks=pytest.mark.slow if h[0] in LONG else ()) for h in HAZARDS],
+)
 def test_every_choice_is_that_of_a_sim(hazard, candidates):
     sim = sim_of(hazard)
     x = inputs_for(make(hazard), 8, seed=1)

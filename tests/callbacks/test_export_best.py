@@ -31,6 +31,7 @@ def outputs(path, x):
     return np.concatenate(results)
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_verified_artifacts_of_the_best_epoch(trained, tmp_path):
     folder, x = tmp_path / "best", data()[0][:4]
     callback = ExportBest(folder, formats=["tflite"], verify=x)

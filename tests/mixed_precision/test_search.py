@@ -128,6 +128,7 @@ class Stop(Exception):
     """Raised in the middle of a search."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path, monkeypatch):
     options = {"size": 0.7, "rounding": "gptq", **QUIET}
     whole = eq.search_mixed_precision(sim_of(), X, CANDIDATES, **options, resume=tmp_path / "a")

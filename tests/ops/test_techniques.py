@@ -67,7 +67,7 @@ def noise_db(model, sim, data):
     return sqnr_db(model.predict(data, verbose=0), sim.predict(data, verbose=0))
 
 
-@pytest.fixture(scope="module", params=short(LAYERS, "Conv3D", "EinsumDense"))
+@pytest.fixture(scope="module", params=short(LAYERS, "EinsumDense"))
 def case(request):
     model, data = network(request.param)
     return request.param, model, data, eq.quantize(model, data[:64], FEW_BITS, progress=False)

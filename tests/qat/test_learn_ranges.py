@@ -105,6 +105,7 @@ def test_what_cannot_be_learned_is_an_error_that_names_it(sim, patterns, options
         eq.learn_ranges(sim, *patterns, **options)
 
 
+@pytest.mark.slow
 def test_a_learned_sim_is_exported_as_it_computes(sim, tmp_path):
     learning = fit(eq.learn_ranges(sim), tf_keras.optimizers.Adam(1e-2))
     report = eq.export(learning, tmp_path, formats=["tflite", "onnx"], verify=DATA[:8])
