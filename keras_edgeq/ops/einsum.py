@@ -150,7 +150,7 @@ class EinsumForm(MatrixForm):
     def rows(self, inputs: Any, every: int = 1, offset: int = 0) -> Any:
         """Return `[groups, rows, inputs]` of a batch, a tensor."""
         e = self.equation
-        letters = _spelled(e.parts[0], len(inputs.shape))
+        letters = spelled(e.parts[0], len(inputs.shape))
         rest = [c for c in letters if c not in e.parts[1]]
         ordered = self._ordered(inputs, letters, [*e.batched, *rest, *e.summed])
         inputs_of_each = prod(e.sizes(e.summed))
@@ -159,7 +159,7 @@ class EinsumForm(MatrixForm):
     def products(self, outputs: Any) -> Any:
         """Return what the layer makes of a batch as `[rows, groups * outputs]`."""
         e = self.equation
-        letters = _spelled(e.parts[2], len(outputs.shape))
+        letters = spelled(e.parts[2], len(outputs.shape))
         rest = [c for c in letters if c not in e.parts[1]]
         ordered = self._ordered(outputs, letters, [*rest, *e.batched, *e.units])
         return tf.reshape(ordered, [-1, prod(e.sizes(e.made))])
@@ -215,7 +215,7 @@ def kernel_axes(layer: Any) -> tuple[int, ...]:
     return axes if output.endswith("".join(kernel[i] for i in axes)) else ()
 
 
-def _spelled(part: str, rank: int) -> list[str]:
+def spelled(part: str, rank: int) -> list[str]:
     """Return a name for each axis; an ellipsis stands for several."""
     before, dots, after = part.partition("...")
     between = [f"...{i}" for i in range(rank - len(before) - len(after))] if dots else []

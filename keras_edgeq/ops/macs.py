@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.ops.einsum import Equation, spelled
 from keras_edgeq.ops.table import op_of, weights_of
 
 
@@ -60,13 +61,11 @@ def _positions(layer: Any, shape: tuple) -> int:
 
 def _einsum(layer: Any, shape: tuple) -> int:
     """Return the product of the sizes of all axes that occur; an ellipsis stands for several."""
-    read, kernel = layer.equation.replace(" ", "").partition("->")[0].split(",")
-    before, _, after = read.partition("...")
-    between = [f"...{i}" for i in range(len(shape) - len(before) - len(after))]
-    axes = [*before, *between, *after]
+    read, kernel, _ = Equation(layer).parts
+    axes = spelled(read, len(shape))
     sizes = dict(zip(axes, shape, strict=True))
     del sizes[axes[0]]
-    sizes.update(zip(kernel.replace("...", ""), layer.kernel.shape, strict=True))
+    sizes.update(zip(kernel, layer.kernel.shape, strict=True))
     return prod(_known(layer, tuple(sizes.values())))
 
 

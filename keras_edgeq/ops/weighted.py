@@ -43,26 +43,16 @@ def _always(_: Any) -> bool:
     return True
 
 
-def _convolution(kind: type, axis: int) -> Op:
+def _convolution(
+    kind: type, *axes: int, form: Any = ConvolutionForm, channels: Any = convolution
+) -> Op:
+    kernel = "depthwise_kernel" if form is DepthwiseForm else "kernel"
     return Op(
         name=kind.__name__,
         classes=(kind,),
-        weights=_weights("kernel", axis),
-        matrix=_channels_last(ConvolutionForm),
-        channels=convolution,
-        macs="result",
-        window=True,
-        sees_all=_is_unpadded,
-    )
-
-
-def _depthwise(kind: type, *axes: int) -> Op:
-    return Op(
-        name=kind.__name__,
-        classes=(kind,),
-        weights=_weights("depthwise_kernel", *axes),
-        matrix=_channels_last(DepthwiseForm, "depthwise_kernel"),
-        channels=depthwise,
+        weights=_weights(kernel, *axes),
+        matrix=_channels_last(form, kernel),
+        channels=channels,
         macs="result",
         window=True,
         sees_all=_is_unpadded,
@@ -88,8 +78,8 @@ ROWS = (
     _transposed(L.Conv1DTranspose, "ConvTranspose1D", 1),
     _transposed(L.Conv2DTranspose, "ConvTranspose2D", 2),
     _transposed(L.Conv3DTranspose, "ConvTranspose3D", 3),
-    _depthwise(L.DepthwiseConv1D, 1, 2),
-    _depthwise(L.DepthwiseConv2D, 2, 3),
+    _convolution(L.DepthwiseConv1D, 1, 2, form=DepthwiseForm, channels=depthwise),
+    _convolution(L.DepthwiseConv2D, 2, 3, form=DepthwiseForm, channels=depthwise),
     Op(
         name="Dense",
         classes=(L.Dense,),
