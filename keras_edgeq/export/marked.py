@@ -77,9 +77,8 @@ class MarkedModel:
         Args:
             batch: a fixed batch size for inputs whose own is free.
         """
-        module = tf.Module()
-        module.kept = [self.sim.variables, self.fingerprints.variables]
-        function = self.function(batch)
+        module, function = tf.Module(), self.function(batch)
+        module.kept = list(function.variables)  # not those of grids, which markers stand for
         with TemporaryDirectory(prefix="edgeq-") as folder:
             with keras_compat.os_errors():
                 tf.saved_model.save(module, folder, signatures={"serving_default": function})

@@ -53,8 +53,11 @@ class MarkedGraph:
 
     def pairs(self) -> Iterator[tuple[Marker, list[NodeProto]]]:
         """Yield each marker with its nodes in topological order."""
+        nodes: dict[int | None, list[NodeProto]] = {}
+        for node in self.graph.nodes:
+            nodes.setdefault(self.numbers.get(id(node)), []).append(node)
         for number, marker in self.marked.markers.items():
-            yield marker, [n for n in self.graph.nodes if self.numbers.get(id(n)) == number]
+            yield marker, nodes.get(number, [])
 
 
 def convert(marked: MarkedModel) -> MarkedGraph:
@@ -232,7 +235,9 @@ def _find_params(graph: OnnxGraph, marked: MarkedModel) -> dict[str, Found]:
     return {
         name: hit
         for name, hit in found.items()
-        if hit is not None and hit.index.size == hit.param.values.size == np.unique(hit.index).size
+        if hit is not None
+        and hit.index.size == hit.param.values.size
+        and np.all(np.bincount(hit.index.ravel(), minlength=1) == 1)
     }
 
 

@@ -130,5 +130,5 @@ def _call(graph: OnnxGraph, name: str, ref: TensorRef) -> str:
     wanted = str(ref)
     if name in graph.inputs + graph.outputs or graph.free_name(wanted) != wanted:
         return name
-    graph.rename(name, wanted)
+    graph.rename({name: wanted})
     return wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class OnnxGraph:
         self.constants = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
+        self._later: dict[str, str] = {}
         # Every name that was ever taken, but for constants that were put in by hand.
         self._names = self._taken()
 
@@ -45,9 +46,14 @@ class OnnxGraph:
                 readers.setdefault(name, []).append(node)
         return readers
 
-    def only_reader(self, tensor: str) -> NodeProto | None:
-        """Return the node that reads `tensor` where it is the only one and `tensor` no output."""
-        nodes = self.readers().get(tensor, [])
+    def only_reader(self, tensor: str, readers: Mapping[str, list[NodeProto]]) -> NodeProto | None:
+        """Return the node that reads `tensor` where it is the only one and `tensor` no output.
+
+        Args:
+            tensor: its name.
+            readers: what `readers` returned.
+        """
+        nodes = readers.get(tensor, [])
         return nodes[0] if len(nodes) == 1 and tensor not in self.outputs else None
 
     def before(self, tensors: Iterable[str], stop: Any = lambda node: False) -> list[NodeProto]:
@@ -65,19 +71,30 @@ class OnnxGraph:
         """Return the position of a node."""
         return next(i for i, other in enumerate(self.nodes) if other is node)
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename a tensor wherever it is made or read."""
-        if old in self.constants:
-            self.constants[new] = self.constants.pop(old)
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Rename tensors, old name -> new, wherever they are made or read."""
+        for old in names.keys() & self.constants.keys():
+            self.constants[names[old]] = self.constants.pop(old)
         for node in self.nodes:
-            _exchange(node.output, old, new)
-        self.redirect(old, new)
+            _exchange(node.output, names)
+        self.redirect(names)
 
-    def redirect(self, old: str, new: str, readers: Sequence[NodeProto] | None = None) -> None:
-        """Let every reader of `old`, or those that are named, read `new`."""
+    def rename_later(self, old: str, new: str) -> None:
+        """Rename a tensor when `rename_now` is called; both names are taken until then."""
+        self._later[old] = new
+
+    def rename_now(self) -> None:
+        """Rename what `rename_later` was told, all in one walk."""
+        self.rename(self._later)
+        self._later = {}
+
+    def redirect(
+        self, names: Mapping[str, str], readers: Sequence[NodeProto] | None = None
+    ) -> None:
+        """Let every reader of the old names, or those that are given, read the new ones."""
         for node in self.nodes if readers is None else readers:
             for inner in _with_subgraphs(node):
-                _exchange(inner.input, old, new)
+                _exchange(inner.input, names)
 
     def bypass(self, node: NodeProto) -> None:
         """Take out a node, so that its readers read what it read."""
@@ -85,11 +102,11 @@ class OnnxGraph:
         place = self.place_of(node)
         del self.nodes[place]
         if result not in self.outputs:
-            self.redirect(result, source)
+            self.redirect({result: source})
         elif source in self.inputs + self.outputs:
             self.nodes.insert(place, self.node("Identity", [source], result))
         else:
-            self.rename(source, result)
+            self.rename({source: result})
 
     def node(self, op_type: str, inputs: Sequence[str], output: str, **options: Any) -> NodeProto:
         """Return a new node, named after its one output."""
@@ -113,7 +130,8 @@ class OnnxGraph:
         return name
 
     def _taken(self) -> set[str]:
-        return {*self.constants, *self.inputs, *self.producers(), *self.readers()}
+        made, read = self.producers(), self.readers()
+        return {*self.constants, *self.inputs, *made, *read, *self._later.values()}
 
     def finish(self, opset: int = OPSET) -> ModelProto:
         """Drop what nothing reads, and return the checked model.
@@ -173,7 +191,7 @@ def _with_subgraphs(node: NodeProto) -> Iterator[NodeProto]:
             yield from _with_subgraphs(inner)
 
 
-def _exchange(names, old: str, new: str) -> None:
+def _exchange(names, new: Mapping[str, str]) -> None:
     for i, name in enumerate(names):
-        if name == old:
-            names[i] = new
+        if name in new:
+            names[i] = new[name]

@@ -109,7 +109,7 @@ def _keep_out_of_bodies(graph: OnnxGraph) -> None:
             source = _dequantized(name, producers)
             if source is not None:
                 grid = (source.input[1], source.input[2])
-                graph.redirect(name, _clipped(graph, node, name, grid, 0.0), [node])
+                graph.redirect({name: _clipped(graph, node, name, grid, 0.0)}, [node])
 
 
 def _dequantized(name: str, producers: Mapping[str, NodeProto]) -> NodeProto | None:

@@ -47,12 +47,12 @@ def move_activations(graph: OnnxGraph) -> None:
     moved = True
     while moved:
         moved = False
-        producers = graph.producers()
+        producers, readers = graph.producers(), graph.readers()
         for node in [n for n in graph.nodes if n.op_type in ("Relu", "Clip")]:
             reshape = producers.get(node.input[0])
             if reshape is None or reshape.op_type not in RESHAPES:
                 continue
-            if graph.only_reader(node.input[0]) is node:
+            if graph.only_reader(node.input[0], readers) is node:
                 _exchange_order(graph, reshape, node)
                 moved = True
 
@@ -75,10 +75,10 @@ def _is_bias(converted: MarkedGraph, name: str) -> bool:
 def _product_of(converted: MarkedGraph, add: NodeProto, bias: str) -> NodeProto | None:
     """Return the operation whose result, only reshaped, meets its layer's bias in `add`."""
     graph = converted.graph
-    producers = graph.producers()
+    producers, readers = graph.producers(), graph.readers()
     tensor = next(name for name in add.input if name != bias)
     node = producers.get(tensor)
-    while node is not None and graph.only_reader(node.output[0]) is not None:
+    while node is not None and graph.only_reader(node.output[0], readers) is not None:
         if node.op_type not in RESHAPES:
             return node if _can_take(converted, node, bias) else None
         node = producers.get(node.input[0])

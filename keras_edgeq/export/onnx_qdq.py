@@ -73,18 +73,19 @@ class _Writer:
         self.converted, self.graph, self.dialect = converted, converted.graph, dialect
         self.bias_scales = BiasScales(converted)
         self.opset = max(OPSET, dialect.opset)
+        self.readers = self.graph.readers()
 
     def write(self) -> None:
         """Exchange markers and parameters."""
-        readers = self.graph.readers()
         for name, found in self.converted.params.items():
-            if name in readers:
+            if name in self.readers:
                 self._write_param(name, found)
         for marker, nodes in self.converted.pairs():
             if marker.encoding.spec.is_half:
                 self._write_casts(marker.ref, nodes)
             else:
                 self._write_pair(marker.ref, marker.encoding, nodes)
+        self.graph.rename_now()
 
     def _write_pair(self, ref: TensorRef, encoding: Encoding, nodes: list[NodeProto]) -> None:
         """Give a tensor's pair its grid; one narrower than the file's type clips first."""
@@ -115,17 +116,18 @@ class _Writer:
             self._call(node, name)
 
     def _call(self, node: NodeProto, wanted: str) -> None:
-        """Name a node and its result, unless that is an output of the graph."""
-        if node.output[0] not in self.graph.outputs:
-            self.graph.rename(node.output[0], self.graph.free_name(wanted))
+        """Name a node, and in the end its result, unless that is an output of the graph."""
         node.name = node.output[0]
+        if node.output[0] not in self.graph.outputs:
+            node.name = self.graph.free_name(wanted)
+            self.graph.rename_later(node.output[0], node.name)
 
     def _clip(self, node: NodeProto, encoding: Encoding, storage: Storage) -> None:
         if tuple(b + storage.shift for b in encoding.bounds) == storage.bounds:
             return
-        low = self.graph.add_constant(f"{node.output[0]}/min", np.float32(encoding.min))
-        high = self.graph.add_constant(f"{node.output[0]}/max", np.float32(encoding.max))
-        clipped = self.graph.free_name(f"{node.output[0]}/clipped")
+        low = self.graph.add_constant(f"{node.name}/min", np.float32(encoding.min))
+        high = self.graph.add_constant(f"{node.name}/max", np.float32(encoding.max))
+        clipped = self.graph.free_name(f"{node.name}/clipped")
         clip = self.graph.node("Clip", [node.input[0], low, high], clipped)
         self.graph.nodes.insert(self.graph.place_of(node), clip)
         node.input[0] = clipped
@@ -159,7 +161,7 @@ class _Writer:
     def _write_bias(self, name: str, found: Found) -> None:
         """Exchange a bias for its integers, once for each input scale it is used with."""
         by_scale: dict[float | None, list[NodeProto]] = {}
-        for node in self.graph.readers()[name]:
+        for node in self.readers[name]:
             by_scale.setdefault(self.bias_scales.input_scale(node, found), []).append(node)
         for input_scale, nodes in by_scale.items():
             own = self.graph.add_constant(name, found.values)

@@ -8,6 +8,7 @@ it is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -178,6 +179,7 @@ def rebuild(
     """
     replacements: dict[int, Any] = {}
     copies: list[tuple[Any, Any]] = []
+    copied: set[int] = set()
 
     def replacement(layer):
         if id(layer) not in replacements:
@@ -185,6 +187,7 @@ def rebuild(
             if new is None:
                 new = clone(layer)
                 copies.append((layer, new))
+                copied.add(id(new))
             replacements[id(layer)] = new
         return replacements[id(layer)]
 
@@ -192,7 +195,9 @@ def rebuild(
         if on_input is not None:
             args, kwargs = _map_consumed(call, on_input, args, kwargs)
         new = replacement(call.layer)
-        outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)
+        known = keras_compat.known_outputs(call.node, new) if id(new) in copied else nullcontext()
+        with known:
+            outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)
         return _map_outputs(call, on_output, outputs)
 
     inputs = fresh_inputs(model)

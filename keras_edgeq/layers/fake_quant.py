@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
@@ -23,7 +24,7 @@ ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
-class FakeQuant(tf_keras.layers.Layer):
+class FakeQuant(keras_compat.KnownOutputs):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
     Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32, or casts to half
@@ -171,6 +172,11 @@ class FakeQuant(tf_keras.layers.Layer):
             high = tf.minimum(high, cap)
         steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
         return steps * scale, steps, scale
+
+    def output_specs(self, inputs, *_, **__):
+        """Return what a call makes: the tensor twice, and the scale."""
+        tensor = tf.TensorSpec(inputs.shape, tf.float32)
+        return tensor, tensor, tf.TensorSpec(self.start.shape, tf.float32)
 
     def _grid(self, inputs):
         """Return scale, zero point, and for PACT a 1 whose gradient moves the clipping bounds."""

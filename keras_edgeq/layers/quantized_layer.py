@@ -26,7 +26,7 @@ HALF_STEPS = 2.0**HALF_BITS
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
-class QuantizedLayer(tf_keras.layers.Wrapper):
+class QuantizedLayer(keras_compat.KnownOutputs, tf_keras.layers.Wrapper):
     """Runs a layer with its kernel on an integer grid and its bias on the int32 grid of a kernel.
 
     The wrapped layer sees the rounded tensors in place of its variables for the length of the
@@ -148,6 +148,24 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
             input_scale, scale = tf.stop_gradient(input_scale), tf.stop_gradient(scale)
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
+    def output_specs(self, inputs, input_scale=None, **_):
+        """Return what a call makes.
+
+        None where the layer adds a loss or makes a mask, or does not know the size it makes.
+        """
+        layer = self.layer
+        if layer.activity_regularizer is not None or getattr(layer, "mask_zero", False):
+            return None
+        made = tf.TensorSpec(layer.compute_output_shape(inputs.shape), tf.float32)
+        if inputs.shape[1:].is_fully_defined() and not made.shape[1:].is_fully_defined():
+            return None
+        if input_scale is None:
+            return made, made, tf.TensorSpec([], tf.float32)
+        kernel = self.quantizers[self.kernel_name]
+        scale = tf.TensorShape(kernel.start.shape)
+        shape = self._channels(scale) if scale.rank else []
+        return made, made, tf.TensorSpec(shape, tf.float64 if self._few_bits else tf.float32)
+
     def compute_mask(self, inputs, mask=None):
         """Pass on what the wrapped layer makes of the mask."""
         mask = self.layer.compute_mask(inputs, mask)
@@ -187,19 +205,24 @@ class QuantizedLayer(tf_keras.layers.Wrapper):
 
     def per_output(self, scale):
         """Return a scale of the kernel as it broadcasts to the output's last axes."""
-        return tf.reshape(scale, self._channels(scale)) if scale.shape.rank else scale
+        return tf.reshape(scale, self._channels(scale.shape)) if scale.shape.rank else scale
 
     def _exact(self, input_scale, scale):
         """Return the product of the scales, in float64 for a kernel that may be rounded twice."""
-        if self.quantizers[self.kernel_name].spec.bits > 4:
+        if not self._few_bits:
             return input_scale * scale
         return tf.cast(input_scale, tf.float64) * tf.cast(scale, tf.float64)
 
-    def _channels(self, scale) -> list[int]:
+    @property
+    def _few_bits(self) -> bool:
+        """Tell whether the kernel has so few bits that a target may round its sums twice."""
+        return self.quantizers[self.kernel_name].spec.bits <= 4
+
+    def _channels(self, kept: tf.TensorShape) -> list[int]:
         """Return the shape in which a scale per channel broadcasts to the output's last axes."""
         if isinstance(self.layer, tf_keras.layers.EinsumDense):
-            return [int(scale.shape[axis]) for axis in self.quantizers[self.kernel_name].spec.axes]
-        return [-1]
+            return [int(kept[axis]) for axis in self.quantizers[self.kernel_name].spec.axes]
+        return [int(kept.num_elements())]
 
     def _call_layer(self, inputs, params, training):
         with swapped(self.layer, params):
