@@ -43,9 +43,7 @@ def test_a_copy_says_of_its_tensors_what_the_model_says(name):
     copy = rebuild(model)
     assert told(copy) == told(model)
     x = inputs_for(model, 2)
-    for one, other in zip(
-        tf.nest.flatten(copy(x)), tf.nest.flatten(model(x)), strict=True
-    ):
+    for one, other in zip(tf.nest.flatten(copy(x)), tf.nest.flatten(model(x)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
