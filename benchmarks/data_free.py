@@ -21,9 +21,9 @@ from data import CASES, Case, load
 
 import keras_edgeq as eq
 from keras_edgeq.numerics.metrics import agreement, sqnr_db, top1
-from keras_edgeq.prepare import prepare_with_statistics
-from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.sim.data_free import data_free_stats
+from keras_edgeq.sim.derive import derive
 
 # What the models' inputs are documented to hold; of spectra, the range of the calibration samples.
 INPUT_RANGES = {"MobileNetV1-0.75": (-1.0, 1.0), "ResNet-8": (0.0, 255.0)}
@@ -57,14 +57,13 @@ def measure(case: Case) -> None:
     print(row(f"calibrated on {count}, minmax", case, floats, minmax))
     sim = eq.quantize(case.model, input_range=given)
     print(row("**data-free, the default**", case, floats, sim))
-    prepared, known = prepare_with_statistics(case.model)
+    form = prepared_form(case.model)
+    prepared, known = form.model, form.known
     for deviations, rule in VARIANTS:
         stats = data_free_stats(prepared, sim.record.plan, known, given, deviations)
         for quantizer in sim.quantizers().values():
             quantizer.spec = replace(quantizer.spec, rule=rule)
-        assign_weights(sim)
-        assign_activations(sim, stats)
-        floor_weight_scales(sim)
+        derive(sim, stats)
         print(row(f"n={deviations}, {rule}", case, floats, sim), flush=True)
 
 

@@ -26,8 +26,10 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.prepare import prepare
+from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec import load_profile
 from keras_edgeq.table import aligned
@@ -50,9 +52,11 @@ def row(name: str, model: tf_keras.Model, scale: float) -> tuple[str, ...]:
     float_pass(data[:PASS])
     seconds = time.perf_counter() - start
     prepared, profile = prepare(model), load_profile("litert_int8")
-    sim = insert(prepared, resolve(prepared, profile), profile, model.output_names)
+    sim = insert(
+        prepared, SimRecord(profile, resolve(prepared, profile), tuple(model.output_names))
+    )
     start = time.perf_counter()
-    gap = check_identity(prepared, sim, [data[:CHECKED]], model)
+    gap = check_identity(Floats(prepared, [data[:CHECKED]]), sim, model)
     check = time.perf_counter() - start
     start = time.perf_counter()
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)

@@ -1,5 +1,12 @@
 """The errors a user can meet; each message says what was given, what is allowed and what to do."""
 
+from __future__ import annotations
+
+import sys
+import warnings
+
+PACKAGE = "keras_edgeq"
+
 
 class EdgeqError(ValueError):
     """Base of every error that keras_edgeq raises on purpose."""
@@ -49,6 +56,14 @@ class TrainingError(EdgeqError):
 
 class SearchError(EdgeqError):
     """A search cannot be done: no choice keeps the limits, or there are too many to try."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called the package, whatever was called inside of it since."""
+    level, frame = 1, sys._getframe(0)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 class QuantizationWarning(UserWarning):

@@ -12,21 +12,19 @@ import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.prepare import fold_batch_norms, mixed_policies, prepare_with_statistics
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.sim import QuantSim
-from keras_edgeq.sim.calibrate import (
-    assign_activations,
-    assign_weights,
-    collect,
-    floor_weight_scales,
-)
+from keras_edgeq.sim.beside import Floats
+from keras_edgeq.sim.calibrate import collect
 from keras_edgeq.sim.collapse import own_grids
 from keras_edgeq.sim.data import Batch, batches, check_count, fixed_batch
 from keras_edgeq.sim.data_free import RULES, data_free_stats, input_ranges, known_means
+from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.judge import judge, say
 from keras_edgeq.sim.plan_check import check_plan
+from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.sim.settle import settle
@@ -130,8 +128,8 @@ def quantize(
             f'batch_norm is "fold" or "train", not {batch_norm!r}.'
             + did_you_mean(batch_norm, ("fold", "train"))
         )
-    prepared, known = prepare_with_statistics(model, batch_norm == "train")
-    folded = fold_batch_norms(prepared)
+    prepared = prepared_form(model, batch_norm == "train")
+    folded, known = prepared.folded, prepared.known
     free = plan is None
     wanted = by_layer(precision, target)
     if plan is None:
@@ -142,54 +140,49 @@ def quantize(
         plan = settle(plan, folded, target)
         wanted = precisions_of(plan.kernels)
     plan = plan.with_rules(rules)
-    policies, asked = mixed_policies(model), wanted
-    stats, source = None, iter(())
+    asked = wanted
     notes: list[str] = []
+    kept: list[Batch] = []
+    stats: CalibrationStats | None = None
+    source: Iterator[Batch] = iter(())
     if data_free:
         stats = data_free_stats(folded, plan, known, input_range)
-        ranges = {**known.ranges, **input_ranges(input_range, prepared.input_names)}
-        seen = random_inputs(prepared, ranges)
+        ranges = {**known.ranges, **input_ranges(input_range, prepared.model.input_names)}
+        seen = random_inputs(prepared.model, ranges)
     else:
         first, source = peek(batches(calibration, model, batch_size, steps, notes))
+        source = _keeping(source, kept, _whole_batches(model, keep_samples))
         seen = few(first, model)
+    floats = Floats(prepared.model, seen)
 
-    def made(plan: QuantPlan, asked: Mapping[str, str]) -> QuantSim:
-        sim = insert(prepared, plan, target, model.output_names, policies, known.constants)
-        sim.keep(precision=dict(asked), rules=rules)
+    def made(plan: QuantPlan, asked: Mapping[str, str], stats: Any) -> QuantSim:
+        names, policies = prepared.output_names, prepared.policies
+        record = SimRecord(target, plan, names, policies=policies, constants=known.constants)
+        sim = insert(prepared.model, replace(record, precision=dict(asked), rules=rules))
         if check:
-            check_identity(prepared, sim, seen, model)
-        assign_weights(sim)
+            check_identity(floats, sim, model)
+        stats = derive(sim, stats or (lambda: measured(sim)))
+        samples = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
+        sim.keep(stats=stats, samples=samples, warnings=tuple(notes))
         return sim
 
-    sim = made(plan, asked)
-    kept: list[Batch] = []
-    if stats is None:
-        source = _keeping(source, kept, _whole_batches(model, keep_samples))
-        stats = replace(collect(sim, source, progress), means=known_means(folded, known))
-    samples = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
-    _calibrate(sim, stats, samples)
+    def measured(sim: QuantSim) -> CalibrationStats:
+        return replace(collect(sim, source, progress), means=known_means(folded, known))
+
+    sim = made(plan, asked, stats)
     if not check:
-        sim.keep(warnings=tuple(notes))
         say(sim)
         return sim
-    apart = own_grids(judge(sim, seen, prepared, known.ranges), asked) if free else {}
+    apart = own_grids(judge(sim, floats, known.ranges), asked) if free else {}
     asked = {**apart, **asked}
     if apart and (plan := _replanned(folded, target, asked, rules)) is not None:
-        sim = made(plan, asked)
-        _calibrate(sim, stats, samples)
-        judge(sim, seen, prepared, known.ranges)
+        sim = made(plan, asked, sim.stats)
+        judge(sim, floats, known.ranges)
     else:
         apart = {}
     sim.keep(warnings=(*notes, *sim.record.warnings))
     say(sim, apart)
     return sim
-
-
-def _calibrate(sim: QuantSim, stats: CalibrationStats, samples: tuple[np.ndarray, ...]) -> None:
-    """Give a sim with weight grids all the rest."""
-    assign_activations(sim, stats)
-    sim.stats = stats
-    sim.keep(floored=floor_weight_scales(sim), samples=samples)
 
 
 def _replanned(

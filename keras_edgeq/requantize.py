@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.prepare import fold_batch_norms
-from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
+from keras_edgeq.prepare import Prepared
+from keras_edgeq.sim.beside import Floats
+from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
@@ -64,60 +67,106 @@ def requantize(
         >>> wide.record.plan.kernels["head"].precision
         'W8A16'
     """
-    if sim.stats is None:
-        raise CalibrationDataError(
-            f"Sim {sim.name!r} has no calibration statistics; load it with keras_edgeq.load_sim, "
-            "beside its .stats.npz file, or quantize the model anew."
-        )
-    record = sim.record
-    target = record.profile if profile is None else load_profile(profile)
-    asked = record.precision if precision is None else by_layer(precision, target)
-    chosen = record.rules if rules is None else rules
-    prepared = stripped(sim)
-    if plan is None:
-        plan = resolve(prepared, target, asked).with_rules(chosen)
-        warn_of_others(asked, plan.kernels)
-    else:
-        check_plan(plan, fold_batch_norms(prepared), by_layer(precision, target))
-        plan = settle(plan, prepared, target, chosen).with_rules(rules or {})
-        asked = precisions_of(plan.kernels)
-        chosen = {**record.rules, **(rules or {})}
-    result = insert(prepared, plan, target, record.output_names, record.policies, record.constants)
-    result.keep(samples=record.samples, precision=dict(asked), rules=dict(chosen))
-    result.keep(rounded=record.rounded)
-    assign_weights(result)
-    assign_activations(result, sim.stats)
-    _keep_grids(sim, result)
-    keep_frozen(sim, result)
-    result.stats, result.reference = sim.stats, sim.reference
-    floored = {name: n for name, n in record.floored.items() if name in result.quantized_layers()}
-    result.keep(floored={**floored, **floor_weight_scales(result)})
+    result = Requantizer(sim)(profile, precision=precision, rules=rules, plan=plan, check=check)
     if check:
-        samples, _ = samples_of(sim)
-        check_identity(prepared, result, few(samples, sim))
-        judge(result)
         say(result)
     return result
 
 
-def _keep_grids(old: QuantSim, new: QuantSim) -> None:
-    """Give unchanged quantizers the grids they had."""
+class Requantizer:
+    """Makes any number of sims with other grids of one sim, whose float model is taken out once.
+
+    Args:
+        sim: a calibrated sim; as long as this is used, its weights do not change.
+
+    Attributes:
+        prepared: the float model.
+
+    Raises:
+        CalibrationDataError: the sim has no statistics.
+    """
+
+    def __init__(self, sim: QuantSim):
+        if sim.stats is None:
+            raise CalibrationDataError(
+                f"Sim {sim.name!r} has no calibration statistics; load it with "
+                "keras_edgeq.load_sim, beside its .stats.npz file, or quantize the model again."
+            )
+        self.sim, self.stats = sim, sim.stats
+        self.prepared = Prepared(stripped(sim), sim.record.output_names)
+
+    @property
+    def graph(self) -> LayerGraph:
+        """The graph of the float model with batch norms folded, which plans are for."""
+        return LayerGraph.of(self.prepared.folded)
+
+    @cached_property
+    def _floats(self) -> tuple[Floats, bool]:
+        """The float model on a few samples, and whether those are data."""
+        samples, on_data = samples_of(self.sim)
+        return Floats(self.prepared.model, few(samples, self.sim)), on_data
+
+    def __call__(
+        self,
+        profile: str | Path | TargetProfile | None = None,
+        *,
+        precision: Asked = None,
+        rules: Mapping[str, Any] | None = None,
+        plan: QuantPlan | None = None,
+        check: bool = True,
+    ) -> QuantSim:
+        """Return what `requantize` does; what there is to say of it is in its record."""
+        sim, record, folded = self.sim, self.sim.record, self.prepared.folded
+        target = record.profile if profile is None else load_profile(profile)
+        asked = record.precision if precision is None else by_layer(precision, target)
+        chosen = record.rules if rules is None else rules
+        if plan is None:
+            plan = resolve(folded, target, asked).with_rules(chosen)
+            warn_of_others(asked, plan.kernels)
+        else:
+            check_plan(plan, folded, by_layer(precision, target))
+            plan = settle(plan, folded, target, chosen).with_rules(rules or {})
+            asked = precisions_of(plan.kernels)
+            chosen = {**record.rules, **(rules or {})}
+        plain = replace(record, fidelity=None, warnings=(), parts=None, frozen=frozenset())
+        asked_for = {"precision": dict(asked), "rules": dict(chosen)}
+        result = insert(self.prepared.model, replace(plain, profile=target, plan=plan, **asked_for))
+        kept = _keep_grids(sim, result)
+        keep_frozen(sim, result)
+        derive(result, self.stats, all_quantizers(result).keys() - kept)
+        if check:
+            floats, on_data = self._floats
+            check_identity(floats, result)
+            plain_weights = sim.reference is None
+            judge(result, floats if plain_weights else None, on_data=on_data)
+        return result
+
+
+def _keep_grids(old: QuantSim, new: QuantSim) -> set[str]:
+    """Give unchanged quantizers the grids they had, and return their names."""
     before, after, known = _covered(old), _covered(new), all_quantizers(old)
-    for name, quantizer in all_quantizers(new).items():
-        if name in known and before.get(name) == after.get(name):
-            _keep_grid(known[name], quantizer)
+    return {
+        name
+        for name, quantizer in all_quantizers(new).items()
+        if name in known
+        and before.get(name) == after.get(name)
+        and _keep_grid(known[name], quantizer)
+    }
 
 
-def _keep_grid(known: FakeQuant, quantizer: FakeQuant) -> None:
+def _keep_grid(known: FakeQuant, quantizer: FakeQuant) -> bool:
+    """Give a quantizer the grid that it had, and tell whether it has it."""
     encoding = known.encoding
-    if known.spec == quantizer.spec and encoding is not None and not encoding.spec.is_half:
-        quantizer.assign(encoding)
+    if known.spec != quantizer.spec or encoding is None or encoding.spec.is_half:
+        return False
+    quantizer.assign(encoding)
+    return True
 
 
 def _covered(sim: QuantSim) -> dict[str, list[str]]:
     """Return, for each grid, the tensors that are quantized on it."""
     covered: dict[str, list[str]] = {}
-    for node in LayerGraph(sim).nodes:
+    for node in LayerGraph.of(sim).nodes:
         if isinstance(node.layer, FakeQuant):
             name = node.call.node.call_kwargs["tensor"]
             covered.setdefault(node.layer.tensor, []).append(name)

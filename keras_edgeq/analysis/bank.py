@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_edgeq.analysis.groups import Group, all_precisions, folded_graph, width
+from keras_edgeq.analysis.groups import Group, SearchSpace, all_precisions, width
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import QuantizedLayer
-from keras_edgeq.requantize import requantize
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 
@@ -74,7 +73,7 @@ def uniform(groups: Sequence[Group], candidate: str) -> dict[str, str]:
     return {g.name: candidate if candidate in g.candidates else g.candidates[0] for g in groups}
 
 
-def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str]) -> Bank:
+def make_bank(space: SearchSpace) -> Bank:
     """Derive the grids of all candidates from a sim's statistics, weights rounded to the nearest.
 
     Raises:
@@ -83,20 +82,18 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
         CalibrationDataError: the sim has no statistics.
         ProfileError: a frozen grid would have to change.
     """
+    sim = space.sim
     if sim.record.rounded:
         raise EdgeqError(
             f"Weights of {list(sim.record.rounded)[:5]} lie on their grids already. Search first, "
             'with rounding="gptq", or on a sim fresh from keras_edgeq.quantize.'
         )
-    profile = sim.record.profile
-    graph = folded_graph(sim)
+    profile, graph = sim.record.profile, space.graph
+    groups, candidates = space.groups, space.candidates
     integer = [name for name in candidates if profile.precision(name).is_integer]
     if not integer:
         raise EdgeqError(f"None of {list(candidates)} computes in integers; one candidate has to.")
-    sims = {
-        name: requantize(sim, precision=all_precisions(graph, profile, uniform(groups, name)))
-        for name in candidates
-    }
+    sims = {name: space.sim_of(uniform(groups, name)) for name in candidates}
     base = sims[min(integer, key=lambda n: (width(profile, n), -profile.precision(n).weight_bits))]
     forms = {
         group.name: {name: _form(sims[name], group.name) for name in group.candidates}
@@ -106,7 +103,7 @@ def make_bank(sim: QuantSim, groups: tuple[Group, ...], candidates: Sequence[str
         name: {t: _grid(q) for t, q in made.quantizers().items() if not q.spec.is_half}
         for name, made in sims.items()
     }
-    return Bank(base, graph, groups, tuple(candidates), forms, activations)
+    return Bank(base, graph, groups, candidates, forms, activations)
 
 
 def _form(sim: QuantSim, layer: str) -> Form:

@@ -10,7 +10,8 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.prepare import fold_batch_norms
 from keras_edgeq.ptq.workshop import check_calibrated
-from keras_edgeq.requantize import requantize
+from keras_edgeq.requantize import Requantizer
+from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.strip import stripped
 from keras_edgeq.sim.supported import why_unsupported
@@ -39,30 +40,60 @@ class Group:
     candidates: tuple[str, ...]
 
 
-def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
-    """Return the groups of a sim in graph order.
+class SearchSpace:
+    """A sim, the groups of its model, and the precisions that each can have.
 
     Args:
         sim: of the model; its profile says which kernels there are.
         candidates: names of precisions, at least two.
 
+    Attributes:
+        candidates: each once.
+        requantize: makes sims of the model in other precisions.
+        graph: of the float model with batch norms folded.
+        groups: in graph order.
+
     Raises:
+        CalibrationDataError: the sim has no statistics.
         EdgeqError: it is no sim, or not calibrated.
         ProfileError: the profile does not have one of them, or no layer of the model a kernel for
             it; what is possible is listed.
         UnsupportedModelError: no layer has weights that the profile quantizes.
     """
-    check_calibrated(sim)
-    profile, wanted = sim.record.profile, tuple(dict.fromkeys(candidates))
+
+    def __init__(self, sim: QuantSim, candidates: Sequence[str]):
+        check_calibrated(sim)
+        self.sim, self.candidates = sim, tuple(dict.fromkeys(candidates))
+        _check_names(self.candidates, sim.record.profile)
+        self.requantize = Requantizer(sim)
+        self.graph = self.requantize.graph
+        self.groups = _groups(self.graph, sim, self.candidates)
+
+    def sim_of(self, choice: Choice) -> QuantSim:
+        """Return a sim whose groups have the precisions of a choice, and the rest what follows."""
+        names = all_precisions(self.graph, self.sim.record.profile, choice)
+        return self.requantize(precision=names)
+
+
+def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
+    """Return the groups of a sim in graph order; what can go wrong is that of `SearchSpace`."""
+    return SearchSpace(sim, candidates).groups
+
+
+def _check_names(wanted: tuple[str, ...], profile: TargetProfile) -> None:
+    """Raise unless there are two precisions of the profile."""
     for name in wanted:
         profile.precision(name)
     if len(wanted) < 2:
         raise ProfileError(
-            f"A choice needs two candidates, got {list(candidates)}; profile {profile.name!r} has "
+            f"A choice needs two candidates, got {list(wanted)}; profile {profile.name!r} has "
             f"{', '.join(profile.precision_names)}."
         )
+
+
+def _groups(graph: LayerGraph, sim: QuantSim, wanted: tuple[str, ...]) -> tuple[Group, ...]:
     found: dict[str, Group] = {}
-    graph = folded_graph(sim)
+    profile = sim.record.profile
     for node in graph.nodes:
         op = op_type(node.layer)
         if weights_of(node.layer) is None or not profile.quantizes_weights(op):
@@ -81,7 +112,7 @@ def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
 
 def folded_graph(sim: QuantSim) -> LayerGraph:
     """Return the graph of the float model that a sim stands for, with batch norms folded."""
-    return LayerGraph(fold_batch_norms(stripped(sim)))
+    return LayerGraph.of(fold_batch_norms(stripped(sim)))
 
 
 def _check_candidates(
@@ -142,8 +173,10 @@ def all_precisions(
 
 def sim_of_choice(sim: QuantSim, choice: Choice) -> QuantSim:
     """Return a sim whose groups have the precisions of a choice, and the rest what follows."""
-    names = all_precisions(folded_graph(sim), sim.record.profile, choice)
-    return requantize(sim, precision=names)
+    again = Requantizer(sim)
+    made = again(precision=all_precisions(again.graph, sim.record.profile, choice))
+    say(made)
+    return made
 
 
 def _follow(

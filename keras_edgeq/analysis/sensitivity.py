@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.analysis.gradient import measure_gradient
+from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.output_loss import OutputLoss
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 from keras_edgeq.analysis.study import Score, Study
@@ -84,8 +85,9 @@ def sensitivity(
     begin = time.perf_counter()
     names = [*candidates] if baseline is None else [*candidates, baseline]
     asked = tuple(dict.fromkeys(names))
+    space = SearchSpace(sim, asked)
     with Study(
-        sim, data, asked, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
+        space, data, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
     ) as study:
         base = baseline or study.finest
         report = measure_groups(study, base, measure)

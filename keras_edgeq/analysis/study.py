@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,20 @@ import tf_keras
 from keras_edgeq.analysis.bank import Bank, make_bank
 from keras_edgeq.analysis.evaluate import Evaluator
 from keras_edgeq.analysis.fingerprint import fingerprint
-from keras_edgeq.analysis.groups import find_groups, width
+from keras_edgeq.analysis.groups import SearchSpace, width
 from keras_edgeq.analysis.jobs import check_jobs
 from keras_edgeq.analysis.ledger import Ledger
 from keras_edgeq.analysis.weight_bank import round_forms
 from keras_edgeq.analysis.workers import release
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.ptq.store import StoredBatches
 from keras_edgeq.ptq.workshop import Workshop
-from keras_edgeq.requantize import requantize
-from keras_edgeq.sim.calibrate import floor_weight_scales
+from keras_edgeq.sim.derive import raise_scales
+from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.strip import stripped
 
 ROUNDINGS = ("nearest", "gptq")
 Score = Callable[[tf_keras.Model], float]
@@ -37,9 +37,8 @@ class Study:
     A context manager: leaving it deletes what it keeps on disk, but for the folder of `resume`.
 
     Args:
-        sim: a calibrated sim; it is not changed.
+        space: a calibrated sim, which is not changed, and what it can become.
         data: in any form `keras_edgeq.quantize` takes; labels are not used.
-        candidates: names of precisions.
         rounding: `"nearest"` or `"gptq"`.
         batch_size: for arrays and files.
         steps: read at most that many batches.
@@ -57,9 +56,8 @@ class Study:
 
     def __init__(
         self,
-        sim: QuantSim,
+        space: SearchSpace,
         data: Any,
-        candidates: Sequence[str],
         rounding: str,
         batch_size: int,
         steps: int | None,
@@ -74,15 +72,14 @@ class Study:
                 + did_you_mean(rounding, ROUNDINGS)
             )
         check_jobs(jobs)
-        self.sim, self.rounding, self.progress = sim, rounding, progress
-        groups = find_groups(sim, candidates)
-        self.candidates = tuple(dict.fromkeys(candidates))
-        bank = make_bank(sim, groups, self.candidates)
+        self.space, self.rounding, self.progress = space, rounding, progress
+        self.sim, self.candidates = space.sim, space.candidates
+        bank = make_bank(space)
         folder = None if resume is None else Path(resume)
         self._shop = Workshop(bank.base, data, batch_size, steps, memory_bytes, None, progress)
         try:
             options = {"candidates": self.candidates, "rounding": rounding}
-            print_ = fingerprint(sim, self._shop.source, options)
+            print_ = fingerprint(self.sim, self._shop.source, options)
             ledger = Ledger(folder and folder / "measured.jsonl", print_)
             self.judged = self._shop.source
             if rounding == "gptq":
@@ -135,8 +132,7 @@ class Study:
 
     def model_of(self, choice: Mapping[str, str]) -> QuantSim:
         """Return a sim of a choice, with the weights of the bank."""
-        names = self.bank.precisions(choice)
-        made = requantize(self.sim, precision=names)
+        made = self.space.sim_of(choice)
         layers = made.quantized_layers()
         for name, candidate in choice.items():
             form = self.bank.forms[name][candidate]
@@ -145,7 +141,7 @@ class Study:
                     getattr(layers[name].layer, parameter).assign(values)
             for parameter, encoding in form.encodings.items():
                 layers[name].quantizers[parameter].assign(encoding)
-        made.keep(floored={**made.record.floored, **floor_weight_scales(made)})
+        raise_scales(made)
         return made
 
     def score_float(self, score: Score) -> float:
@@ -154,7 +150,9 @@ class Study:
         Raises:
             EdgeqError: the score is no finite number.
         """
-        return self._score({"": "FP32"}, score, lambda: stripped(self.sim))
+        return self._score(
+            {"": "FP32"}, score, lambda: rebuild(self.space.requantize.prepared.model)
+        )
 
     def _rounded(self, bank: Bank, folder: Path | None, print_: str) -> tuple[Bank, StoredBatches]:
         """Return a bank of rounded weights, and the batches to judge them on.
@@ -173,7 +171,8 @@ class Study:
 
     def rounded_model(self, choice: Mapping[str, str]) -> QuantSim:
         """Return a sim of a choice, its weights rounded anew behind the layers it has."""
-        made = requantize(self.sim, precision=self.bank.precisions(choice))
+        made = self.space.sim_of(choice)
+        say(made)
         if self.rounding == "nearest":
             return made
         return gptq(made, self._shop.source, progress=self.progress)

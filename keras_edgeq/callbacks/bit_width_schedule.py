@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
-from keras_edgeq.errors import CalibrationDataError, ProfileError
+from keras_edgeq.errors import CalibrationDataError, ProfileError, warn
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.sim.regrid import change_bits, own_bits, present_bits
+from keras_edgeq.sim.new_ranges import change_bits, own_bits, present_bits
 from keras_edgeq.spec.quant_plan import KINDS
 
 Bits = int | Mapping[str, int | None] | None
@@ -95,11 +94,11 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
         now = present_bits(sim_of(self))
         other = sorted(name for name, bits in self._own.items() if now[name] != bits)
         if other:
-            warnings.warn(
+            warn(
                 f"Training ended with other bits than the plan's in {', '.join(other[:5])}"
                 f"{' and others' if len(other) > 5 else ''}. Let the schedule end with None, and "
                 "EarlyStopping watch from there on (start_from_epoch).",
-                stacklevel=2,
+                UserWarning,
             )
 
 

@@ -14,7 +14,7 @@ from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.sim import QuantSim
-from keras_edgeq.sim.regrid import own_bits
+from keras_edgeq.sim.new_ranges import own_bits
 
 # The sim's attribute while it trains: through it checkpoints save what is known of the weights.
 ATTRIBUTE = "oscillations"

@@ -11,7 +11,7 @@ from keras_edgeq.callbacks.sim_of import BackupOrder, sim_of
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.sim.calibrate import collect, observer_of
 from keras_edgeq.sim.data import batches
-from keras_edgeq.sim.regrid import recalibrate
+from keras_edgeq.sim.new_ranges import recalibrate
 
 
 class Recalibrate(tf_keras.callbacks.Callback):

@@ -9,14 +9,9 @@ import tf_keras
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.prepare import prepare
 from keras_edgeq.sim import QuantSim
-from keras_edgeq.sim.calibrate import (
-    Observer,
-    assign_activations,
-    assign_weights,
-    collect,
-    floor_weight_scales,
-)
+from keras_edgeq.sim.calibrate import Observer, collect
 from keras_edgeq.sim.data import Batch
+from keras_edgeq.sim.derive import derive
 
 
 def refresh(
@@ -35,7 +30,4 @@ def refresh(
             target = sim.get_layer(layer.name)
             inner = target.layer if isinstance(target, QuantizedLayer) else target
             inner.set_weights(layer.get_weights())
-    assign_weights(sim)
-    sim.stats = collect(sim, source, progress=False, observer=observer)
-    assign_activations(sim, sim.stats)
-    sim.keep(floored=floor_weight_scales(sim))
+    sim.stats = derive(sim, lambda: collect(sim, source, progress=False, observer=observer))

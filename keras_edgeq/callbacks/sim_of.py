@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError, warn
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.sim import QuantSim
 
@@ -63,9 +62,9 @@ class BackupOrder:
         if wrong and not self.warned:
             self.warned = True
             name = type(self.callback).__name__
-            warnings.warn(
+            warn(
                 f"BackupAndRestore saves before {name} does its part, so a restarted training may "
                 f"differ from one that was not killed. List it after {name}"
                 + (", with save_freq='epoch'." if self._saves_batches() else "."),
-                stacklevel=3,
+                UserWarning,
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_edgeq.errors import EdgeqError, ExportError, QuantizationWarning
+from keras_edgeq.errors import EdgeqError, ExportError, QuantizationWarning, warn
 from keras_edgeq.export.artifacts import Artifact, Converted, Request, convert
 from keras_edgeq.export.encodings.write import check_version
 from keras_edgeq.export.former import REPORT, former_files, size_of
@@ -144,7 +143,7 @@ def export_set(
         for name, text in texts.items():
             (stage / name).write_text(text, encoding="utf-8")
     for kind, why in report.failed.items():
-        warnings.warn(f"Format {kind!r} was not exported: {why}", QuantizationWarning, stacklevel=3)
+        warn(f"Format {kind!r} was not exported: {why}", QuantizationWarning)
     return report
 
 
@@ -231,7 +230,7 @@ def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
         said += () if told else collapsed_tensors(sim, known.lost)
     new = [one for one in said if one not in sim.record.warnings]
     for message in new:
-        warnings.warn(message, QuantizationWarning, stacklevel=5)
+        warn(message, QuantizationWarning)
     return tuple(dict.fromkeys(said))
 
 

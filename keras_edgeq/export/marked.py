@@ -64,7 +64,7 @@ class MarkedModel:
 
     def __init__(self, sim: QuantSim, fences: bool = False):
         self.sim, self.fences = sim, fences
-        self._graph = LayerGraph(sim)
+        self._graph = LayerGraph.of(sim)
         self.inputs, self.outputs = list(sim.input_names), list(sim.output_names)
         self._grids = {name: layer.encoding for name, layer in sim.quantizers().items()}
         self.fingerprints = Fingerprints(sim)

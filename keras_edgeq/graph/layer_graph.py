@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 import tf_keras
@@ -28,13 +29,28 @@ class GraphNode:
 
 
 class LayerGraph:
-    """A read-only view of a functional model, in topological order."""
+    """A read-only view of a functional model, in topological order.
+
+    Read one with `LayerGraph.of`.
+    """
+
+    @classmethod
+    def of(cls, model: tf_keras.Model) -> LayerGraph:
+        """Return the graph of a model, read once: but for Sequential ones, models do not change."""
+        if isinstance(model, tf_keras.Sequential):
+            return cls(model)
+        if model not in _GRAPHS:
+            _GRAPHS[model] = cls(model)
+        return _GRAPHS[model]
 
     def __init__(self, model: tf_keras.Model):
         self._names: dict[int, TensorRef] = {}
         self.nodes = tuple(self._read(call) for call in calls(model))
         self.outputs = tuple(self._names[id(t)] for t in model.outputs)
         self._producers = {ref: node for node in self.nodes for ref in node.outputs}
+        self._calls: dict[int, list[GraphNode]] = {}
+        for node in self.nodes:
+            self._calls.setdefault(id(node.layer), []).append(node)
         self._consumers: dict[TensorRef, list[GraphNode]] = {}
         for node in self.nodes:
             for ref in dict.fromkeys(node.inputs):
@@ -72,4 +88,7 @@ class LayerGraph:
 
     def calls_of(self, layer) -> list[GraphNode]:
         """Return the calls of one layer."""
-        return [node for node in self.nodes if node.layer is layer]
+        return self._calls.get(id(layer), [])
+
+
+_GRAPHS: WeakKeyDictionary[tf_keras.Model, LayerGraph] = WeakKeyDictionary()

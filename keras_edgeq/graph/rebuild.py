@@ -19,6 +19,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.known_outputs import known_outputs
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 
@@ -195,7 +196,7 @@ def rebuild(
         if on_input is not None:
             args, kwargs = _map_consumed(call, on_input, args, kwargs)
         new = replacement(call.layer)
-        known = keras_compat.known_outputs(call.node, new) if id(new) in copied else nullcontext()
+        known = known_outputs(call.node, new) if id(new) in copied else nullcontext()
         with known:
             outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)
         return _map_outputs(call, on_output, outputs)

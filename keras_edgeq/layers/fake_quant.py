@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
@@ -24,7 +24,7 @@ ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
-class FakeQuant(keras_compat.KnownOutputs):
+class FakeQuant(KnownOutputs):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
     Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32, or casts to half

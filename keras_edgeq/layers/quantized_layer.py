@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.swap import LOCK, swapped
@@ -26,7 +27,7 @@ HALF_STEPS = 2.0**HALF_BITS
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
-class QuantizedLayer(keras_compat.KnownOutputs, tf_keras.layers.Wrapper):
+class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     """Runs a layer with its kernel on an integer grid and its bias on the int32 grid of a kernel.
 
     The wrapped layer sees the rounded tensors in place of its variables for the length of the

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_edgeq.analysis.groups import Choice, Group, folded_graph
 from keras_edgeq.errors import SearchError
-from keras_edgeq.graph.layer_graph import GraphNode
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
 from keras_edgeq.mixed_precision.deciders import Deciders
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
@@ -40,6 +40,7 @@ class CostModel:
         packed: count weights with the bits of their grids, as other tools do, and not as they are
             stored.
         candidates: the columns; by default in the order in which the groups name them.
+        graph: that of `folded_graph`, where it is at hand.
 
     Attributes:
         eight_bit_bytes: bytes of the weights at one byte each: what a size of 1 is.
@@ -55,13 +56,14 @@ class CostModel:
         packed: bool = False,
         *,
         candidates: Sequence[str] | None = None,
+        graph: LayerGraph | None = None,
     ):
         self.groups, self.packed, self.profile = tuple(groups), packed, sim.record.profile
         named = dict.fromkeys(name for group in groups for name in group.candidates)
         self.candidates = tuple(named) if candidates is None else tuple(candidates)
         rows = [[name in group.candidates for name in self.candidates] for group in self.groups]
         self.allowed = np.array(rows, bool)
-        self.graph = folded_graph(sim)
+        self.graph = folded_graph(sim) if graph is None else graph
         self._deciders = Deciders.of(self.graph, self.profile, self.groups)
         self.weight_table, weight_constant, self.eight_bit_bytes = self._count_weights()
         self.weight_constant = int(weight_constant)

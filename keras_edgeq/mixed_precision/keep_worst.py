@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.analysis.groups import find_groups, sim_of_choice
+from keras_edgeq.analysis.groups import SearchSpace, find_groups
 from keras_edgeq.analysis.sensitivity import loss_of
 from keras_edgeq.analysis.study import Study
 from keras_edgeq.errors import SearchError
 from keras_edgeq.ptq.store import MEMORY_BYTES
+from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.precision import FLOAT
 
@@ -62,10 +63,8 @@ def keep_worst(
         raise SearchError(f"percent is above 0 and up to 100, not {percent!r}.")
     kernels = sim.record.plan.kernels
     present = {g.name: kernels[g.name].precision for g in find_groups(sim, [precision, FLOAT])}
-    candidates = dict.fromkeys([*present.values(), precision, FLOAT])
-    with Study(
-        sim, data, list(candidates), "nearest", batch_size, steps, memory_bytes, resume, progress
-    ) as study:
+    space = SearchSpace(sim, [*present.values(), precision, FLOAT])
+    with Study(space, data, "nearest", batch_size, steps, memory_bytes, resume, progress) as study:
         groups = study.bank.groups
         floats = {group.name: FLOAT for group in groups}
         open_groups = [
@@ -81,4 +80,6 @@ def keep_worst(
         zip(open_groups, losses, strict=True), key=lambda pair: -loss_of(pair[1], "sqnr")
     )
     worst = ranked[: math.ceil(percent / 100.0 * len(ranked))]
-    return sim_of_choice(sim, {**present, **{name: precision for name, _ in worst}})
+    made = space.sim_of({**present, **{name: precision for name, _ in worst}})
+    say(made)
+    return made

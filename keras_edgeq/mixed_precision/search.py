@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.analysis.groups import find_groups
+from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.sensitivity import MEASURES
 from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import SearchError
@@ -120,11 +120,11 @@ def search_mixed_precision(
             f"measure is one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
         )
     # What cannot be had is said before any work is done.
-    names = tuple(dict.fromkeys(candidates))
-    costs = CostModel(sim, find_groups(sim, names), packed, candidates=names)
+    space = SearchSpace(sim, candidates)
+    costs = CostModel(sim, space.groups, packed, candidates=space.candidates, graph=space.graph)
     rows = limits.rows(costs)
     with Study(
-        sim, data, names, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
+        space, data, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
     ) as study:
         hunt = Hunt(study, costs, rows, limits.cost, measure, effort, score)
         best = hunt.within_limits() if max_drop is None else hunt.within_drop(max_drop)

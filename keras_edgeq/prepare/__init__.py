@@ -19,9 +19,10 @@ from keras_edgeq.prepare.fold_batch_norms import (
     fold_batch_norms,
 )
 from keras_edgeq.prepare.global_pools import pools_to_means
-from keras_edgeq.prepare.known_statistics import KnownStatistics, known_statistics
+from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
+from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.separable import split_separable
 from keras_edgeq.prepare.slices import write_out_ellipses
 
@@ -50,17 +51,16 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     Raises:
         UnsupportedModelError: a subclassed, unbuilt or Keras 3 model.
     """
-    return prepare_with_statistics(model)[0]
+    return prepared_form(model).model
 
 
-def prepare_with_statistics(
-    model: tf_keras.Model, keep_batch_norms: bool = False
-) -> tuple[tf_keras.Model, KnownStatistics]:
-    """Return what `prepare` does, and what the model's batch norms know of its activations.
+def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prepared:
+    """Return what `prepare` does, with what the model's layers know of its activations.
 
     With `keep_batch_norms`, those behind a weighted layer stay, ready to be trained.
     """
     check_model(model)
+    names, policies = tuple(model.output_names), mixed_policies(model)
     for rewrite in SPLITS:
         model = rewrite(model)
     with_constants, constants = rewrite_and_name(model)
@@ -71,7 +71,8 @@ def prepare_with_statistics(
         prepared = fold_and_name(with_constants, behind=False)[0]
         kept = batch_norms_behind(prepared)
     prepared = pools_to_means(batch_norms_to_affine(prepared, kept))
-    return with_positive_gammas(prepared, kept) if kept else prepared, known
+    prepared = with_positive_gammas(prepared, kept) if kept else prepared
+    return Prepared(prepared, names, known, policies)
 
 
-__all__ = ["fold_batch_norms", "mixed_policies", "prepare", "prepare_with_statistics"]
+__all__ = ["Prepared", "fold_batch_norms", "prepare", "prepared_form"]

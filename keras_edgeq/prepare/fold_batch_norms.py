@@ -61,7 +61,7 @@ def fold_and_name(
     Without `behind`, batch norms that fold into the layer in front of them stay.
     """
     made: dict[str, str] = {}
-    while folds := _find(LayerGraph(model), behind):
+    while folds := _find(LayerGraph.of(model), behind):
         made.update({fold.layer.name: fold.batch_norm.name for fold in folds if fold.behind})
         model = _apply(model, folds)
     return model, made
@@ -76,7 +76,7 @@ def batch_norms_to_affine(
         model: what `fold_and_name` made; it is not changed.
         keep: names of batch norms that stay.
     """
-    graph, replacements = LayerGraph(model), {}
+    graph, replacements = LayerGraph.of(model), {}
     for layer in model.layers:
         shapes = [call.shapes[0] for call in graph.calls_of(layer)]
         if (
@@ -112,7 +112,7 @@ def scale_and_offset(layer: tf_keras.layers.Layer) -> tuple[np.ndarray, np.ndarr
 
 def batch_norms_behind(model: tf_keras.Model) -> dict[str, str]:
     """Return the batch norms that fold into the layer in front of them -> that layer."""
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     found = {}
     for layer in model.layers:
         if op_of(layer) is BATCH_NORM and _last_axis(layer, graph.calls_of(layer)[0].shapes[0]):

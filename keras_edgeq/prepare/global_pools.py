@@ -20,7 +20,7 @@ def pools_to_means(model: tf_keras.Model) -> tf_keras.Model:
     The function is the same. A pooling kernel rounds onto its input's grid, whose range is that of
     the largest pixel; a mean kernel has an output grid of its own, two or three bits finer there.
     """
-    nodes = [node for node in LayerGraph(model).nodes if type(node.layer) in GLOBAL]
+    nodes = [node for node in LayerGraph.of(model).nodes if type(node.layer) in GLOBAL]
     partial = {id(node.layer) for node in nodes if not _covers(node)}
     replacements = {id(node.layer) for node in nodes} - partial
     if not replacements:

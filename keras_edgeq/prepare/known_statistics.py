@@ -60,7 +60,7 @@ def known_statistics(
         folded: layer -> the batch norm whose output it makes in the prepared model.
         constants: layers that hold constants there.
     """
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     norms = {}
     seen: dict[TensorRef, Moments] = {}
     ranges = {}

@@ -19,7 +19,7 @@ from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ops.operands import keeps_channels
 from keras_edgeq.ops.table import sees_all
-from keras_edgeq.prepare import prepare_with_statistics
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.prepare.known_statistics import Moments
 from keras_edgeq.ptq.channel_statistics import (
     NORM_DEVIATIONS,
@@ -92,8 +92,9 @@ def absorb_bias(
     Reference:
         Nagel et al. 2019, arXiv:1906.04721, section 4.1.3, there with three deviations.
     """
-    prepared, known = prepare_with_statistics(model)
-    paths = _paths(LayerGraph(prepared))
+    form = prepared_form(model)
+    prepared, known = form.model, form.known
+    paths = _paths(LayerGraph.of(prepared))
     samples: list[NDArray] = []
     if data is None:
         # Random inputs may reach further than what batch norms saw, where a shift is not exact.

@@ -15,7 +15,7 @@ from keras_edgeq.ptq.layer_walk import is_product
 from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.ptq.stream import Stream, float_activations_call, float_call
 from keras_edgeq.ptq.workshop import Workshop, check_calibrated
-from keras_edgeq.sim.calibrate import floor_weight_scales
+from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form, float_parameters
@@ -103,7 +103,7 @@ def _analytic(sim: QuantSim) -> QuantSim:
     means = {} if sim.stats is None else sim.stats.means
     work, exact = copy_sim(sim), float_form(sim)
     work.reference = float_parameters(sim)
-    graph, float_layers = LayerGraph(work), exact.quantized_layers()
+    graph, float_layers = LayerGraph.of(work), exact.quantized_layers()
     known = 0
     for name, layer in work.quantized_layers().items():
         if not is_product(layer) or not _has_bias(layer) or not channel_map(layer.layer):
@@ -122,7 +122,7 @@ def _analytic(sim: QuantSim) -> QuantSim:
             "Without data, the means of activations come from batch norms; nothing is known about "
             "those of this sim. Give calibration data: correct_bias(sim, data)."
         )
-    work.keep(floored={**work.record.floored, **floor_weight_scales(work)})
+    raise_scales(work)
     return work
 
 

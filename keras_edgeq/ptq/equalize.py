@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.ops import op_of
-from keras_edgeq.prepare import prepare_with_statistics
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
@@ -74,8 +74,9 @@ def equalize(
     Reference:
         Nagel et al. 2019, arXiv:1906.04721, section 4.1, there for pairs and without caps.
     """
-    prepared, known = prepare_with_statistics(model)
-    graph, groups = LayerGraph(prepared), scale_groups(prepared)
+    form = prepared_form(model)
+    prepared, known = form.model, form.known
+    graph, groups = LayerGraph.of(prepared), scale_groups(prepared)
     if data is None:
         reach, greatest = _of_batch_norms(graph, groups, known)
         samples = random_inputs(model, known.ranges)

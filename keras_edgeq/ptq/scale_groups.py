@@ -72,7 +72,7 @@ def scale_groups(model: tf_keras.Model, norms: bool = False) -> ScaleGroups:
         model: a prepared model.
         norms: let the gamma of a normalization stand in front of a group.
     """
-    walk = _Walk(LayerGraph(model), norms)
+    walk = _Walk(LayerGraph.of(model), norms)
     roots = np.array([walk.find(i) for i in range(len(walk.parents))])
     groups, numbers = np.unique(roots, return_inverse=True)  # 0 is its own root, so group 0
     layers = {}

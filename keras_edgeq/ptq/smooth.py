@@ -75,7 +75,7 @@ def smooth(
     if not 0.0 <= alpha <= 1.0:
         raise EdgeqError(f"alpha is {alpha!r}; it is a number from 0 to 1, such as 0.5.")
     prepared = prepare(model)
-    graph, groups = LayerGraph(prepared), scale_groups(prepared, norms=True)
+    graph, groups = LayerGraph.of(prepared), scale_groups(prepared, norms=True)
     read = _read_tensors(graph)
     first, source = peek(batches(data, model, batch_size, steps))
     seen = channel_statistics(prepared, read, source, progress)

@@ -11,15 +11,11 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.progress import Item, each
 from keras_edgeq.ptq.store import StoredBatches, TensorStore
-from keras_edgeq.sim.calibrate import (
-    assign_activations,
-    collect,
-    floor_weight_scales,
-    observer_of,
-)
+from keras_edgeq.sim.calibrate import collect, observer_of
 from keras_edgeq.sim.data import batches
+from keras_edgeq.sim.derive import derive_activations, raise_scales
 from keras_edgeq.sim.freeze import all_quantizers, copy_sim
-from keras_edgeq.sim.measure_fidelity import measure_fidelity
+from keras_edgeq.sim.measure_fidelity import float_tensors, measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form, float_parameters
 from keras_edgeq.sim.samples import few
@@ -78,13 +74,12 @@ class Workshop:
         stats = collect(self.work, self.source, self.progress, observer)
         if self.work.stats is not None:
             stats = replace(stats, means=self.work.stats.means)
-        assign_activations(self.work, stats)
+        derive_activations(self.work, stats)
         self.work.stats = stats
         if not float_weights:
-            floored = {**self.work.record.floored, **floor_weight_scales(self.work)}
-            self.work.keep(floored=floored)
-            samples = few(self.source[0], self.work)
-            self.work.keep(fidelity=measure_fidelity(self.work, samples))
+            raise_scales(self.work)
+            floats = float_tensors(self.work, few(self.source[0], self.work))
+            self.work.keep(fidelity=measure_fidelity(self.work, floats))
 
     def bar(
         self, items: Sequence[Item], name: str, unit: str, work: Sequence[float] | None = None

@@ -16,7 +16,7 @@ from keras_edgeq.layers import FakeQuant
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.plain import SOFTMAX
-from keras_edgeq.prepare import prepare_with_statistics
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
 from keras_edgeq.sim.strip import stripped
@@ -134,7 +134,7 @@ def teaching(
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
     # Kept or folded as in the sim, so that equal names are equal tensors.
-    ready, _ = prepare_with_statistics(teacher, bool(sim.batch_norms()))
+    ready = prepared_form(teacher, bool(sim.batch_norms())).model
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):
@@ -179,7 +179,7 @@ def _check_alike(sim: QuantSim, teacher: tf_keras.Model) -> None:
 
 def _logits(model: tf_keras.Model, output: Any) -> Any | None:
     """Return what the softmax of an output is made of, None where it is no softmax."""
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     node = graph.producer(graph.name_of(output))
     if isinstance(node.layer, FakeQuant):
         node = graph.producer(node.inputs[0])
@@ -191,7 +191,7 @@ def _logits(model: tf_keras.Model, output: Any) -> Any | None:
 def _tensors(model: tf_keras.Model) -> dict[str, Any]:
     """Return the tensors of a model by printed name; of a quantized one what is rounded."""
     found, rounded = {}, {}
-    for node in LayerGraph(model).nodes:
+    for node in LayerGraph.of(model).nodes:
         symbols = tf.nest.flatten(node.call.node.outputs)
         if isinstance(node.layer, FakeQuant):
             rounded[node.call.node.call_kwargs["tensor"]] = symbols[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from keras_edgeq.errors import EncodingsError
@@ -92,9 +93,7 @@ def _with_options(sim: QuantSim, options: Mapping[str, Mapping[str, Any]]) -> Qu
     assert isinstance(result, QuantSim)  # rebuild returns what `make` makes
     for old, new in copies:
         copy_weights(old.layer, new.layer)
-    result.attach(sim.record)
-    result.keep(frozen=sim.record.frozen - set(options))
-    result.stats, result.reference = sim.stats, sim.reference
+    result.attach(replace(sim.record, frozen=sim.record.frozen - set(options)))
     old = all_quantizers(sim)
     for name, quantizer in all_quantizers(result).items():
         _copy_grid(old[name], quantizer, again=name in options)

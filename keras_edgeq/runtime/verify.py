@@ -210,7 +210,7 @@ def _joined(parts: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
 
 def _output_grids(sim: QuantSim) -> list[Encoding | None]:
     """Return each output's grid, None for a float output."""
-    graph = LayerGraph(sim)
+    graph = LayerGraph.of(sim)
     return [_output_grid(graph, ref, sim) for ref in graph.outputs]
 
 

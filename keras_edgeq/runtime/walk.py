@@ -105,7 +105,7 @@ def walk_to_outputs(
     fed: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[list[Step], list[np.ndarray]]:
     """Do what `walk` does, and return the outputs that the sim makes of the artifact's tensors."""
-    graph = LayerGraph(sim)
+    graph = LayerGraph.of(sim)
     found: list[Step] = []
 
     def on_call(call, args, kwargs):

@@ -15,11 +15,9 @@ from keras_edgeq.graph.rebuild import replay
 from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.sim.collapse import Watch
 from keras_edgeq.sim.data import Batch, batches
-from keras_edgeq.sim.measure_fidelity import compare_outputs, measure_fidelity
+from keras_edgeq.sim.measure_fidelity import compare_outputs, float_tensors, measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.sim.reference import float_form
 from keras_edgeq.sim.samples import few, samples_of
-from keras_edgeq.sim.strip import stripped
 from keras_edgeq.spec.fidelity import Fidelity
 
 
@@ -60,10 +58,10 @@ def beside_float(sim: QuantSim, data: Any = None) -> BesideFloat:
     if data is None:
         data, on_data = samples_of(sim)
     read = tuple(batches(data, sim))
-    model = stripped(float_form(sim))
-    floats, sims = (_outputs(one, read) for one in (model, sim))
-    watch = Watch(LayerGraph(model), sim)
-    inner = measure_fidelity(sim, few(read[0], sim), on_data, model, watch)
+    seen = float_tensors(sim, few(read[0], sim))
+    floats, sims = (_outputs(one, read) for one in (seen.model, sim))
+    watch = Watch(LayerGraph.of(seen.model), sim)
+    inner = measure_fidelity(sim, seen, on_data, watch)
     fidelity = replace(
         inner,
         samples=sum(len(batch[0]) for batch in read),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import CalibrationDataError, QuantizationWarning
+from keras_edgeq.errors import CalibrationDataError, QuantizationWarning, warn
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
 from keras_edgeq.sim.odd_values import OddValues
@@ -74,9 +73,10 @@ def batches(
             count += 1
             odd.see(batch)
             if is_open and count == MANY:
-                _say(
+                warn(
                     f"The data gave {MANY:,} batches and does not say how many are left. Should it "
-                    "never end, stop this and give steps=, the number of batches to read."
+                    "never end, stop this and give steps=, the number of batches to read.",
+                    QuantizationWarning,
                 )
             yield batch
     if not count:
@@ -87,7 +87,7 @@ def batches(
         )
     for message in odd.messages():
         if notes is None:
-            _say(message)
+            warn(message, QuantizationWarning)
         else:
             notes.append(message)
 
@@ -111,10 +111,6 @@ def _says_its_length(data: Any) -> bool:
     if isinstance(data, tf.data.Dataset):
         return int(data.cardinality()) != int(tf.data.UNKNOWN_CARDINALITY)
     return isinstance(data, str | Path) or hasattr(data, "__len__") or _is_array(data)
-
-
-def _say(message: str) -> None:
-    warnings.warn(message, QuantizationWarning, stacklevel=3)
 
 
 def _read_file(path: Path, names: list[str]) -> Any:

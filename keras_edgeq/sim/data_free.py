@@ -48,7 +48,7 @@ def data_free_stats(
     Args:
         prepared: the model that the plan is for.
         plan: which tensors need a range.
-        known: what `prepare_with_statistics` found.
+        known: what `prepared_form` found.
         input_range: `(low, high)` of the model's inputs, or a dict by input name.
         deviations: where normal distributions end, in standard deviations.
 
@@ -60,7 +60,7 @@ def data_free_stats(
         CalibrationDataError: names every tensor that needs a range and has no statistics.
     """
     ranges = {**known.ranges, **input_ranges(input_range, prepared.input_names)}
-    graph, quantiles = LayerGraph(prepared), Quantiles(deviations)
+    graph, quantiles = LayerGraph.of(prepared), Quantiles(deviations)
     spreads = Propagation(graph, known, ranges, quantiles).spreads
     missing = [ref for ref in _needed(graph, plan) if ref not in spreads]
     if missing:
@@ -83,10 +83,10 @@ def known_means(
 
     Args:
         prepared: the model.
-        known: what `prepare_with_statistics` found.
+        known: what `prepared_form` found.
         ranges: of the model's inputs by name; None takes those that are known.
     """
-    graph, quantiles = LayerGraph(prepared), Quantiles(DEVIATIONS)
+    graph, quantiles = LayerGraph.of(prepared), Quantiles(DEVIATIONS)
     ranges = known.ranges if ranges is None else ranges
     spreads = Propagation(graph, known, ranges, quantiles, bounds=False).spreads
     channels = {

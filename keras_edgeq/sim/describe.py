@@ -124,7 +124,7 @@ def describe(
     prepared = prepare(model)
     plan = resolve(prepared, target, by_layer(precision, target))
     rows: dict[str, LayerRow] = {}
-    graph = LayerGraph(prepared)
+    graph = LayerGraph.of(prepared)
     for node in graph.nodes:
         op = op_of(node.layer)
         if not op.transparent and node.is_float and node.layer.name not in rows:

@@ -16,7 +16,8 @@ from keras_edgeq.prepare.fold_batch_norms import (
     scale_and_offset,
 )
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
-from keras_edgeq.sim.calibrate import floor_weight_scales
+from keras_edgeq.sim.beside import Floats
+from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import all_quantizers
 from keras_edgeq.sim.identity import check_equal, check_identity
 from keras_edgeq.sim.insert import insert
@@ -69,10 +70,8 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         return model
     _check_channels(model, behind.values())
     record = model.record
-    folded, names = fold_float(prepared), record.output_names
-    result = insert(folded, record.plan, record.profile, names, record.policies, record.constants)
-    result.attach(record)
-    result.stats, result.reference = model.stats, _folded_reference(model, behind)
+    folded = fold_float(prepared)
+    result = insert(folded, replace(record, reference=_folded_reference(model, behind)))
     old, new = all_quantizers(model), all_quantizers(result)
     for name, quantizer in new.items():
         encoding = old[name].encoding
@@ -81,10 +80,10 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     for name, layer in behind.items():
         gain = scale_and_offset(model.get_layer(name))[0]
         _fold_scale(model.get_layer(layer), result.get_layer(layer), gain)
-    result.keep(floored={**record.floored, **floor_weight_scales(result)})
+    raise_scales(result)
     samples = few(samples_of(model)[0], model)
     check_equal(prepared, folded, samples)
-    check_identity(folded, result, samples)
+    check_identity(Floats(folded, samples), result)
     return result
 
 

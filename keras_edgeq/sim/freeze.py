@@ -113,5 +113,4 @@ def copy_sim(sim: QuantSim) -> QuantSim:
     copy = rebuild(sim, make=QuantSim)
     assert isinstance(copy, QuantSim)  # rebuild returns what `make` makes
     copy.attach(sim.record)
-    copy.stats, copy.reference = sim.stats, sim.reference
     return copy

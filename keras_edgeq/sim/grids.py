@@ -187,7 +187,7 @@ def grids(sim: QuantSim) -> Grids:
 def _walk(sim: QuantSim) -> Iterator[Grid]:
     """Yield the grids in graph order; those of a layer that is called twice come twice."""
     quantizers = sim.quantizers()
-    for node in LayerGraph(sim).nodes:
+    for node in LayerGraph.of(sim).nodes:
         layer, arguments = node.layer, node.call.node.call_kwargs
         if isinstance(layer, FakeQuant):
             tensor = arguments["tensor"]

@@ -15,7 +15,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import infer, replay
 from keras_edgeq.prepare.float32 import computes_float32
-from keras_edgeq.sim.beside import Beside
+from keras_edgeq.sim.beside import Beside, Floats
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.unrounded import Unrounded
 
@@ -44,22 +44,16 @@ class Gap(NamedTuple):
     got: float
 
 
-def check_identity(
-    prepared: tf_keras.Model,
-    sim: QuantSim,
-    inputs: Sequence[Any],
-    model: tf_keras.Model | None = None,
-) -> float:
+def check_identity(floats: Floats, sim: QuantSim, model: tf_keras.Model | None = None) -> float:
     """Raise unless a sim with grids that neither round nor clip computes its float model.
 
     Every quantized tensor and every output is compared, each operation on the float model's own
     input, so that a difference is found where it is made. Grids keep scales, so wrong units show.
 
     Args:
-        prepared: the float model with the layers of the sim.
+        floats: the float model with the layers of the sim, on a few samples.
         sim: calibrated or not; it is not changed.
-        inputs: a few samples, in the order of the model's inputs.
-        model: the user's model, which `prepared` was made from, where it is at hand.
+        model: the user's model, which the float model was made from, where it is at hand.
 
     Returns:
         The largest difference, relative to the largest number of its tensor.
@@ -67,30 +61,29 @@ def check_identity(
     Raises:
         SimMismatchError: names the first tensor that differs, with both values.
     """
-    beside = Beside(prepared, sim)
+    prepared, inputs = floats.model, floats.samples
     names: list[str] = []
 
     def compare(inputs):
         rows: list[Any] = []
         names.clear()
 
-        def add(name, wanted, got, noise):
+        def add(name, wanted, got, noise=LOCAL):
             names.append(name)
             rows.append(_gap(wanted, got, noise))
 
-        floats = beside.floats(inputs)
-        own = [floats[id(symbol)] for symbol in prepared.outputs]
+        own = floats.outputs
         if model is not None:
             noise = WHOLE if _is_float32(model) else HALF
             for name, wanted, got in zip(
                 model.output_names, _outputs(model, inputs), own, strict=True
             ):
                 add(f"{name}/prepared", wanted, got, noise)
-        outputs = beside.walk(
-            inputs, floats, Unrounded(sim), lambda *seen: add(seen[0], seen[1], seen[2], LOCAL)
+        outputs = Beside(floats, sim).walk(
+            Unrounded(sim), lambda name, wanted, got: add(name, wanted, got, LOCAL)
         )
         for name, wanted, got in zip(sim.output_names, own, tf.nest.flatten(outputs), strict=True):
-            add(name, wanted, got, LOCAL)
+            add(name, wanted, got)
         return tf.stack(rows)
 
     gaps = _gaps(compare, inputs, prepared if model is None else model)
@@ -212,7 +205,7 @@ def _by_layer(model: tf_keras.Model, inputs: Sequence[Any], path: str = "") -> d
     Layers in front of a batch norm are left out: folded, they make another tensor.
     """
     made: dict[str, Any] = {}
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     norms = tf_keras.layers.BatchNormalization
     folded = {
         node.layer.name

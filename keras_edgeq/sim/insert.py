@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,31 +17,22 @@ from keras_edgeq.ops.plain import RELU, RELU6
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.sim.stepwise import stepwise_calls
-from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef, part_name
 
 FUSED_ACTIVATIONS = {RELU.name: "relu", RELU6.name: "relu6"}
 
 
-def insert(
-    prepared: tf_keras.Model,
-    plan: QuantPlan,
-    profile: TargetProfile,
-    output_names: Sequence[str],
-    policies: Mapping[str, str] | None = None,
-    constants: frozenset[str] = frozenset(),
-) -> QuantSim:
-    """Return an uncalibrated sim: the prepared model with the plan's quantizers.
+def insert(prepared: tf_keras.Model, record: SimRecord) -> QuantSim:
+    """Return an uncalibrated sim: the prepared model with the quantizers of a record's plan.
 
     Layers keep their names; a quantizer is named after the tensor that owns its grid. A weighted
     layer reads the steps of its input's quantizer, and the scale; the quantizer behind it reads its
     integer sums. A fused ReLU becomes a bound of that quantizer. What the plan says of a layer that
     a batch norm folds into holds for the output of the batch norm, which becomes one that can be
-    frozen. Layers train under the mixed policies that `mixed_policies` gave, by name, where half
-    precision holds their steps; `constants` are layers that never train.
+    frozen. Layers train under the record's mixed policies, by name, where half precision holds
+    their steps; its constants never train.
     """
-    work = _Insertion(prepared, plan, profile, policies or {}, constants)
+    work = _Insertion(prepared, record)
     sim = rebuild(
         prepared, work.on_layer, work.quantize, work.quantize, work.on_call, make=QuantSim
     )
@@ -50,8 +40,7 @@ def insert(
         copy_weights(old, new)
     for old, new in work.batch_norms:
         new.set_weights([*old.get_weights(), np.zeros((), np.float32)])
-    kept = {"policies": policies or {}, "constants": constants}
-    sim.attach(SimRecord(profile, plan, tuple(output_names), **kept))
+    sim.attach(record)
     return sim
 
 
@@ -69,21 +58,14 @@ class _Insertion:
         behind: batch norm -> layer that it folds into.
     """
 
-    def __init__(
-        self,
-        prepared: tf_keras.Model,
-        plan: QuantPlan,
-        profile: TargetProfile,
-        policies: Mapping[str, str],
-        constants: frozenset[str],
-    ):
-        self.constants = constants
-        self.grids, self.plan, self.profile = PlannedGrids.of(prepared, plan), plan, profile
+    def __init__(self, prepared: tf_keras.Model, record: SimRecord):
+        self.plan, self.profile = record.plan, record.profile
+        self.policies, self.constants = record.policies, record.constants
+        self.grids = PlannedGrids.of(prepared, record.plan)
         self.graph, self.behind = self.grids.graph, self.grids.behind
-        self.policies = policies
         self.nodes = {(n.layer.name, n.call.number): n for n in self.graph.nodes}
         self.params: dict[str, dict] = {}
-        for ref, spec in plan.specs.items():
+        for ref, spec in self.plan.specs.items():
             if ref.kind == "param":
                 self.params.setdefault(ref.layer, {})[ref.param] = spec
         self.quantizers: dict[TensorRef, FakeQuant] = {}
@@ -94,7 +76,7 @@ class _Insertion:
         self.fused: dict[TensorRef, str] = {}
         self.copies: list[tuple[Any, Any]] = []
         self.batch_norms: list[tuple[Any, Any]] = []
-        self.stepwise = stepwise_calls(self.grids, profile)
+        self.stepwise = stepwise_calls(self.grids, self.profile)
 
     def on_layer(self, layer):
         """Wrap a layer that has parameters to quantize; exchange a batch norm that trains."""

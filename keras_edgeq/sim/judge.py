@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-import tf_keras
 
-from keras_edgeq.errors import QuantizationWarning
+from keras_edgeq.errors import QuantizationWarning, warn
 from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.collapse import (
     Collapse,
     Watch,
@@ -19,42 +18,39 @@ from keras_edgeq.sim.collapse import (
     few_samples,
     narrow_inputs,
 )
-from keras_edgeq.sim.measure_fidelity import measure_fidelity
+from keras_edgeq.sim.measure_fidelity import float_tensors, measure_fidelity
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.samples import few, samples_of
-from keras_edgeq.sim.strip import stripped
 
 
 def judge(
     sim: QuantSim,
-    samples: Sequence[np.ndarray] | None = None,
-    prepared: tf_keras.Model | None = None,
+    floats: Floats | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    on_data: bool = True,
 ) -> list[Collapse]:
     """Give a sim's record its fidelity and what has to be said about it; nothing is said yet.
 
     Args:
         sim: a calibrated sim; its record changes.
-        samples: a few, in the order of the model's inputs; None takes those that the sim keeps, or
-            random ones.
-        prepared: the float model with the sim's layers.
+        floats: its float model on a few samples; None takes those that the sim keeps, or random
+            ones.
         ranges: what the model's own layers say of its inputs.
+        on_data: False where those samples are random.
 
     Returns:
         The channels of inputs and outputs that collapsed.
     """
-    on_data = samples is not None
-    if samples is None:
+    if floats is None:
         samples, on_data = samples_of(sim)
-        samples = few(samples, sim)
-    graph = LayerGraph(stripped(sim) if prepared is None else prepared)
-    watch = Watch(graph, sim)
-    fidelity = measure_fidelity(sim, samples, on_data, prepared, watch)
+        floats = float_tensors(sim, few(samples, sim))
+    watch = Watch(LayerGraph.of(floats.model), sim)
+    fidelity = measure_fidelity(sim, floats, on_data, watch)
     told = {one.tensor for one in watch.found}
     messages = [
         *few_samples(0 if sim.stats is None else sim.stats.samples),
         *narrow_inputs(sim, ranges or {}),
-        *(clipped_inputs(sim, samples) if on_data else ()),
+        *(clipped_inputs(sim, [np.asarray(s) for s in floats.samples]) if on_data else ()),
         *(f"{one}. {_way_out(sim, one)}" for one in watch.found),
         *collapsed_tensors(sim, {n: db for n, db in watch.lost.items() if n not in told}),
     ]
@@ -62,13 +58,12 @@ def judge(
     return watch.found
 
 
-def say(sim: QuantSim, done: Mapping[str, str] | None = None, stacklevel: int = 3) -> None:
+def say(sim: QuantSim, done: Mapping[str, str] | None = None) -> None:
     """Warn of what the record holds, and of layers that were given another precision.
 
     Args:
         sim: a judged sim; its record takes what was done.
         done: layer -> the precision that keeps channels apart.
-        stacklevel: of the caller that shall see the warning.
     """
     if done:
         message = (
@@ -79,7 +74,7 @@ def say(sim: QuantSim, done: Mapping[str, str] | None = None, stacklevel: int = 
         )
         sim.keep(warnings=(message, *sim.record.warnings))
     for message in sim.record.warnings:
-        warnings.warn(message, QuantizationWarning, stacklevel=stacklevel)
+        warn(message, QuantizationWarning)
 
 
 def _way_out(sim: QuantSim, one: Collapse) -> str:

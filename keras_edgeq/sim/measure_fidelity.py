@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from keras_edgeq.graph.rebuild import infer
 from keras_edgeq.numerics.metrics import agreement, ratio_db, sqnr_db
-from keras_edgeq.sim.beside import Beside
+from keras_edgeq.sim.beside import Beside, Floats
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form
 from keras_edgeq.sim.strip import stripped
@@ -21,26 +20,18 @@ Watch = Callable[[str, Any, Any], None]
 
 
 def measure_fidelity(
-    sim: QuantSim,
-    samples: Sequence[np.ndarray],
-    on_data: bool = True,
-    prepared: tf_keras.Model | None = None,
-    watch: Watch | None = None,
+    sim: QuantSim, floats: Floats, on_data: bool = True, watch: Watch | None = None
 ) -> Fidelity:
     """Compare a sim with its float model, output by output and tensor by tensor.
 
     Args:
         sim: a calibrated sim; it is not changed.
-        samples: a few, in the order of the model's inputs; all tensors of one batch are held.
+        floats: its float model on a few samples; all tensors of one batch are held.
         on_data: False where they are random.
-        prepared: the float model with the sim's layers; None takes it out of the sim.
         watch: called with `(tensor, float value, the sim's value)` of each quantized tensor, both
             made from float.
     """
-    floats_of = stripped(float_form(sim)) if prepared is None else prepared
-    beside = Beside(floats_of, sim)
-    inputs = [tf.constant(part) for part in samples]
-    floats = beside.floats(inputs)
+    beside = Beside(floats, sim)
     forced: dict[str, Any] = {}
     sums: dict[str, list[float]] = {}
 
@@ -58,18 +49,22 @@ def measure_fidelity(
         if watch is not None:
             watch(name, wanted, got)
 
-    beside.walk(inputs, floats, on_call, keep)
-    outputs = beside.walk(inputs, floats, on_call, add, forced=False)
-    wanted = [floats[id(symbol)] for symbol in floats_of.outputs]
+    beside.walk(on_call, keep)
+    outputs = beside.walk(on_call, add, forced=False)
     return Fidelity(
-        samples=len(samples[0]),
+        samples=len(floats.samples[0]),
         on_data=on_data,
-        outputs=compare_outputs(sim.output_names, wanted, tf.nest.flatten(outputs)),
+        outputs=compare_outputs(sim.output_names, floats.outputs, tf.nest.flatten(outputs)),
         tensors=tuple(
             TensorError(name, *(ratio_db(signal, noise) for noise in noises))
             for name, (signal, *noises) in sums.items()
         ),
     )
+
+
+def float_tensors(sim: QuantSim, samples: Sequence[np.ndarray]) -> Floats:
+    """Return the tensors of the float model that a sim stands for."""
+    return Floats(stripped(float_form(sim)), samples)
 
 
 def compare_outputs(

@@ -32,7 +32,7 @@ def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, s
         raise ProfileError(
             f"A plan says already what precision={dict(precision)} would; give one of them."
         )
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     known: set[TensorRef] = set()
     for node in graph.nodes:
         known |= {*node.outputs, *(node.call.input_ref(i) for i in range(len(node.inputs)))}

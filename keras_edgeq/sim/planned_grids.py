@@ -30,7 +30,7 @@ class PlannedGrids:
     @classmethod
     def of(cls, prepared: tf_keras.Model, plan: QuantPlan) -> PlannedGrids:
         """Read a plan for a prepared model."""
-        return cls(LayerGraph(prepared), plan, batch_norms_behind(prepared))
+        return cls(LayerGraph.of(prepared), plan, batch_norms_behind(prepared))
 
     def planned(self, ref: TensorRef) -> TensorRef | None:
         """Return what the plan calls a tensor, None for one that a batch norm still changes."""

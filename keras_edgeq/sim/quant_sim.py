@@ -28,7 +28,7 @@ MAX_SAMPLE_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, eq=False)
 class SimRecord:
-    """What a sim was made from; saved inside every format Keras writes.
+    """What a sim was made from, replaced whole; saved inside every format Keras writes.
 
     Args:
         profile: the target.
@@ -47,6 +47,10 @@ class SimRecord:
         fidelity: the sim beside its float model when its grids were last derived; training since
             then is not in it. None where nothing was measured.
         warnings: what was said about the sim then.
+        stats: statistics of the activations that the grids were derived from, None where they are
+            not at hand; saved beside the sim.
+        reference: float parameters, `"conv1/kernel"` -> array, from before a technique rounded
+            them; None where none did. Saved beside the sim.
         parts: part that `save_sim` wrote beside the model -> SHA-256 of its file. Only in files: it
             tells a part of this sim from one of another. None where Keras alone saved the sim.
     """
@@ -65,6 +69,8 @@ class SimRecord:
     fidelity: Fidelity | None = None
     warnings: tuple[str, ...] = ()
     parts: Mapping[str, str] | None = None
+    stats: CalibrationStats | None = None
+    reference: Mapping[str, np.ndarray] | None = None
 
     def __repr__(self) -> str:
         asked = ", ".join(f"{glob} {name}" for glob, name in self.precision.items())
@@ -119,10 +125,11 @@ class SimRecord:
 class QuantSim(tf_keras.Model):
     """A functional model with quantizers inside: `fit`, `evaluate`, `save` as with any model.
 
-    Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan and a few
-    calibration samples; `stats` the histograms of the calibration, None after a plain
-    `load_model` (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from
-    before a technique rounded them, None where none did.
+    Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan, a few
+    calibration samples and what else a sim remembers; it goes from a sim to one made of it by
+    `attach`. `stats` are the histograms of the calibration, None after a plain `load_model`
+    (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from before a
+    technique rounded them, None where none did.
 
     Example:
         >>> sim
@@ -132,8 +139,24 @@ class QuantSim(tf_keras.Model):
     """
 
     record: SimRecord
-    stats: CalibrationStats | None = None
-    reference: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def stats(self) -> CalibrationStats | None:
+        """The histograms of the calibration."""
+        return self.record.stats
+
+    @stats.setter
+    def stats(self, stats: CalibrationStats | None) -> None:
+        self.keep(stats=stats)
+
+    @property
+    def reference(self) -> Mapping[str, np.ndarray] | None:
+        """The float parameters from before a technique rounded them."""
+        return self.record.reference
+
+    @reference.setter
+    def reference(self, reference: Mapping[str, np.ndarray] | None) -> None:
+        self.keep(reference=reference)
 
     @property
     def dtype_policy(self):

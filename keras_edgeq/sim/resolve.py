@@ -49,7 +49,7 @@ def resolve(
         UnsupportedModelError: the profile quantizes nothing in this model.
         ProfileError: a precision that does not exist, or two rules that contradict each other.
     """
-    graph = LayerGraph(fold_batch_norms(model))
+    graph = LayerGraph.of(fold_batch_norms(model))
     resolver = _Resolver(graph, profile, precision or {}, followers)
     for node in resolver.graph.nodes:
         resolver.visit(node)

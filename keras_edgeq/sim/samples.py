@@ -31,7 +31,7 @@ def random_inputs(model: tf_keras.Model, ranges: Ranges) -> list[np.ndarray]:
             among those of the model.
     """
     generator = np.random.default_rng(0)
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     ids, tables = id_tensors(graph), _tables(graph)
     inputs = []
     for symbol, name in zip(model.inputs, model.input_names, strict=True):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import tf_keras
 
-from keras_edgeq.errors import ProfileError
+from keras_edgeq.errors import ProfileError, warn
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.kernel import Kernel, parents_first
 from keras_edgeq.spec.quant_plan import QuantPlan
@@ -103,8 +102,8 @@ def _warn(plan: QuantPlan, new: QuantPlan) -> None:
         if moved and layer not in plan.asked:
             follow.append(f"{layer} ({kernel.precision})")
     if follow:
-        warnings.warn(
+        warn(
             f"{', '.join(follow)} follow their neighbours and change with them. QuantPlan.diff "
             "lists the tensors.",
-            stacklevel=4,
+            UserWarning,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import tf_keras
 
-from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning
+from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning, warn
 from keras_edgeq.files import sha256_of
 from keras_edgeq.files.file_set import recover, staged
 from keras_edgeq.graph.keras_file import FILE_SUFFIXES, save_keras
 from keras_edgeq.prepare.load_guard import bounded_by_file
 from keras_edgeq.prepare.model_file import READ_ERRORS, checked_config
-from keras_edgeq.sim.calibrate import check_statistics
+from keras_edgeq.sim.derive import check_statistics
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import load_reference, write_reference
 from keras_edgeq.sim.stats import CalibrationStats
@@ -152,11 +151,10 @@ def _check_parts(sim: QuantSim, path: Path) -> None:
         except OSError as error:
             raise EdgeqError(f"Cannot read {file}: {error.strerror}.") from None
         if found is None and wanted is not None:
-            warnings.warn(
+            warn(
                 f"{file} is missing: {path.name} was saved with it. {_LOST[name]} Put it back, or "
                 "save the sim again to go on without it.",
                 QuantizationWarning,
-                stacklevel=3,
             )
         elif found != wanted:
             raise _STRANGERS[name](

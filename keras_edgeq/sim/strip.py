@@ -8,6 +8,7 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
+from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import layer_name
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -33,7 +34,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
             is a fault of this package.
     """
     model = stripped(sim)
-    check_identity(model, sim, few(samples_of(sim)[0], sim))
+    check_identity(Floats(model, few(samples_of(sim)[0], sim)), sim)
     return model
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from keras_edgeq.errors import ProfileError
+from keras_edgeq.errors import ProfileError, warn
 from keras_edgeq.spec.kernel import Kernel, names_layer
 from keras_edgeq.spec.precision import ALL, Precision
 from keras_edgeq.spec.target_profile import TargetProfile
@@ -66,8 +65,8 @@ def warn_of_others(asked: Mapping[str, str], kernels: Mapping[str, Kernel]) -> N
     ]
     if kept:
         more = f" and {len(kept) - 10} more" if len(kept) > 10 else ""
-        warnings.warn(
+        warn(
             f"There is no {asked[ALL]} kernel for {', '.join(kept[:10])}{more}; they keep their "
             "own precision. Name them to have another one.",
-            stacklevel=3,
+            UserWarning,
         )

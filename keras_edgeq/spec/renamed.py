@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
+
+from keras_edgeq.errors import warn
 
 NAMES = {
     "ELU": "elu",
@@ -34,5 +35,5 @@ def with_new_names(data: Any, where: str) -> Any:
     made = renamed(data)
     if found:
         pairs = ", ".join(f"{old!r} is {NAMES[old]!r} now" for old in found)
-        warnings.warn(f"In {where}: {pairs}.", DeprecationWarning, stacklevel=4)
+        warn(f"In {where}: {pairs}.", DeprecationWarning)
     return made

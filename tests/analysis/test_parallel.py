@@ -15,7 +15,7 @@ import keras_edgeq as eq
 from keras_edgeq.analysis import evaluate, workers
 from keras_edgeq.analysis.bank import Form, make_bank
 from keras_edgeq.analysis.evaluate import Evaluator
-from keras_edgeq.analysis.groups import find_groups
+from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.ledger import Ledger
 from keras_edgeq.analysis.recipe import Recipe
 from keras_edgeq.errors import EdgeqError
@@ -33,7 +33,7 @@ class Case:
     def __init__(self):
         model = make("residual")
         sim = eq.quantize(model, inputs_for(model, 32), "onnxruntime_int8", progress=False)
-        self.bank = make_bank(sim, find_groups(sim, CANDIDATES), CANDIDATES)
+        self.bank = make_bank(SearchSpace(sim, CANDIDATES))
         self.around = self.bank.uniform("W8A8")
         self.choices = [
             {**self.around, g.name: name} for g in self.bank.groups for name in g.candidates

@@ -9,7 +9,7 @@ import tensorflow as tf
 import keras_edgeq as eq
 from keras_edgeq.analysis import twin as twin_module
 from keras_edgeq.analysis.bank import make_bank
-from keras_edgeq.analysis.groups import find_groups
+from keras_edgeq.analysis.groups import SearchSpace, find_groups
 from keras_edgeq.analysis.twin import Twin
 from tests.harness import assert_close, outputs
 from tests.models import inputs_for, make
@@ -59,7 +59,7 @@ def test_every_choice_is_that_of_a_sim(hazard, candidates):
     sim = sim_of(hazard)
     x = inputs_for(make(hazard), 8, seed=1)
     groups = find_groups(sim, candidates)
-    bank = make_bank(sim, groups, candidates)
+    bank = make_bank(SearchSpace(sim, candidates))
     twin, rng = Twin(bank), np.random.default_rng(0)
     choices = [bank.uniform(candidates[-1])]
     choices += [random_choice(groups, rng) for _ in range(2)]
@@ -73,7 +73,7 @@ def test_a_choice_leaves_no_trace():
     sim = sim_of("residual")
     batch = as_list(sim, inputs_for(sim, 4, seed=2))
     groups = find_groups(sim, ALL)
-    twin = Twin(make_bank(sim, groups, ALL))
+    twin = Twin(make_bank(SearchSpace(sim, ALL)))
     base = {group.name: "W8A8" for group in groups}
     before = run(twin, base, batch)
     for name in ALL:
@@ -86,7 +86,7 @@ def test_a_choice_leaves_no_trace():
 def test_the_sim_is_not_changed():
     sim = sim_of("residual")
     kept = [w.copy() for w in sim.get_weights()]
-    twin = Twin(make_bank(sim, find_groups(sim, ALL), ALL))
+    twin = Twin(make_bank(SearchSpace(sim, ALL)))
     run(twin, {g.name: "W4A8" for g in twin.bank.groups}, as_list(sim, inputs_for(sim, 2)))
     for a, b in zip(kept, sim.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -102,7 +102,7 @@ def test_each_piece_is_traced_once(monkeypatch):
     original = twin_module.trace_piece
     monkeypatch.setattr(twin_module, "trace_piece", counted)
     sim = sim_of("residual")
-    twin = Twin(make_bank(sim, find_groups(sim, ALL), ALL))
+    twin = Twin(make_bank(SearchSpace(sim, ALL)))
     batch, rng = as_list(sim, inputs_for(sim, 4)), np.random.default_rng(0)
     for size in (4, 3):
         for _ in range(5):
@@ -114,7 +114,7 @@ def test_each_piece_is_traced_once(monkeypatch):
 def test_what_precedes_a_change_need_not_be_computed():
     sim = sim_of("residual")
     groups = find_groups(sim, WEIGHTS_ONLY)
-    twin = Twin(make_bank(sim, groups, WEIGHTS_ONLY))
+    twin = Twin(make_bank(SearchSpace(sim, WEIGHTS_ONLY)))
     batch = as_list(sim, inputs_for(sim, 4))
     base = {group.name: "W8A8" for group in groups}
     changed = {**base, groups[-1].name: "W4A8"}

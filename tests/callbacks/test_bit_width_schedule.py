@@ -7,7 +7,7 @@ import tf_keras
 from keras_edgeq.callbacks import BitWidthSchedule
 from keras_edgeq.errors import CalibrationDataError, ProfileError
 from keras_edgeq.sim.freeze import all_quantizers, copy_sim
-from keras_edgeq.sim.regrid import present_bits
+from keras_edgeq.sim.new_ranges import present_bits
 from tests.callbacks.training import Traces, drive, fit, fresh
 
 

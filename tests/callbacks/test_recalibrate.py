@@ -7,7 +7,8 @@ import tf_keras
 from keras_edgeq.callbacks import Recalibrate
 from keras_edgeq.callbacks import recalibrate as room
 from keras_edgeq.errors import CalibrationDataError
-from keras_edgeq.sim.calibrate import assign_activations, assign_weights, collect
+from keras_edgeq.sim.calibrate import collect
+from keras_edgeq.sim.derive import derive_activations, derive_weights
 from keras_edgeq.sim.freeze import copy_sim
 from tests.callbacks.training import data, drive, encodings, fit, fresh
 from tests.harness import assert_same_arrays
@@ -30,9 +31,9 @@ def calibrated(sim, weights, x):
     """The sim calibrated from scratch, with these weights."""
     copy = copy_sim(sim)
     copy.set_weights(weights)
-    assign_weights(copy)
+    derive_weights(copy)
     stats = collect(copy, [[x]], progress=False)
-    assign_activations(copy, stats)
+    derive_activations(copy, stats)
     return copy, stats
 
 

@@ -18,7 +18,7 @@ from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.runtime.tflite_file import TfliteGraph, with_tensors
 from keras_edgeq.runtime.walk import walk
 from keras_edgeq.sim.insert import insert
-from keras_edgeq.sim.quant_sim import quantized_tensors
+from keras_edgeq.sim.quant_sim import SimRecord, quantized_tensors
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make, train_like
@@ -96,7 +96,7 @@ def predicted(sim, x):
 
 def output_grids(sim):
     """Return the encoding of every output by the name of the user's output."""
-    graph = LayerGraph(sim)
+    graph = LayerGraph.of(sim)
     grids = [graph.producer(ref).layer.encoding for ref in graph.outputs]
     return dict(zip(sim.output_names, grids, strict=True))
 
@@ -296,7 +296,7 @@ def test_a_marker_that_the_converter_loses_is_an_error_that_names_the_tensor():
 
 def test_a_sim_without_grids_is_not_exported():
     prepared, profile = prepare(make("several_outputs")), load_profile("litert_int8")
-    sim = insert(prepared, resolve(prepared, profile), profile, ["boxes", "score"])
+    sim = insert(prepared, SimRecord(profile, resolve(prepared, profile), ("boxes", "score")))
     with pytest.raises(ExportError, match="calibrate the sim first"):
         to_tflite(sim)
 

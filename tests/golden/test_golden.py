@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_edgeq as eq
-from keras_edgeq.sim.calibrate import assign_activations
+from keras_edgeq.sim.derive import derive_activations
 from keras_edgeq.spec.encoding import Encoding
 from tests.golden.write import grids, images
 
@@ -45,7 +45,7 @@ def test_statistics_give_the_same_ranges(name):
     sim, expected = eq.load_sim(FOLDER / name), EXPECTED[name]["grids"]
     for quantizer in sim.quantizers().values():
         quantizer.assign(Encoding(quantizer.spec, np.float32(1.0), np.float32(0.0)))
-    assign_activations(sim, sim.stats)
+    derive_activations(sim, sim.stats)
     names = set(sim.quantizers()) & set(expected)
     assert len(names) > 3
     assert {n: grids(sim)[n] for n in names} == {n: expected[n] for n in names}

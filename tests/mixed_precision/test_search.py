@@ -9,6 +9,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.analysis.bench import Bench
+from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.sensitivity import loss_of
 from keras_edgeq.analysis.study import Study
 from keras_edgeq.errors import EdgeqError, ProfileError, SearchError
@@ -40,7 +41,14 @@ def sim_of(profile="litert_int8"):
 def study_of(**options):
     settings = {"rounding": "nearest", "resume": None, **options}
     return Study(
-        sim_of(), X, CANDIDATES, settings["rounding"], 24, None, 10**9, settings["resume"], False
+        SearchSpace(sim_of(), CANDIDATES),
+        X,
+        settings["rounding"],
+        24,
+        None,
+        10**9,
+        settings["resume"],
+        False,
     )
 
 

@@ -35,7 +35,7 @@ BY_HAND = {
 
 def counted(layer, shape):
     x = tf_keras.Input(shape)
-    graph = LayerGraph(tf_keras.Model(x, layer(x)))
+    graph = LayerGraph.of(tf_keras.Model(x, layer(x)))
     return macs(graph, graph.nodes[-1])
 
 
@@ -57,21 +57,21 @@ def test_a_convolution_does_as_many_as_a_loop_over_its_positions(stride):
 
 def test_an_embedding_multiplies_nothing():
     x = tf_keras.Input((7,), dtype="int32")
-    graph = LayerGraph(tf_keras.Model(x, L.Embedding(10, 6)(x)))
+    graph = LayerGraph.of(tf_keras.Model(x, L.Embedding(10, 6)(x)))
     assert macs(graph, graph.nodes[-1]) == 0
 
 
 @pytest.mark.parametrize(("turned", "shape"), [(False, (2, 5, 6)), (True, (2, 6, 5))])
 def test_a_product_of_activations_sums_over_the_inner_axis(turned, shape):
     a, b = tf_keras.Input(shape), tf_keras.Input((2, 6, 7))
-    graph = LayerGraph(tf_keras.Model([a, b], tf.linalg.matmul(a, b, transpose_a=turned)))
+    graph = LayerGraph.of(tf_keras.Model([a, b], tf.linalg.matmul(a, b, transpose_a=turned)))
     assert macs(graph, graph.nodes[-1]) == 2 * 5 * 6 * 7
 
 
 def test_every_call_of_a_layer_is_counted_with_its_own_size():
     a, b = tf_keras.Input((6, 6, 2)), tf_keras.Input((8, 8, 2))
     conv = L.Conv2D(4, 3, name="conv")
-    graph = LayerGraph(tf_keras.Model([a, b], [conv(a), conv(b)]))
+    graph = LayerGraph.of(tf_keras.Model([a, b], [conv(a), conv(b)]))
     found = [macs(graph, node) for node in graph.nodes if node.layer is conv]
     assert found == [16 * 72, 36 * 72]
     assert [elements(node) for node in graph.nodes if node.layer is conv] == [64, 144]
@@ -79,7 +79,7 @@ def test_every_call_of_a_layer_is_counted_with_its_own_size():
 
 def test_an_unknown_size_is_an_error_that_names_the_layer():
     x = tf_keras.Input((None, None, 2))
-    graph = LayerGraph(tf_keras.Model(x, L.Conv2D(4, 3, name="stem")(x)))
+    graph = LayerGraph.of(tf_keras.Model(x, L.Conv2D(4, 3, name="stem")(x)))
     with pytest.raises(UnsupportedModelError, match=r"'stem' works on unknown sizes \(None, None"):
         macs(graph, graph.nodes[-1])
     with pytest.raises(UnsupportedModelError, match="fixed sizes"):

@@ -103,7 +103,7 @@ def test_batch_norms_fold_into_it(case):
 
 def test_its_operations_and_bits_are_counted(case):
     name, model, _, _ = case
-    graph = LayerGraph(model)
+    graph = LayerGraph.of(model)
     (node,) = graph.calls_of(model.get_layer("own"))
     assert macs(graph, node) == LAYERS[name][2]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from keras_edgeq.prepare import prepare, prepare_with_statistics
+from keras_edgeq.prepare import prepare, prepared_form
 from keras_edgeq.spec.tensor_ref import TensorRef
 from tests.models import Input, make, train_like
 
@@ -10,7 +10,7 @@ L = tf_keras.layers
 
 
 def known(model):
-    return prepare_with_statistics(model)[1]
+    return prepared_form(model).known
 
 
 def made_by(layer):
@@ -21,7 +21,7 @@ def made_by(layer):
 @pytest.mark.parametrize("hazard", ["residual", "nested_twice", "separable", "batch_norm_first"])
 def test_statistics_do_not_change_what_prepare_makes(hazard):
     model = make(hazard)
-    prepared, _ = prepare_with_statistics(model)
+    prepared = prepared_form(model).model
     plain = prepare(model)
     assert [layer.name for layer in prepared.layers] == [layer.name for layer in plain.layers]
     for a, b in zip(prepared.get_weights(), plain.get_weights(), strict=True):

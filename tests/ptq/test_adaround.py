@@ -300,7 +300,7 @@ def test_errors_say_what_to_do(nearest):
         adaround(sim, data[:0], progress=False)
     with pytest.raises(CalibrationDataError, match="NaN"):
         adaround(sim, np.full_like(data, np.nan), progress=False)
-    bare = insert(model, sim.record.plan, sim.record.profile, model.output_names)
+    bare = insert(model, sim.record)
     with pytest.raises(EdgeqError, match="calibrate the sim"):
         adaround(bare, data, progress=False)
     for options, message in (

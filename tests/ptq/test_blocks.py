@@ -2,9 +2,10 @@ import pytest
 import tf_keras
 
 from keras_edgeq.graph.rebuild import calls
-from keras_edgeq.prepare import prepare_with_statistics
+from keras_edgeq.prepare import prepared_form
 from keras_edgeq.ptq.blocks import block_units, single_units
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec.target_profile import load_profile
 from tests.models import train_like
@@ -15,8 +16,11 @@ L = tf_keras.layers
 def sim_of(inputs, outputs):
     """Return an uncalibrated sim; blocks are found without data."""
     model, profile = train_like(tf_keras.Model(inputs, outputs)), load_profile("litert_int8")
-    prepared, _ = prepare_with_statistics(model)
-    return insert(prepared, resolve(prepared, profile, {"*": "W4A8"}), profile, model.output_names)
+    prepared = prepared_form(model).model
+    return insert(
+        prepared,
+        SimRecord(profile, resolve(prepared, profile, {"*": "W4A8"}), tuple(model.output_names)),
+    )
 
 
 def named(sim, units):

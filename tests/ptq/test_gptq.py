@@ -10,9 +10,10 @@ import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError, ProfileError
 from keras_edgeq.numerics.metrics import sqnr_db
 from keras_edgeq.prepare import prepare
-from keras_edgeq.sim.calibrate import assign_weights
+from keras_edgeq.sim.derive import derive_weights
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.reference import float_parameters
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.spec import load_profile
@@ -106,7 +107,7 @@ def test_the_float_parameters_are_kept_and_no_calibration_moves_a_weight(case):
     assert sorted(better.reference) == sorted(held)
     assert_same_arrays(list(held.values()), [better.reference[name] for name in held])
     copy = copy_sim(better)
-    assign_weights(copy)
+    derive_weights(copy)
     assert_same_arrays(better.get_weights(), copy.get_weights())
 
 
@@ -209,6 +210,6 @@ def test_what_is_no_calibrated_sim_is_refused(technique):
     with pytest.raises(EdgeqError, match="no sim"):
         technique(make("forward_dense"), images(4), **QUIET)
     model, profile = prepare(make("forward_dense")), load_profile("litert_int8")
-    sim = insert(model, resolve(model, profile), profile, model.output_names)
+    sim = insert(model, SimRecord(profile, resolve(model, profile), tuple(model.output_names)))
     with pytest.raises(EdgeqError, match="no grid; calibrate"):
         technique(sim, np.zeros((4, 6), np.float32), **QUIET)

@@ -8,7 +8,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.numerics.histogram import MOMENTUM
-from keras_edgeq.sim.calibrate import assign_activations
+from keras_edgeq.sim.derive import derive_activations
 from keras_edgeq.spec import QuantSpec, load_profile
 from tests import reference
 from tests.harness import assert_same_arrays, outputs
@@ -125,7 +125,7 @@ def test_no_seed_changes_the_result(model, data, sim):
 def test_statistics_alone_give_new_grids(model, data, sim):
     fresh = quantize(model, data[:1])
     assert grids(fresh) != grids(sim)
-    assign_activations(fresh, sim.stats)
+    derive_activations(fresh, sim.stats)
     assert grids(fresh) == grids(sim)
 
 
@@ -214,7 +214,7 @@ def readers(sim, name):
     """Names of the tensors whose scale a quantized layer is called with."""
     from keras_edgeq.graph.layer_graph import LayerGraph
 
-    graph = LayerGraph(sim)
+    graph = LayerGraph.of(sim)
     for node in graph.calls_of(sim.get_layer(name)):
         yield from (
             graph.producer(ref).layer.tensor

@@ -17,7 +17,7 @@ LITERT = load_profile("litert_int8")
 
 def names(model, asked, profile=LITERT, chains=()):
     """Precision of each layer by name; chains are names of fused layers, the first one's first."""
-    graph = LayerGraph(prepare(make(model) if isinstance(model, str) else model))
+    graph = LayerGraph.of(prepare(make(model) if isinstance(model, str) else model))
     nodes = {node.layer.name: node for node in graph.nodes}
     behind = {id(nodes[head]): [nodes[name] for name in parts] for head, *parts in chains}
     chosen = choose_precisions(graph, profile, asked, behind)

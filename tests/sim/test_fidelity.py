@@ -13,7 +13,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import QuantizationWarning
 from keras_edgeq.numerics.metrics import agreement, sqnr_db
-from keras_edgeq.sim.measure_fidelity import measure_fidelity
+from keras_edgeq.sim.measure_fidelity import float_tensors, measure_fidelity
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
 from keras_edgeq.spec.fidelity import Fidelity
 from tests.harness import outputs
@@ -32,7 +32,7 @@ def small():
 def test_outputs_and_tensors_have_the_errors_that_numpy_finds():
     model, data = small()
     sim = eq.quantize(model, data, progress=False)
-    found = measure_fidelity(sim, [data])
+    found = measure_fidelity(sim, float_tensors(sim, [data]))
     (out,) = found.outputs
     (wanted,), (got,) = outputs(model, data), outputs(sim, data)
     assert out.sqnr_db == pytest.approx(sqnr_db(wanted, got), abs=1e-3)
@@ -69,7 +69,7 @@ def test_what_a_technique_rounded_is_compared_with_the_float_weights():
     sim = eq.quantize(model, data, "litert_w4a8", progress=False)
     better = eq.gptq(sim, data, progress=False)
     (wanted,), (got,) = outputs(model, data), outputs(better, data)
-    (out,) = measure_fidelity(better, [data]).outputs
+    (out,) = measure_fidelity(better, float_tensors(better, [data])).outputs
     assert out.sqnr_db == pytest.approx(sqnr_db(wanted, got), abs=1e-2)
     assert better.record.fidelity != sim.record.fidelity
 

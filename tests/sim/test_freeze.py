@@ -7,7 +7,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import EncodingsError, ProfileError
 from keras_edgeq.export.encodings import keras_encodings
-from keras_edgeq.sim.calibrate import assign_activations, assign_weights, floor_weight_scales
+from keras_edgeq.sim.derive import derive, raise_scales
 from keras_edgeq.sim.freeze import all_quantizers
 from tests.harness import assert_same_sim, saved_and_loaded
 from tests.models import inputs_for, make, train_like
@@ -38,9 +38,7 @@ def recalibrate(sim, stats):
     """Give a sim other weights and statistics, and every grid anew."""
     for layer in sim.quantized_layers().values():
         layer.layer.set_weights([2.0 * w for w in layer.layer.get_weights()])
-    assign_weights(sim)
-    assign_activations(sim, stats)
-    floor_weight_scales(sim)
+    derive(sim, stats)
 
 
 def changed(before, after):
@@ -71,7 +69,7 @@ def test_floors_of_dead_channels_leave_frozen_scales_alone():
     quantizer = all_quantizers(frozen)[kernel]
     quantizer.start.assign(quantizer.scale * 1e-3)
     before = quantizer.scale.numpy()
-    assert floor_weight_scales(frozen) == {}
+    assert raise_scales(frozen) == {}
     np.testing.assert_array_equal(before, quantizer.scale.numpy())
 
 

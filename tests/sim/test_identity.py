@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import SimMismatchError
 from keras_edgeq.graph.rebuild import calls, clone, rebuild
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.prepare import prepare, prepare_with_statistics
-from keras_edgeq.sim.beside import Beside
+from keras_edgeq.prepare import prepare, prepared_form
+from keras_edgeq.sim.beside import Beside, Floats
 from keras_edgeq.sim.identity import check_equal, check_identity
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.samples import few, random_inputs
 from keras_edgeq.sim.unrounded import EXPONENTS, Unrounded
@@ -26,9 +26,15 @@ L = tf_keras.layers
 
 
 def pieces(model, profile="litert_int8", batch_norm="fold"):
-    prepared, _ = prepare_with_statistics(model, batch_norm == "train")
+    prepared = prepared_form(model, batch_norm == "train").model
     target = load_profile(profile)
-    return prepared, insert(prepared, resolve(prepared, target), target, model.output_names)
+    return prepared, insert(
+        prepared, SimRecord(target, resolve(prepared, target), tuple(model.output_names))
+    )
+
+
+def identity(prepared, sim, model):
+    return check_identity(Floats(prepared, samples(model)), sim, model)
 
 
 def samples(model, count=4):
@@ -42,7 +48,7 @@ def test_every_hazard_passes_and_stays_as_it_is(hazard):
     prepared, sim = pieces(model)
     before = snapshot(model), snapshot(sim), snapshot(prepared)
     noise = 1e-2 if hazard == "mixed_precision" else 1e-4
-    assert check_identity(prepared, sim, samples(model), model) < noise
+    assert check_identity(Floats(prepared, samples(model)), sim, model) < noise
     for state, one in zip(before, (model, sim, prepared), strict=True):
         assert_same_state(state, snapshot(one))
 
@@ -52,12 +58,12 @@ def test_every_hazard_passes_and_stays_as_it_is(hazard):
 )
 def test_other_grids_pass(profile):
     model = make("residual")
-    assert check_identity(*pieces(model, profile), samples(model), model) < 1e-4
+    assert identity(*pieces(model, profile), model) < 1e-4
 
 
 def test_batch_norms_that_train_pass_behind_their_layers():
     model = make("residual")
-    assert check_identity(*pieces(model, batch_norm="train"), samples(model), model) < 1e-4
+    assert identity(*pieces(model, batch_norm="train"), model) < 1e-4
 
 
 def test_grids_of_powers_of_two_change_no_digits():
@@ -71,8 +77,7 @@ def test_grids_of_powers_of_two_change_no_digits():
     def visit(name, wanted, got):
         seen[name] = wanted.numpy(), got.numpy()
 
-    beside = Beside(prepare(model), sim)
-    beside.walk([tf.constant(data)], beside.floats([tf.constant(data)]), unrounded, visit)
+    Beside(Floats(prepare(model), [data]), sim).walk(unrounded, visit)
     kernel, bias = model.get_layer("head").get_weights()
     wanted = np.maximum(data @ kernel + bias, 0.0)
     np.testing.assert_allclose(seen["head/relu"][1], wanted, atol=1e-6 * np.abs(wanted).max())
@@ -102,7 +107,7 @@ def test_the_first_layer_that_differs_is_named_with_both_values():
     prepared, sim = pieces(model)
     data = [20.0 * samples(model)[0]]
     with pytest.raises(SimMismatchError, match=r"at 'cap'.*has 6 where.*\"cap\": \"FP32\"") as told:
-        check_identity(prepared, broken(sim, prepared), data, model)
+        check_identity(Floats(prepared, data), broken(sim, prepared), model)
     assert told.value.tensor == "cap"
     assert told.value.wanted == 6.0
     assert told.value.got > 6.0
@@ -147,13 +152,13 @@ def test_stateful_layers_keep_their_states():
 
 def test_half_precision_of_the_user_is_no_mismatch():
     model = make("mixed_precision")
-    assert check_identity(*pieces(model), samples(model), model) < 0.1
+    assert identity(*pieces(model), model) < 0.1
 
 
 def test_dict_outputs_several_outputs_and_a_fixed_batch_pass():
     for hazard in ("dicts", "several_outputs", "unsorted_inputs"):
         model = make(hazard)
-        check_identity(*pieces(model), samples(model), model)
+        identity(*pieces(model), model)
     x = tf_keras.Input((6,), batch_size=8)
     model = train_like(tf_keras.Model(x, L.Dense(2)(x)))
     assert [len(part) for part in few([np.zeros((16, 6))], model)] == [8]
@@ -190,8 +195,7 @@ def test_the_public_transforms_are_checked(monkeypatch):
 def test_quantizers_of_every_call_are_visited_once():
     model = make("shared_layer")
     prepared, sim = pieces(model)
-    beside, names = Beside(prepared, sim), []
-    inputs = [tf.constant(part) for part in samples(model)]
-    beside.walk(inputs, beside.floats(inputs), Unrounded(sim), lambda name, *_: names.append(name))
+    beside, names = Beside(Floats(prepared, samples(model)), sim), []
+    beside.walk(Unrounded(sim), lambda name, *_: names.append(name))
     made = [c.node.call_kwargs["tensor"] for c in calls(sim) if isinstance(c.layer, FakeQuant)]
     assert names == made

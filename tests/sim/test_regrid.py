@@ -6,7 +6,7 @@ import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.qat.learn_ranges import learn_ranges
 from keras_edgeq.sim.freeze import all_quantizers, copy_sim
-from keras_edgeq.sim.regrid import change_bits, own_bits, present_bits, recalibrate
+from keras_edgeq.sim.new_ranges import change_bits, own_bits, present_bits, recalibrate
 
 L = tf_keras.layers
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from keras_edgeq.export.encodings.grids import derived, key_of, quantizers
 from keras_edgeq.export.encodings.names import check_names, matched
 from keras_edgeq.export.encodings.read import read_entries
+from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.freeze import copy_sim, matching
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.judge import judge
@@ -74,6 +75,6 @@ def load_encodings(
         fixed = matching([freeze] if isinstance(freeze, str) else freeze, fixed)
     frozen = sim.record.frozen | (fixed if freeze else frozenset())
     loaded.keep(plan=plan.replace(changed), frozen=frozen)
-    check_identity(stripped(loaded), loaded, few(samples_of(loaded)[0], loaded))
+    check_identity(Floats(stripped(loaded), few(samples_of(loaded)[0], loaded)), loaded)
     judge(loaded)
     return loaded

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.numerics.affine import grid_from_range
-from keras_edgeq.sim.calibrate import (
-    Observer,
-    assign_activations,
-    assign_weights,
-    collect,
-    floor_weight_scales,
-)
+from keras_edgeq.sim.calibrate import Observer, collect
 from keras_edgeq.sim.data import Batch
+from keras_edgeq.sim.derive import derive, derive_weights, raise_scales
 from keras_edgeq.sim.freeze import all_quantizers
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
@@ -57,7 +51,7 @@ def change_bits(sim: QuantSim, bits: Mapping[str, int]) -> None:
         CalibrationDataError: an activation is among them, and the statistics do not cover it.
     """
     quantizers, activations = all_quantizers(sim), sim.quantizers()
-    learned = {name for name in bits if quantizers[name].learned is not None}
+    learned = _learned(sim) & bits.keys()
     static = bits.keys() - learned
     stats = sim.stats
     if stats is None and static & activations.keys():
@@ -69,11 +63,11 @@ def change_bits(sim: QuantSim, bits: Mapping[str, int]) -> None:
         encoding = quantizers[name].encoding
         assert encoding is not None  # learning started from a grid
         quantizers[name].assign(_rescaled(encoding, bits[name]))
-    with _others_frozen(sim, static):
-        assign_weights(sim, bits)
-        if stats is not None and static & activations.keys():
-            assign_activations(sim, stats, bits)
-    _floor(sim, static)
+    if stats is not None and static & activations.keys():
+        derive(sim, stats, static, bits, _learned(sim))
+    else:
+        derive_weights(sim, static, bits)
+        raise_scales(sim, static, _learned(sim))
 
 
 def recalibrate(
@@ -89,47 +83,26 @@ def recalibrate(
     Returns:
         The statistics that the activations were derived from.
     """
-    bits, static = present_bits(sim), _static(sim)
-    with _others_frozen(sim, static):
-        assign_weights(sim, bits)
-        stats = collect(sim, source, progress=False, observer=observer)
-        assign_activations(sim, stats, bits)
-    _floor(sim, static)
-    return stats
+    learned = _learned(sim)
+    static = all_quantizers(sim).keys() - learned
+    return derive(
+        sim,
+        lambda: collect(sim, source, progress=False, observer=observer),
+        static,
+        present_bits(sim),
+        learned,
+    )
 
 
 def _is_integer(quantizers: Mapping, name: str) -> bool:
     return name in quantizers and not quantizers[name].spec.is_half
 
 
-def _static(sim: QuantSim) -> frozenset[str]:
-    """Return the names of the grids that calibration may change."""
-    names = {name for name, quantizer in all_quantizers(sim).items() if quantizer.learned is None}
-    return frozenset(names) - sim.record.frozen
-
-
-def _floor(sim: QuantSim, derived: Collection[str]) -> None:
-    """Raise weight scales under biases that would not fit; the grids of `derived` are new."""
-    with _others_frozen(sim, _static(sim)):
-        floored = floor_weight_scales(sim)
-    layers = sim.quantized_layers()
-    kept = {
-        name: count
-        for name, count in sim.record.floored.items()
-        if f"{name}/{layers[name].kernel_name}" not in derived
+def _learned(sim: QuantSim) -> set[str]:
+    """Return the names of the grids that training changes, and nothing else does."""
+    return {
+        name for name, quantizer in all_quantizers(sim).items() if quantizer.learned is not None
     }
-    sim.keep(floored={**kept, **floored})
-
-
-@contextmanager
-def _others_frozen(sim: QuantSim, names: Collection[str]):
-    """Let calibration change the grids of these names only."""
-    kept = sim.record.frozen
-    sim.keep(frozen=frozenset(all_quantizers(sim)) - frozenset(names))
-    try:
-        yield
-    finally:
-        sim.keep(frozen=kept)
 
 
 def _rescaled(encoding: Encoding, bits: int) -> Encoding:
