@@ -22,8 +22,8 @@ import numpy as np
 from data import CASES, Case, load
 
 import keras_edgeq as eq
-from keras_edgeq.export.onnx_qdq import to_onnx_qdq
-from keras_edgeq.export.tflite import to_tflite
+from keras_edgeq.export.onnx.qdq import to_onnx_qdq
+from keras_edgeq.export.tflite.convert import to_tflite
 from keras_edgeq.runtime.child.process import Child
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.runtime.onnx_model import OnnxModel

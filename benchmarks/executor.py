@@ -21,7 +21,7 @@ import numpy as np
 from data import CASES, Case, load
 
 import keras_edgeq as eq
-from keras_edgeq.export.tflite import to_tflite
+from keras_edgeq.export.tflite.convert import to_tflite
 from keras_edgeq.runtime.integer import IntegerModel
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.runtime.tflite_file import TENSOR_TYPE, TfliteGraph, with_tensors

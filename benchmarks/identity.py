@@ -26,12 +26,12 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec import load_profile
 from keras_edgeq.table import aligned
 
 APPLICATIONS = {

@@ -29,8 +29,8 @@ from data import CASES, Case, load
 
 import keras_edgeq as eq
 from keras_edgeq.numerics.metrics import agreement, sqnr_db
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim import QuantSim
-from keras_edgeq.spec.target_profile import TargetProfile
 
 IMAGES, BATCH = 256, 16
 SIZES = {"stored": (0.75, 0.625, 0.55, 0.51), "packed": (0.75, 0.5)}

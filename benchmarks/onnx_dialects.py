@@ -23,7 +23,7 @@ from data import CASES, Case, load
 
 import keras_edgeq as eq
 from keras_edgeq.numerics.metrics import top1
-from keras_edgeq.spec import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 
 SAMPLES = 1000  # per model, where it has so many
 MIXED = ("W8A8", "W4A8", "W8A16", "FP16", "W8A8", "FP32")

@@ -32,8 +32,8 @@ from data import CASES, logits
 from table import emit, head
 
 import keras_edgeq as eq
-from keras_edgeq.ptq import workshop
-from keras_edgeq.ptq.store import TensorStore
+from keras_edgeq.ptq import session as workshop
+from keras_edgeq.streams.store import TensorStore
 
 MODEL = "MobileNetV1-0.75"
 # More iterations take time, not memory.

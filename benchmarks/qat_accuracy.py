@@ -35,7 +35,7 @@ import tf_keras
 from data import load
 
 import keras_edgeq as eq
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.profiles.target_profile import TargetProfile
 
 BATCH, RATE = 64, 1e-3
 EDGES = {"conv2d": "W8A8", "dense": "W8A8", "add*": "W8A8", "average_pooling2d": "W8A8"}

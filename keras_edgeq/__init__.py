@@ -81,9 +81,12 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.export.export import export
     from keras_edgeq.export.report import ExportReport
     from keras_edgeq.mixed_precision import SearchResult, keep_worst, search_mixed_precision
+    from keras_edgeq.plan import QuantPlan
     from keras_edgeq.prepare.model_file import load_model
+    from keras_edgeq.profiles import TargetProfile, load_profile, profile_names
+    from keras_edgeq.profiles.precision import Precision
     from keras_edgeq.ptq.absorb_bias import absorb_bias
-    from keras_edgeq.ptq.adaround import adaround
+    from keras_edgeq.ptq.adaround.adaround import adaround
     from keras_edgeq.ptq.correct_bias import correct_bias
     from keras_edgeq.ptq.equalize import equalize
     from keras_edgeq.ptq.gptq import gptq
@@ -99,13 +102,6 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
     from keras_edgeq.sim.freeze import freeze_encodings
     from keras_edgeq.sim.grids import Grids, grids
-    from keras_edgeq.sim.storage import load_sim, save_sim
+    from keras_edgeq.sim.save_load import load_sim, save_sim
     from keras_edgeq.sim.strip import strip
-    from keras_edgeq.spec import (
-        QuantPlan,
-        QuantSpec,
-        TargetProfile,
-        load_profile,
-        profile_names,
-    )
-    from keras_edgeq.spec.precision import Precision
+    from keras_edgeq.spec import QuantSpec

@@ -12,7 +12,11 @@ import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.plan.asked import Asked, by_layer, warn_of_others
+from keras_edgeq.plan.kernel import precisions_of
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.calibrate import collect
@@ -26,13 +30,9 @@ from keras_edgeq.sim.judge import judge, say
 from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.resolve_asked import settle
 from keras_edgeq.sim.samples import few, peek, random_inputs
-from keras_edgeq.sim.settle import settle
 from keras_edgeq.sim.stats import CalibrationStats
-from keras_edgeq.spec.asked import Asked, by_layer, warn_of_others
-from keras_edgeq.spec.kernel import precisions_of
-from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
 
 def quantize(

@@ -11,7 +11,11 @@ from typing import Any
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant
+from keras_edgeq.plan.asked import Asked, by_layer, warn_of_others
+from keras_edgeq.plan.kernel import precisions_of
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import Prepared
+from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
@@ -21,13 +25,9 @@ from keras_edgeq.sim.judge import judge, say
 from keras_edgeq.sim.plan_check import check_plan
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
+from keras_edgeq.sim.resolve_asked import settle
 from keras_edgeq.sim.samples import few, samples_of
-from keras_edgeq.sim.settle import settle
 from keras_edgeq.sim.strip import stripped
-from keras_edgeq.spec.asked import Asked, by_layer, warn_of_others
-from keras_edgeq.spec.kernel import precisions_of
-from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 
 
 def requantize(

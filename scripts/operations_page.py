@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keras_edgeq.ops import Op, Unsupported
 from keras_edgeq.ops.table import OPS
-from keras_edgeq.spec import load_profile
+from keras_edgeq.profiles import load_profile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 PROFILES = ("litert_int8", "litert_int16x8", "litert_w4a8", "onnxruntime_int8", "qnn_w8a8")

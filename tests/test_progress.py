@@ -96,7 +96,7 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 def test_a_search_has_one_bar(capsys, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "keras_edgeq.analysis.evaluate.Bar", lambda *a, **k: made.append(Bar(*a, **k)) or made[-1]
+        "keras_edgeq.measure.evaluator.Bar", lambda *a, **k: made.append(Bar(*a, **k)) or made[-1]
     )
     tf_keras.utils.set_random_seed(0)
     model = make("one_channel")

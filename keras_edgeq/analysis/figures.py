@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from keras_edgeq.analysis.drawing import (
     row_inches,
     swatch,
 )
-from keras_edgeq.analysis.measures import MEASURES
-from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+from keras_edgeq.measure.measures import MEASURES
+
+if TYPE_CHECKING:
+    from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 
 DECADES = 6  # what adds a millionth of the worst adds nothing that matters
 RING = {"marker": "o", "mfc": "none", "ms": 3.5, "ls": ""}

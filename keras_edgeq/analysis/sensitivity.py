@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from keras_edgeq.analysis.gradient import measure_gradient
-from keras_edgeq.analysis.groups import SearchSpace
-from keras_edgeq.analysis.output_loss import OutputLoss
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
-from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.measure.gradient import measure_gradient
+from keras_edgeq.measure.groups import SearchSpace
+from keras_edgeq.measure.output_loss import OutputLoss
+from keras_edgeq.measure.precision_study import Score, Study
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.streams.store import MEMORY_BYTES
 
 MEASURES = ("sqnr", "kl", "gradient")
 
@@ -106,9 +107,24 @@ def sensitivity(
 
 def measure_groups(study: Study, baseline: str, measure: str | Score) -> SensitivityReport:
     """Measure every group at every candidate of a study beside a baseline."""
+    begin = time.perf_counter()
     if measure == "gradient":
-        return measure_gradient(study, baseline)
-    begin, groups = time.perf_counter(), study.bank.groups
+        losses, least = measure_gradient(study, baseline)
+    else:
+        losses, least = _one_by_one(study, baseline, measure)
+    name = "score" if callable(measure) else measure
+    passes, seconds = study.evaluator.passes, time.perf_counter() - begin
+    groups = study.bank.groups
+    return SensitivityReport(
+        groups, study.candidates, name, baseline, losses, least, passes, seconds
+    )
+
+
+def _one_by_one(
+    study: Study, baseline: str, measure: str | Score
+) -> tuple[NDArray[np.float64], float]:
+    """Return the losses of every group at every candidate, and that of the baseline."""
+    groups = study.bank.groups
     base = study.bank.uniform(baseline)
     moves = [
         (row, column, {**base, group.name: name})
@@ -125,11 +141,7 @@ def measure_groups(study: Study, baseline: str, measure: str | Score) -> Sensiti
     losses = np.full((len(groups), len(study.candidates)), np.nan)
     for (row, column, _), value in zip(moves, values[1:], strict=True):
         losses[row, column] = value - values[0]
-    name = "score" if callable(measure) else measure
-    passes, seconds = study.evaluator.passes, time.perf_counter() - begin
-    return SensitivityReport(
-        groups, study.candidates, name, baseline, losses, values[0], passes, seconds
-    )
+    return losses, values[0]
 
 
 def loss_of(total: OutputLoss, measure: str) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from keras_edgeq.analysis.figures import sensitivity_bars
-from keras_edgeq.analysis.measures import MEASURES
 from keras_edgeq.analysis.page import heading, page, paragraph, picture
-from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+from keras_edgeq.measure.measures import MEASURES
 from keras_edgeq.table import html_table
+
+if TYPE_CHECKING:
+    from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 
 HOW_TO_READ = (
     "One bar per candidate: what the model loses when this group alone leaves the baseline. "

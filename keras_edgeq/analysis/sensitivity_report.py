@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_edgeq.analysis.groups import Group
+from keras_edgeq.analysis.figures import sensitivity_bars
 from keras_edgeq.analysis.save_report import save_report
+from keras_edgeq.analysis.sensitivity_page import sensitivity_page
+from keras_edgeq.measure.groups import Group
 from keras_edgeq.table import aligned, brief, counted, html
 
 
@@ -92,10 +94,6 @@ class SensitivityReport:
             ExportError: another suffix, or the file cannot be written.
             EdgeqError: matplotlib is not installed, and the file is no `.json`.
         """
-        # Pages and figures are made of reports, so they know this file.
-        from keras_edgeq.analysis.figures import sensitivity_bars
-        from keras_edgeq.analysis.sensitivity_page import sensitivity_page
-
         save_report(
             path, self.to_json, lambda: sensitivity_bars(self), lambda: sensitivity_page(self)
         )

@@ -9,8 +9,8 @@ import tf_keras
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import CalibrationDataError, ProfileError, warn
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.plan.quant_plan import KINDS
 from keras_edgeq.sim.new_ranges import change_bits, own_bits, present_bits
-from keras_edgeq.spec.quant_plan import KINDS
 
 Bits = int | Mapping[str, int | None] | None
 

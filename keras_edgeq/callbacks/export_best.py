@@ -19,7 +19,7 @@ from keras_edgeq.files import read_json
 from keras_edgeq.files.file_set import recover
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.spec.formats import checked_formats
+from keras_edgeq.profiles.formats import checked_formats
 
 STATE = "best.json"
 MODES = ("auto", "min", "max")

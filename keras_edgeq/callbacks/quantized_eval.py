@@ -13,11 +13,11 @@ from keras_edgeq.callbacks.scoring import check_validation, compile_like, evalua
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.quantize import quantize
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.calibrate import observer_of
 from keras_edgeq.sim.data import Batch, batches
-from keras_edgeq.spec.target_profile import TargetProfile
 
 # What a generator that can be read only once may take in memory.
 KEPT_BYTES = 2**30

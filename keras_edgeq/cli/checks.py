@@ -14,8 +14,8 @@ from keras_edgeq.errors import (
     UnsupportedModelError,
 )
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.spec import load_profile
-from keras_edgeq.spec.formats import checked_formats
+from keras_edgeq.profiles import load_profile
+from keras_edgeq.profiles.formats import checked_formats
 
 ZIP, NUMPY, HDF5 = b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
 # HDF5 lets a block of the user's own stand in front, of these sizes.

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 
 from keras_edgeq.cli.command import Result
-from keras_edgeq.spec import load_profile, profile_names
+from keras_edgeq.profiles import load_profile, profile_names
 from keras_edgeq.table import aligned
 
 

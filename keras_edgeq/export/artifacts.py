@@ -85,7 +85,7 @@ def convert(kind: str, request: Request) -> Converted:
 
 
 def _tflite(request: Request) -> Converted:
-    from keras_edgeq.export.tflite import to_tflite
+    from keras_edgeq.export.tflite.convert import to_tflite
 
     made = to_tflite(request.sim, request.float_io)
     name = f"{request.name}.tflite"
@@ -94,7 +94,7 @@ def _tflite(request: Request) -> Converted:
 
 
 def _onnx(request: Request) -> Converted:
-    from keras_edgeq.export.onnx_qdq import to_onnx_qdq
+    from keras_edgeq.export.onnx.qdq import to_onnx_qdq
 
     content = to_onnx_qdq(request.sim).SerializeToString()
     name = f"{request.name}.onnx"

@@ -22,6 +22,7 @@ from keras_edgeq.files.file_set import remove, staged
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.ops import op_of
+from keras_edgeq.profiles.formats import checked_formats
 from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Child, Limits
 from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.runtime.verify import verify_beside
@@ -30,7 +31,6 @@ from keras_edgeq.sim.collapse import COLLAPSE, clipped_inputs, collapsed_tensors
 from keras_edgeq.sim.fold_batch_norms import fold_batch_norms
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
-from keras_edgeq.spec.formats import checked_formats
 
 
 def export(

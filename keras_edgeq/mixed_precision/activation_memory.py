@@ -10,12 +10,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.mixed_precision.deciders import Deciders
+from keras_edgeq.mixed_precision.group_map import Deciders
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
-from keras_edgeq.mixed_precision.storage import activation_bytes
+from keras_edgeq.mixed_precision.stored_bits import activation_bytes
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.macs import elements
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 # Beyond it a step's tensors that follow many groups are bounded from above instead.

@@ -8,13 +8,13 @@ from math import prod
 
 import numpy as np
 
-from keras_edgeq.analysis.groups import Choice, Group, folded_graph
 from keras_edgeq.errors import SearchError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.measure.groups import Choice, Group, folded_graph
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
-from keras_edgeq.mixed_precision.deciders import Deciders
+from keras_edgeq.mixed_precision.group_map import Deciders
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
-from keras_edgeq.mixed_precision.storage import (
+from keras_edgeq.mixed_precision.stored_bits import (
     activation_bytes,
     grid_bits,
     is_tflite,
@@ -22,8 +22,8 @@ from keras_edgeq.mixed_precision.storage import (
 )
 from keras_edgeq.ops import op_type, weights_of
 from keras_edgeq.ops.macs import macs
+from keras_edgeq.profiles.precision import FLOAT_BITS
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.precision import FLOAT_BITS
 
 COSTS = ("weight_bytes", "size", "bitops", "activation_memory")
 

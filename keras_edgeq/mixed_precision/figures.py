@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from keras_edgeq.analysis.drawing import (
     swatch,
 )
 from keras_edgeq.analysis.figures import drawn_candidates, sensitivity_bars
-from keras_edgeq.analysis.measures import MEASURES
+from keras_edgeq.measure.measures import MEASURES
 from keras_edgeq.mixed_precision.cost_scale import scale_of
-from keras_edgeq.mixed_precision.search_result import SearchResult
-from keras_edgeq.spec.precision import Precision
+from keras_edgeq.profiles.precision import Precision
+
+if TYPE_CHECKING:
+    from keras_edgeq.mixed_precision.search_result import SearchResult
 
 WEIGHTS, ACTIVATIONS = "bits of weights", "bits of activations"
 TICKS = (2, 4, 8, 16, 32)

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.analysis.groups import SearchSpace, find_groups
 from keras_edgeq.analysis.sensitivity import loss_of
-from keras_edgeq.analysis.study import Study
 from keras_edgeq.errors import SearchError
-from keras_edgeq.ptq.store import MEMORY_BYTES
+from keras_edgeq.measure.groups import SearchSpace, find_groups
+from keras_edgeq.measure.precision_study import Study
+from keras_edgeq.profiles.precision import FLOAT
 from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.precision import FLOAT
+from keras_edgeq.streams.store import MEMORY_BYTES
 
 
 def keep_worst(

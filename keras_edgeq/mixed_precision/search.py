@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.sensitivity import MEASURES
-from keras_edgeq.analysis.study import Score, Study
 from keras_edgeq.errors import SearchError
+from keras_edgeq.measure.groups import SearchSpace
+from keras_edgeq.measure.precision_study import Score, Study
 from keras_edgeq.mixed_precision.cost import CostModel
-from keras_edgeq.mixed_precision.hunt import Hunt
 from keras_edgeq.mixed_precision.limits import Limits
 from keras_edgeq.mixed_precision.search_result import SearchResult
+from keras_edgeq.mixed_precision.search_run import Hunt
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.ptq.store import MEMORY_BYTES
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.streams.store import MEMORY_BYTES
 
 
 def search_mixed_precision(

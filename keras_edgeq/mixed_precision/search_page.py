@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keras_edgeq.analysis.page import heading, page, paragraph, picture
 from keras_edgeq.analysis.sensitivity_page import group_table, sensitivity_picture
 from keras_edgeq.mixed_precision.figures import bits_per_layer, pareto_curve
-from keras_edgeq.mixed_precision.search_result import SearchResult
 from keras_edgeq.table import html_table
+
+if TYPE_CHECKING:
+    from keras_edgeq.mixed_precision.search_result import SearchResult
 
 CURVE = (
     "Every point is a choice of precisions that can be had as a model. Filled: measured. "

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_edgeq.analysis.groups import sim_of_choice
-from keras_edgeq.analysis.measures import MEASURES
 from keras_edgeq.analysis.save_report import save_report
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
 from keras_edgeq.errors import SearchError
+from keras_edgeq.measure.groups import sim_of_choice
+from keras_edgeq.measure.measures import MEASURES
 from keras_edgeq.mixed_precision.cost_scale import scale_of
+from keras_edgeq.mixed_precision.figures import search_figure
+from keras_edgeq.mixed_precision.search_page import search_page
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.ptq.gptq import gptq
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.table import aligned, brief, html
 
 MOST_ROWS = 12
@@ -155,10 +157,6 @@ class SearchResult:
             ExportError: another suffix, or the file cannot be written.
             EdgeqError: matplotlib is not installed, and the file is no `.json`.
         """
-        # Pages and figures are made of results, so they know this file.
-        from keras_edgeq.mixed_precision.figures import search_figure
-        from keras_edgeq.mixed_precision.search_page import search_page
-
         save_report(path, self.to_json, lambda: search_figure(self), lambda: search_page(self))
 
     @property

@@ -11,15 +11,15 @@ from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import channel_map, op_of
-from keras_edgeq.ptq.layer_walk import is_product
-from keras_edgeq.ptq.store import MEMORY_BYTES
-from keras_edgeq.ptq.stream import Stream, float_activations_call, float_call
-from keras_edgeq.ptq.workshop import Workshop, check_calibrated
+from keras_edgeq.ptq.layer_problem import is_product
+from keras_edgeq.ptq.session import Workshop, check_calibrated
 from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_form, float_parameters
 from keras_edgeq.spec.tensor_ref import TensorRef
+from keras_edgeq.streams.store import MEMORY_BYTES
+from keras_edgeq.streams.stream import Stream, float_activations_call, float_call
 
 
 def correct_bias(

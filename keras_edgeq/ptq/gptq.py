@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.numerics.closed_form import descend, round_forward
-from keras_edgeq.ptq.layer_walk import Visit, walk_layers
-from keras_edgeq.ptq.store import MEMORY_BYTES
-from keras_edgeq.ptq.workshop import Workshop
+from keras_edgeq.ptq.layer_problem import Visit, walk_layers
+from keras_edgeq.ptq.session import Workshop
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.streams.store import MEMORY_BYTES
 
 # As in the paper; more where the data says that it knows less.
 LEAST_DAMP = 0.01

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from keras_edgeq.errors import TrainingError
 from keras_edgeq.qat.feed import Passes, batches_in, empty_error
 from keras_edgeq.qat.resume import Position, Resume
-from keras_edgeq.qat.steps import Steps
+from keras_edgeq.qat.train_step import Steps
 from keras_edgeq.sim import QuantSim
 
 # Batches of validation in one call of TensorFlow.

@@ -11,12 +11,12 @@ import tensorflow as tf
 from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.layers import FreezableBatchNorm
 from keras_edgeq.progress import each
-from keras_edgeq.ptq.store import MEMORY_BYTES, StoredBatches, TensorStore
-from keras_edgeq.ptq.stream import Stream, rounded_call
-from keras_edgeq.ptq.workshop import check_calibrated
+from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.sim.data import batches as read_batches
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.streams.store import MEMORY_BYTES, StoredBatches, TensorStore
+from keras_edgeq.streams.stream import Stream, rounded_call
 
 
 def reestimate_batch_norms(

@@ -11,14 +11,14 @@ import tf_keras
 
 from keras_edgeq.errors import TrainingError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.ptq.workshop import check_calibrated
+from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.qat.descent import Descent
 from keras_edgeq.qat.distill import Distillation, float_teacher, teaching
 from keras_edgeq.qat.epochs import Epochs, Schedule
 from keras_edgeq.qat.feed import check_length, passes_over
 from keras_edgeq.qat.objective import Objective, is_categorical, label_losses, losses_of
 from keras_edgeq.qat.resume import Resume
-from keras_edgeq.qat.steps import Steps
+from keras_edgeq.qat.train_step import Steps
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.table import aligned, brief, counted, html
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.runtime.child.process import Child, Limits, Loaded
+from keras_edgeq.runtime.integer.artifact import Integer
 from keras_edgeq.runtime.saved_model import SavedModel
+from keras_edgeq.runtime.tflite_tensors import real_values, shapes
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
 # What is said of a run that fails while another one did not.
@@ -206,8 +208,6 @@ def _ways_to_run(
         content = _content(path, child.limits)
         check_tflite(content)
         if kernels == "integer" or (kernels is None and find_spec("ai_edge_litert") is None):
-            from keras_edgeq.runtime.integer.artifact import Integer
-
             return [
                 (f"integer executor {arithmetic}", partial(Integer, content, sim, arithmetic))
                 for arithmetic in ("xnnpack_float", "fixed_point")
@@ -269,19 +269,3 @@ def _fits(one: tuple, other: tuple) -> bool:
         a == b or not (isinstance(a, int) and isinstance(b, int))
         for a, b in zip(one, other, strict=True)
     )
-
-
-def shapes(details: dict[str, dict]) -> dict[str, tuple]:
-    """Return TFLite's shapes with None for a free size."""
-    return {
-        name: tuple(None if size < 0 else int(size) for size in detail["shape_signature"])
-        for name, detail in details.items()
-    }
-
-
-def real_values(values: np.ndarray, quantization: tuple) -> np.ndarray:
-    """Return the real numbers of an output that may be integer."""
-    scale, zero_point = quantization
-    if values.dtype.kind == "f" or not scale:
-        return values
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_type
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.profiles.target_profile import TargetProfile
 
 
 def fused_chains(

@@ -9,9 +9,9 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.table import scales_channels
-from keras_edgeq.spec.kernel import names_layer
-from keras_edgeq.spec.precision import ALL, Precision
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.plan.kernel import names_layer
+from keras_edgeq.profiles.precision import ALL, Precision
+from keras_edgeq.profiles.target_profile import TargetProfile
 
 WIDE = 8
 

@@ -13,9 +13,9 @@ from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.plain import CONCAT, INPUT
+from keras_edgeq.plan.kernel import names_layer
+from keras_edgeq.profiles.precision import FLOAT
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.spec.kernel import names_layer
-from keras_edgeq.spec.precision import FLOAT
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 # A tensor or channel has collapsed below: the noise of rounding is a tenth of the signal, where

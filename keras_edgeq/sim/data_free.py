@@ -20,10 +20,10 @@ from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.numerics.quantiles import Quantiles
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.plain import INPUT
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.sim.propagate import Propagation
 from keras_edgeq.sim.stats import CalibrationStats
-from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 DEVIATIONS = 6.0

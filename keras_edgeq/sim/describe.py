@@ -11,11 +11,11 @@ import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.plan.asked import Asked, by_layer
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec.asked import Asked, by_layer
-from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.target_profile import TargetProfile, load_profile
 from keras_edgeq.table import aligned, html
 
 HEADER = ("layer", "operation", "computes", "")

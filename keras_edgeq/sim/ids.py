@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_of, weights_of
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.choose import moves_or_regrids
-from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 CASTS = ("cast", "compat.v1.to_int32")

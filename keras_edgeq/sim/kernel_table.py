@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.plan.kernel import Bits, Kernel
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.choose import Chains, Choice, allowed_precisions
 from keras_edgeq.sim.supported import why_unsupported
-from keras_edgeq.spec.kernel import Bits, Kernel
-from keras_edgeq.spec.target_profile import TargetProfile
 
 
 def kernel_table(

@@ -8,7 +8,7 @@ import tf_keras
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.fold_batch_norms import batch_norms_behind
-from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 

@@ -16,11 +16,12 @@ import tf_keras
 from keras_edgeq.graph.keras_file import FILE_SUFFIXES
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
+from keras_edgeq.plan.quant_plan import QuantPlan
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.npz import check_arrays
 from keras_edgeq.sim.stats import CalibrationStats
+from keras_edgeq.sim.summary import summary
 from keras_edgeq.spec.fidelity import Fidelity
-from keras_edgeq.spec.quant_plan import QuantPlan
-from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.table import brief, counted, html
 
 MAX_SAMPLE_BYTES = 1_000_000_000
@@ -190,8 +191,6 @@ class QuantSim(tf_keras.Model):
     def __repr__(self) -> str:
         if getattr(self, "record", None) is None:  # Keras is still making it
             return f"<QuantSim {self.name!r}>"
-        from keras_edgeq.sim.summary import summary  # made of sims, so it knows this file
-
         facts = summary(self)
         return brief(
             f"QuantSim {self.name!r} for {facts.pop('target')}",
@@ -201,8 +200,6 @@ class QuantSim(tf_keras.Model):
         )
 
     def _repr_html_(self) -> str:
-        from keras_edgeq.sim.summary import summary
-
         rows = [(name, fact) for name, fact in summary(self).items()]
         return html(f"QuantSim {self.name!r}", [("", ""), *rows], "\n".join(self.record.warnings))
 

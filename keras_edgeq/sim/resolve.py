@@ -12,15 +12,15 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
 from keras_edgeq.ops.table import kept_channels
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.supported import why_unsupported
-from keras_edgeq.spec.quant_plan import QuantPlan
 from keras_edgeq.spec.quant_spec import QuantSpec
-from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_type, weights_of
 from keras_edgeq.ops.plain import IDENTITY, TRAINS_IN_REAL_UNITS
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.planned_grids import PlannedGrids
-from keras_edgeq.spec.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 

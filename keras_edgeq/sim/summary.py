@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.weight_bytes import float_bytes, weight_bytes
 from keras_edgeq.table import counted
+
+if TYPE_CHECKING:
+    from keras_edgeq.sim.quant_sim import QuantSim
 
 
 def summary(sim: QuantSim) -> dict[str, str]:

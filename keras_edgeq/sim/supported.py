@@ -6,7 +6,7 @@ from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
 from keras_edgeq.ops.plain import PAD, RESIZE
-from keras_edgeq.spec.target_profile import TargetProfile
+from keras_edgeq.profiles.target_profile import TargetProfile
 
 
 def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.sim.quant_sim import QuantSim
+
+if TYPE_CHECKING:
+    from keras_edgeq.sim.quant_sim import QuantSim
 
 FLOAT_BYTES = 4
 

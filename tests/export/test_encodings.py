@@ -17,7 +17,7 @@ from keras_edgeq.export.encodings import (
     onnx_encodings,
     write_aimet_folder,
 )
-from keras_edgeq.export.onnx_float import to_onnx_float
+from keras_edgeq.export.onnx.float_graph import to_onnx_float
 from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers

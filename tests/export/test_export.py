@@ -223,7 +223,7 @@ def test_a_format_that_fails_leaves_the_others_and_is_named(sim, tmp_path, monke
     def fail(sim):
         raise fault
 
-    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", fail)
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx.qdq"), "to_onnx_qdq", fail)
     with pytest.warns(QuantizationWarning, match=r"Format 'onnx' was not exported") as caught:
         report = eq.export(sim, tmp_path, ["onnx", "tflite"], progress=False)
     assert caught[0].filename == __file__
@@ -242,7 +242,9 @@ def test_a_file_that_cannot_be_run_is_kept_and_said_to_fail(sim, tmp_path, monke
     class Damaged:
         content, floats, constant_bytes = b"TFL3 no more", {}, {}
 
-    monkeypatch.setattr(import_module("keras_edgeq.export.tflite"), "to_tflite", lambda *_: Damaged)
+    monkeypatch.setattr(
+        import_module("keras_edgeq.export.tflite.convert"), "to_tflite", lambda *_: Damaged
+    )
     report = eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
     names = {"model.onnx", "model.tflite", "report.json"}
     assert {p.name for p in tmp_path.iterdir()} == names
@@ -259,8 +261,8 @@ def test_when_every_format_fails_the_older_set_stays(sim, tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("no converter")
 
-    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", fail)
-    monkeypatch.setattr(import_module("keras_edgeq.export.tflite"), "to_tflite", fail)
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx.qdq"), "to_onnx_qdq", fail)
+    monkeypatch.setattr(import_module("keras_edgeq.export.tflite.convert"), "to_tflite", fail)
     with pytest.raises(ExportError, match=r"(?s)No format.*\ntflite: .*\nonnx: .*no converter"):
         eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
     with pytest.raises(ExportError, match=r"'onnx'.*RuntimeError: no converter"):
@@ -275,7 +277,7 @@ def test_an_export_that_is_interrupted_leaves_the_older_set(sim, tmp_path, monke
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("keras_edgeq.export.onnx_qdq"), "to_onnx_qdq", interrupt)
+    monkeypatch.setattr(import_module("keras_edgeq.export.onnx.qdq"), "to_onnx_qdq", interrupt)
     with pytest.raises(KeyboardInterrupt):
         eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
     assert contents(tmp_path) == before

@@ -13,10 +13,10 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.onnx_float import to_onnx_float
-from keras_edgeq.export.onnx_qdq import to_onnx_qdq
+from keras_edgeq.export.onnx.float_graph import to_onnx_float
+from keras_edgeq.export.onnx.qdq import to_onnx_qdq
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.strip import strip
-from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers

@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_edgeq.export.onnx_carriers import pair_carriers
-from keras_edgeq.export.onnx_graph import OnnxGraph
+from keras_edgeq.export.onnx.carriers import pair_carriers
+from keras_edgeq.export.onnx.graph import OnnxGraph
 
 
 def graph_of(op):

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_edgeq.export.onnx_graph import OnnxGraph
-from keras_edgeq.export.onnx_guards import guard
+from keras_edgeq.export.onnx.graph import OnnxGraph
+from keras_edgeq.export.onnx.guards import guard
 from keras_edgeq.runtime.child.process import Child
 
 LEVELS = ort.GraphOptimizationLevel

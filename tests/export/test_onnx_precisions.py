@@ -11,11 +11,11 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.export.onnx_qdq import to_onnx_qdq
+from keras_edgeq.export.onnx.qdq import to_onnx_qdq
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.runtime.artifact import OnnxRuntime
 from keras_edgeq.runtime.walk import walk
 from keras_edgeq.sim.quant_sim import quantized_tensors
-from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, train_like
 
 L = tf_keras.layers

@@ -117,7 +117,7 @@ def test_an_activation_is_fused_into_weights_in_half_precision(tmp_path):
     sim = check_files(
         tmp_path, between_convolutions(L.ReLU()), profile="litert_fp16", least_db=60.0
     )
-    from keras_edgeq.export.tflite import to_tflite
+    from keras_edgeq.export.tflite.convert import to_tflite
     from keras_edgeq.runtime.tflite_file import TfliteGraph
 
     names = [op.name for op in TfliteGraph(to_tflite(sim).content).ops]

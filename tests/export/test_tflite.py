@@ -10,17 +10,17 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel
-from keras_edgeq.export.tflite import to_tflite
-from keras_edgeq.export.tflite_markers import take_markers
+from keras_edgeq.export.tflite.convert import to_tflite
+from keras_edgeq.export.tflite.markers import take_markers
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.runtime.tflite_file import TfliteGraph, with_tensors
 from keras_edgeq.runtime.walk import walk
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import SimRecord, quantized_tensors
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers

@@ -10,12 +10,12 @@ from ai_edge_litert.schema_py_generated import TensorType
 
 import keras_edgeq as eq
 from keras_edgeq.errors import ExportError
-from keras_edgeq.export.tflite import to_tflite
+from keras_edgeq.export.tflite.convert import to_tflite
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.runtime.artifact import quantized_tensors
 from keras_edgeq.runtime.litert import LiteRtModel
 from keras_edgeq.runtime.tflite_file import TfliteGraph, pack_int4, unpack_int4, with_tensors
 from keras_edgeq.runtime.walk import WIDE_STEPS, walk
-from keras_edgeq.spec import load_profile
 from keras_edgeq.spec.quant_spec import HALF
 from tests.harness import assert_close, outputs
 from tests.models import inputs_for, make, train_like

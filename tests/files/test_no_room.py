@@ -11,13 +11,13 @@ import pytest
 import tensorflow as tf
 
 import keras_edgeq as eq
-from keras_edgeq.analysis.ledger import Ledger
 from keras_edgeq.callbacks import EncodingLogger
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.ptq.store import TensorStore
-from keras_edgeq.ptq.unit_files import UnitFiles
+from keras_edgeq.measure.measurement_log import Ledger
+from keras_edgeq.ptq.adaround.unit_files import UnitFiles
 from keras_edgeq.qat.resume import Position, Resume
 from keras_edgeq.sim.freeze import copy_sim
+from keras_edgeq.streams.store import TensorStore
 from tests.callbacks.training import drive
 from tests.models import inputs_for, make
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 import keras_edgeq as eq
-from keras_edgeq.analysis.groups import Group
 from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+from keras_edgeq.measure.groups import Group
 from keras_edgeq.mixed_precision.search_result import Point, SearchResult
 from tests.models import inputs_for, make
 

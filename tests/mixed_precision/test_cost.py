@@ -7,10 +7,10 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.analysis.groups import all_precisions, find_groups
 from keras_edgeq.errors import SearchError, UnsupportedModelError
-from keras_edgeq.export.onnx_qdq import to_onnx_qdq
-from keras_edgeq.export.tflite import to_tflite
+from keras_edgeq.export.onnx.qdq import to_onnx_qdq
+from keras_edgeq.export.tflite.convert import to_tflite
+from keras_edgeq.measure.groups import all_precisions, find_groups
 from keras_edgeq.mixed_precision import activation_memory
 from keras_edgeq.mixed_precision.cost import COSTS, CostModel
 from keras_edgeq.runtime.tflite_file import TfliteGraph

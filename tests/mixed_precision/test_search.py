@@ -8,11 +8,11 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.analysis.bench import Bench
-from keras_edgeq.analysis.groups import SearchSpace
 from keras_edgeq.analysis.sensitivity import loss_of
-from keras_edgeq.analysis.study import Study
 from keras_edgeq.errors import EdgeqError, ProfileError, SearchError
+from keras_edgeq.measure.evaluation import Bench
+from keras_edgeq.measure.groups import SearchSpace
+from keras_edgeq.measure.precision_study import Study
 from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.solve import brute_force, solve_greedy
 from tests.harness import assert_same_arrays, assert_same_state, outputs, snapshot

@@ -9,7 +9,7 @@ from PIL import Image
 from keras_edgeq import files
 from keras_edgeq.errors import ExportError
 from keras_edgeq.mixed_precision.search_result import MOST_ROWS, Point
-from keras_edgeq.spec.quant_plan import QuantPlan
+from keras_edgeq.plan.quant_plan import QuantPlan
 from tests.mixed_precision.results import CANDIDATES, NAMES, point, report, result, small_sim
 
 VOID = {"meta", "br"}

@@ -12,7 +12,7 @@ from keras_edgeq.ops.table import OPS
 
 ROOT = Path(keras_edgeq.__file__).parent
 FREE = ("ops", "export", "runtime")
-FILES_OF_NAMES = ("spec/aimet_ops.py", "spec/aimet_config.py", "spec/renamed.py")
+FILES_OF_NAMES = ("profiles/aimet_ops.py", "profiles/aimet_config.py", "profiles/renamed.py")
 HOLDERS = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 

@@ -16,7 +16,7 @@ from keras_edgeq.numerics.metrics import sqnr_db
 from keras_edgeq.ops import Unsupported, channel_map, matrix_form
 from keras_edgeq.ops.macs import macs
 from keras_edgeq.ops.table import OPS, WEIGHTED, sees_all
-from keras_edgeq.spec import load_profile
+from keras_edgeq.profiles import load_profile
 from tests.models import train_like
 from tests.short import short
 

@@ -9,21 +9,26 @@ import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError
 from keras_edgeq.graph.rebuild import calls as graph_calls
 from keras_edgeq.numerics.metrics import sqnr_db
-from keras_edgeq.ptq import workshop
-from keras_edgeq.ptq.adaround import adaround
-from keras_edgeq.ptq.blocks import block_units
-from keras_edgeq.ptq.open_kernel import steps
-from keras_edgeq.ptq.reconstruct import (
+from keras_edgeq.ptq import session as workshop
+from keras_edgeq.ptq.adaround.adaround import adaround
+from keras_edgeq.ptq.adaround.blocks import block_units
+from keras_edgeq.ptq.adaround.reconstruct import (
     Candidates,
     Settings,
     make_loop,
     optimise,
     reconstruction_error,
 )
-from keras_edgeq.ptq.segment import Segment, open_call
-from keras_edgeq.ptq.soft_rounding import beta_at, logits_of, rounding_penalty, soft_rounding
-from keras_edgeq.ptq.store import TensorStore
+from keras_edgeq.ptq.adaround.segment import Segment, open_call
+from keras_edgeq.ptq.adaround.soft_rounding import (
+    beta_at,
+    logits_of,
+    rounding_penalty,
+    soft_rounding,
+)
+from keras_edgeq.ptq.open_kernel import steps
 from keras_edgeq.sim.insert import insert
+from keras_edgeq.streams.store import TensorStore
 from tests.harness import assert_same_state, snapshot
 from tests.models import train_like
 

@@ -10,13 +10,13 @@ import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError, ProfileError
 from keras_edgeq.numerics.metrics import sqnr_db
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.derive import derive_weights
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.reference import float_parameters
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec import load_profile
 from tests.harness import assert_same_arrays, assert_same_sim, outputs
 from tests.models import inputs_for, make, train_like
 

@@ -94,7 +94,7 @@ def test_a_file_that_needs_64_gb_is_a_line_of_the_report(sim, x, content, tmp_pa
 def test_what_comes_after_a_failed_artifact_is_still_verified(
     sim, x, content, tmp_path, monkeypatch
 ):
-    onnx_qdq = import_module("keras_edgeq.export.onnx_qdq")
+    onnx_qdq = import_module("keras_edgeq.export.onnx.qdq")
     write = onnx_qdq.to_onnx_qdq
 
     class Written:

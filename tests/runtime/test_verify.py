@@ -9,11 +9,11 @@ import pytest
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.runtime.artifact import LiteRt, OnnxRuntime
 from keras_edgeq.runtime.explain import explain
 from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.runtime.walk import first_difference, walk
-from keras_edgeq.spec import load_profile
 from tests.models import inputs_for, make
 
 

@@ -8,8 +8,9 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.numerics.histogram import MOMENTUM
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.derive import derive_activations
-from keras_edgeq.spec import QuantSpec, load_profile
+from keras_edgeq.spec import QuantSpec
 from tests import reference
 from tests.harness import assert_same_arrays, outputs
 from tests.models import Input, inputs_for, make, train_like

@@ -6,9 +6,9 @@ import tf_keras
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
+from keras_edgeq.profiles.precision import OpRule
 from keras_edgeq.sim.choose import choose_precisions
-from keras_edgeq.spec import load_profile
-from keras_edgeq.spec.precision import OpRule
 from tests.models import Input, make
 
 L = tf_keras.layers

@@ -11,6 +11,7 @@ from keras_edgeq.errors import SimMismatchError
 from keras_edgeq.graph.rebuild import calls, clone, rebuild
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.prepare import prepare, prepared_form
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.beside import Beside, Floats
 from keras_edgeq.sim.identity import check_equal, check_identity
 from keras_edgeq.sim.insert import insert
@@ -18,7 +19,6 @@ from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.samples import few, random_inputs
 from keras_edgeq.sim.unrounded import EXPONENTS, Unrounded
-from keras_edgeq.spec import load_profile
 from tests.harness import assert_same_state, snapshot
 from tests.models import HAZARDS, inputs_for, make, train_like
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import tf_keras
 
+from keras_edgeq.plan import QuantPlan
+from keras_edgeq.plan.kernel import parents_first, precisions_of
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec import QuantPlan, load_profile
-from keras_edgeq.spec.kernel import parents_first, precisions_of
 from tests.models import Input, make
 
 L = tf_keras.layers

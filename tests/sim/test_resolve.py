@@ -6,9 +6,10 @@ import tf_keras
 
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.prepare import prepare
+from keras_edgeq.profiles import load_profile
+from keras_edgeq.profiles.precision import OpRule
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.spec import TensorRef, load_profile
-from keras_edgeq.spec.precision import OpRule
+from keras_edgeq.spec import TensorRef
 from tests.models import Input, make
 
 L = tf_keras.layers

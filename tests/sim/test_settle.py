@@ -10,11 +10,13 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, ProfileError
+from keras_edgeq.plan import QuantPlan
 from keras_edgeq.prepare import fold_batch_norms, prepare
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.freeze import all_quantizers
 from keras_edgeq.sim.resolve import resolve
-from keras_edgeq.sim.settle import settle
-from keras_edgeq.spec import QuantPlan, TensorRef, load_profile
+from keras_edgeq.sim.resolve_asked import settle
+from keras_edgeq.spec import TensorRef
 from tests.harness import assert_same_arrays, assert_same_sim, assert_same_state, outputs, snapshot
 from tests.models import Input, inputs_for, make, train_like
 

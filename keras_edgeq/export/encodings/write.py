@@ -50,7 +50,7 @@ def onnx_encodings(
         names: the ONNX name of each tensor.
         version: `"0.6.1"`, `"1.0.0"` or `"2.0.0"`.
     """
-    from keras_edgeq.export.onnx_float import absent_tensors
+    from keras_edgeq.export.onnx.float_graph import absent_tensors
 
     own, plan = quantizers(sim), sim.record.plan
     grids = []
@@ -89,7 +89,7 @@ def aimet_folder(sim: QuantSim, name: str, version: str) -> Callable[[Path], Non
     """Convert a sim, and return what writes the folder of `write_aimet_folder`."""
     import onnx
 
-    from keras_edgeq.export.onnx_float import to_onnx_float
+    from keras_edgeq.export.onnx.float_graph import to_onnx_float
 
     model, names = to_onnx_float(sim)
     text = json.dumps(onnx_encodings(sim, model, names, version), indent=1, allow_nan=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_edgeq.runtime.artifact import quantized_tensors, real_values, shapes
 from keras_edgeq.runtime.integer.model import IntegerModel
-from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.runtime.tflite_tensors import real_values, shapes
+from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 
 
 @dataclass

@@ -7,7 +7,7 @@ import pytest
 
 import keras_edgeq as eq
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.export.tflite import to_tflite
+from keras_edgeq.export.tflite.convert import to_tflite
 from keras_edgeq.runtime.artifact import quantized_tensors
 from keras_edgeq.runtime.integer import IntegerModel
 from keras_edgeq.runtime.integer import model as executor

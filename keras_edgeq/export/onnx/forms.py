@@ -1,0 +1,42 @@
+"""Operations in the form that newer opsets and checkers take; they compute the same."""
+
+from __future__ import annotations
+
+from onnx import helper
+
+from keras_edgeq.export.onnx.graph import OnnxGraph
+
+
+def modern_resizes(graph: OnnxGraph) -> None:
+    """Write nearest-neighbour resizing without a mode that newer opsets deprecate; it is equal."""
+    for node in graph.nodes:
+        options = {a.name: a for a in node.attribute}
+        mode = options.get("coordinate_transformation_mode")
+        if node.op_type == "Resize" and mode is not None and mode.s == b"tf_half_pixel_for_nn":
+            mode.s = b"half_pixel"
+            options["nearest_mode"].s = b"round_prefer_ceil"
+
+
+def positive_pads(graph: OnnxGraph) -> None:
+    """Write what a transposed convolution adds at the ends as that, and not as a negative pad.
+
+    Its stride is longer than its kernel there, or it has an output padding.
+    """
+    for node in graph.nodes:
+        if node.op_type != "ConvTranspose":
+            continue
+        options = {attribute.name: attribute for attribute in node.attribute}
+        pads = list(options["pads"].ints) if "pads" in options else []
+        ends = pads[len(pads) // 2 :]
+        if min(pads, default=0) >= 0 or min(pads[: len(ends)]) < 0:
+            continue
+        added = [-min(pad, 0) for pad in ends]
+        kept = [a for a in node.attribute if a.name not in ("pads", "output_padding")]
+        before = options.get("output_padding")
+        padding = zip(added, before.ints if before else [0] * len(added), strict=True)
+        del node.attribute[:]
+        node.attribute.extend([
+            *kept,
+            helper.make_attribute("pads", [*pads[: len(ends)], *(max(pad, 0) for pad in ends)]),
+            helper.make_attribute("output_padding", [one + other for one, other in padding]),
+        ])  # fmt: skip

@@ -1,0 +1,1 @@
+"""TFLite files: conversion by TensorFlow, and integer kernels written into its result."""

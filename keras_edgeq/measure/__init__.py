@@ -1,0 +1,1 @@
+"""Measures what choices of precisions lose, without a sim for each."""

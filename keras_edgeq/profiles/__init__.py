@@ -1,0 +1,5 @@
+"""What targets want, as files and as `TargetProfile`; configurations of AIMET are read, too."""
+
+from keras_edgeq.profiles.target_profile import TargetProfile, load_profile, profile_names
+
+__all__ = ["TargetProfile", "load_profile", "profile_names"]

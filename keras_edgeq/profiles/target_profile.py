@@ -1,0 +1,295 @@
+"""`TargetProfile`: what a runtime or a chip wants, read from versioned JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from keras_edgeq.errors import ProfileError
+from keras_edgeq.files import read_json
+from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.profiles.aimet_config import is_aimet_config, read_aimet_config
+from keras_edgeq.profiles.precision import (
+    FLOAT,
+    FLOAT_PRECISION,
+    OpRule,
+    Precision,
+    own_name,
+    ranges_to_json,
+    read_ranges,
+)
+from keras_edgeq.profiles.renamed import with_new_names
+from keras_edgeq.spec.quant_spec import QuantSpec
+from keras_edgeq.table import brief
+
+ANY = "*"
+SCHEMA_FILE = "profile.schema.json"
+MAX_FILE_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class TargetProfile:
+    """Describes the grids and kernels of a target.
+
+    Args:
+        name: the name users type.
+        description: one sentence: what it is for.
+        activation: grid of activation tensors; None where weights are float16 and computation is
+            float32.
+        weight: grid of weights; its channel axes come from the layer.
+        per_channel: operations whose weights own a scale per channel.
+        bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"` or `"float"`.
+        quantized: operations that the target computes in integers; `"*"` is every operation.
+        fused: chains of operations with no quantizer in between.
+        same_grid: operations whose kernel only moves or compares integers: the output lies on the
+            input's grid, and several inputs share one.
+        regrid: operations whose kernel rounds onto its input's grid, with the rounding.
+        fixed_ranges: operation -> `(low, high)` of its output.
+        precisions: other precisions of the target by name, with their grids. An entry of the name
+            of the profile's own, which activation, weight, bias and fixed_ranges give, is not read.
+        ops: operation -> what it wants otherwise.
+        arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
+        onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
+        onnx_weight: signedness of weights, likewise.
+        onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
+        formats: artifacts that can be exported.
+
+    Example:
+        >>> profile = eq.load_profile("litert_int8")
+        >>> TargetProfile.from_json(profile.to_json()) == profile
+        True
+    """
+
+    name: str
+    description: str
+    activation: QuantSpec | None
+    weight: QuantSpec
+    per_channel: frozenset[str]
+    bias: str
+    quantized: frozenset[str]
+    fused: tuple[tuple[str, ...], ...]
+    same_grid: frozenset[str]
+    regrid: Mapping[str, str]
+    fixed_ranges: Mapping[str, tuple[float, float]]
+    arithmetic: str
+    onnx_activation: str
+    formats: tuple[str, ...]
+    onnx_weight: str = "uint8"
+    onnx_opset: int = 18
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
+    ops: Mapping[str, OpRule] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("regrid", "fixed_ranges", "precisions", "ops"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        for op, rule in self.ops.items():
+            self._check_rule(op, rule)
+
+    def __repr__(self) -> str:
+        others = ", ".join(self.precision_names[1:])
+        return brief(
+            f"TargetProfile {self.name!r}",
+            f"{self.own.name}, or {others} where asked for",
+            f"formats {' '.join(self.formats)}",
+        )
+
+    @property
+    def own(self) -> Precision:
+        """The precision that layers get unless asked otherwise."""
+        name = own_name(self.activation, self.weight)
+        return Precision(name, self.activation, self.weight, self.bias, self.fixed_ranges)
+
+    @property
+    def precision_names(self) -> tuple[str, ...]:
+        """Names of all precisions, the profile's own first."""
+        return tuple(dict.fromkeys((self.own.name, *self.precisions, FLOAT)))
+
+    def precision(self, name: str) -> Precision:
+        """Return a precision by name.
+
+        Raises:
+            ProfileError: the target has none of that name; those it has are listed.
+        """
+        if name == self.own.name:
+            return self.own
+        if name == FLOAT:
+            return FLOAT_PRECISION
+        if name not in self.precisions:
+            raise ProfileError(
+                f"Profile {self.name!r} has no precision {name!r}; "
+                f"it has {', '.join(self.precision_names)}."
+                + did_you_mean(name, self.precision_names)
+            )
+        return self.precisions[name]
+
+    def allowed(self, op: str) -> tuple[str, ...]:
+        """Return the names of the precisions an operation has kernels for, its own first."""
+        rule = self.ops.get(op)
+        return (*rule.precisions, FLOAT) if rule and rule.precisions else self.precision_names
+
+    def computes(self, op: str) -> bool:
+        """Tell whether the target has a kernel for an operation."""
+        return op in self.quantized or ANY in self.quantized
+
+    def quantizes_weights(self, op: str) -> bool:
+        """Tell whether an operation's weights have a grid where the precision has one."""
+        rule = self.ops.get(op)
+        return rule is None or rule.weights
+
+    def weight_spec(self, op: str, precision: Precision) -> QuantSpec | None:
+        """Return the grid of an operation's weights at a precision, None where they stay float.
+
+        Its axes come from the layer.
+        """
+        rule, spec = self.ops.get(op), precision.weight
+        if spec is None or not self.quantizes_weights(op):
+            return None
+        return spec if spec.is_half or rule is None else replace(spec, **rule.weight)
+
+    def _check_rule(self, op: str, rule: OpRule) -> None:
+        """Raise where the rule of an operation contradicts another rule of the profile."""
+        for name in rule.precisions:
+            if name not in self.precision_names:
+                raise ProfileError(
+                    f"Profile {self.name!r}: ops/{op}/precisions names {name!r}, but the profile's "
+                    f"precisions are {', '.join(self.precision_names)}; the two rules conflict."
+                )
+        moves = op in self.same_grid or op in self.regrid
+        if moves and (rule.fixed_range is not None or rule.activation):
+            where = "same_grid" if op in self.same_grid else "regrid"
+            raise ProfileError(
+                f"Profile {self.name!r}: ops/{op} gives the output a grid of its own, and {where} "
+                "puts it on its input's; the two rules conflict."
+            )
+        if not rule.output and (rule.fixed_range is not None or rule.activation):
+            raise ProfileError(
+                f"Profile {self.name!r}: ops/{op} leaves the output without a quantizer and gives "
+                "it a grid; the two rules conflict."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as its JSON file holds it."""
+        return {
+            "schema": 1,
+            "name": self.name,
+            "description": self.description,
+            "activation": None if self.activation is None else self.activation.to_json(),
+            "weight": self.weight.to_json(),
+            "per_channel": sorted(self.per_channel),
+            "bias": self.bias,
+            "quantized": sorted(self.quantized),
+            "fused": [list(chain) for chain in self.fused],
+            "same_grid": sorted(self.same_grid),
+            "regrid": dict(self.regrid),
+            "fixed_ranges": ranges_to_json(self.fixed_ranges),
+            "precisions": {name: p.to_json() for name, p in self.precisions.items()},
+            "ops": {op: rule.to_json() for op, rule in self.ops.items()},
+            "arithmetic": self.arithmetic,
+            "onnx_activation": self.onnx_activation,
+            "onnx_weight": self.onnx_weight,
+            "onnx_opset": self.onnx_opset,
+            "formats": list(self.formats),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "the profile") -> TargetProfile:
+        """Read and validate profile JSON; `where` names it in errors."""
+        import jsonschema
+
+        try:
+            jsonschema.validate(data, _schema())
+        except jsonschema.ValidationError as error:
+            place = "/".join(map(str, error.absolute_path)) or "top level"
+            raise ProfileError(
+                f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
+            ) from None
+        return cls._read(with_new_names(data, where))
+
+    @classmethod
+    def _read(cls, data: Any) -> TargetProfile:
+        """Read valid JSON."""
+        grid = data["activation"]
+        own = cls(
+            name=data["name"],
+            description=data["description"],
+            activation=None if grid is None else QuantSpec.from_json(grid),
+            weight=QuantSpec.from_json(data["weight"]),
+            per_channel=frozenset(data["per_channel"]),
+            bias=data["bias"],
+            quantized=frozenset(data["quantized"]),
+            fused=tuple(tuple(chain) for chain in data["fused"]),
+            same_grid=frozenset(data["same_grid"]),
+            regrid=data["regrid"],
+            fixed_ranges=read_ranges(data["fixed_ranges"]),
+            arithmetic=data["arithmetic"],
+            onnx_activation=data["onnx_activation"],
+            formats=tuple(data["formats"]),
+            onnx_weight=data["onnx_weight"],
+            onnx_opset=data["onnx_opset"],
+        )
+        others = {
+            name: Precision.from_json(name, entry, own.own)
+            for name, entry in data["precisions"].items()
+        }
+        ops = {op: OpRule.from_json(rule) for op, rule in data["ops"].items()}
+        return replace(own, precisions=others, ops=ops)
+
+
+def profile_names() -> list[str]:
+    """Return the names of the built-in profiles.
+
+    Example:
+        >>> "litert_int8" in eq.profile_names()
+        True
+    """
+    files = resources.files("keras_edgeq.profiles").iterdir()
+    names = (
+        f.name for f in files if f.name.endswith(".json") and not f.name.endswith(".schema.json")
+    )
+    return sorted(name.removesuffix(".json") for name in names)
+
+
+def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
+    """Return a profile by its built-in name, from a JSON file, or as given.
+
+    The file holds a profile, or a configuration of AIMET (`default_config.json`, those of Hexagon).
+
+    Raises:
+        ProfileError: no such name or file, or the file is no valid profile.
+
+    Example:
+        >>> eq.load_profile("litert_int8").precision_names
+        ('W8A8', 'W4A8', 'W8A16', 'W4A16', 'FP16', 'FP32')
+    """
+    if isinstance(profile, TargetProfile):
+        return profile
+    if str(profile) in profile_names():
+        return TargetProfile._read(_packaged(f"{profile}.json"))  # the tests validate those
+    path = Path(profile)
+    if path.suffix != ".json":
+        raise ProfileError(
+            f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
+            "or give the path of a profile's .json file." + did_you_mean(profile, profile_names())
+        )
+    if not path.exists():
+        raise ProfileError(
+            f"No such profile file: {path}." + did_you_mean(path.stem, profile_names())
+        )
+    data = read_json(path, MAX_FILE_BYTES, ProfileError)
+    if is_aimet_config(data):
+        data = read_aimet_config(data, path.stem, str(path))
+    return TargetProfile.from_json(data, str(path))
+
+
+def _packaged(name: str) -> Any:
+    text = resources.files("keras_edgeq.profiles").joinpath(name).read_text("utf-8")
+    return json.loads(text)
+
+
+def _schema() -> Any:
+    return _packaged(SCHEMA_FILE)
