@@ -102,7 +102,7 @@ class Cost(NamedTuple):
     cpu: float
 
 
-class Bench:
+class Evaluation:
     """One model: its float outputs, and the sims of the table's rows."""
 
     def __init__(self, case: Case):
@@ -194,9 +194,9 @@ def measure(name: str, options: argparse.Namespace, text: str) -> None:
     ]
     if not rows:
         return
-    bench = Bench(load(options.folder, name))
+    evaluation = Evaluation(load(options.folder, name))
     for grid, technique in rows:
-        cells = bench.row(grid, technique)
+        cells = evaluation.row(grid, technique)
         emit(options.table, f"| {name} | {grid} | {technique} | {cells} |")
 
 

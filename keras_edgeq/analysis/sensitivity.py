@@ -15,7 +15,7 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.measure.gradient import measure_gradient
 from keras_edgeq.measure.groups import SearchSpace
 from keras_edgeq.measure.output_loss import OutputLoss
-from keras_edgeq.measure.precision_study import Score, Study
+from keras_edgeq.measure.precision_study import PrecisionStudy, Score
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES
@@ -87,7 +87,7 @@ def sensitivity(
     names = [*candidates] if baseline is None else [*candidates, baseline]
     asked = tuple(dict.fromkeys(names))
     space = SearchSpace(sim, asked)
-    with Study(
+    with PrecisionStudy(
         space, data, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
     ) as study:
         base = baseline or study.finest
@@ -105,7 +105,7 @@ def sensitivity(
     )
 
 
-def measure_groups(study: Study, baseline: str, measure: str | Score) -> SensitivityReport:
+def measure_groups(study: PrecisionStudy, baseline: str, measure: str | Score) -> SensitivityReport:
     """Measure every group at every candidate of a study beside a baseline."""
     begin = time.perf_counter()
     if measure == "gradient":
@@ -114,18 +114,18 @@ def measure_groups(study: Study, baseline: str, measure: str | Score) -> Sensiti
         losses, least = _one_by_one(study, baseline, measure)
     name = "score" if callable(measure) else measure
     passes, seconds = study.evaluator.passes, time.perf_counter() - begin
-    groups = study.bank.groups
+    groups = study.grids.groups
     return SensitivityReport(
         groups, study.candidates, name, baseline, losses, least, passes, seconds
     )
 
 
 def _one_by_one(
-    study: Study, baseline: str, measure: str | Score
+    study: PrecisionStudy, baseline: str, measure: str | Score
 ) -> tuple[NDArray[np.float64], float]:
     """Return the losses of every group at every candidate, and that of the baseline."""
-    groups = study.bank.groups
-    base = study.bank.uniform(baseline)
+    groups = study.grids.groups
+    base = study.grids.uniform(baseline)
     moves = [
         (row, column, {**base, group.name: name})
         for row, group in enumerate(groups)

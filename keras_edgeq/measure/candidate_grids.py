@@ -1,4 +1,4 @@
-"""`Bank`: the grids, and where they were rounded the weights, of every candidate."""
+"""`CandidateGrids`: the grids, and where they were rounded the weights, of every candidate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_edgeq.spec.encoding import Encoding
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class CandidateForm:
     """A layer at one candidate.
 
     Args:
@@ -31,7 +31,7 @@ class Form:
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class CandidateGrids:
     """What a layer or tensor becomes at each candidate.
 
     Args:
@@ -49,7 +49,7 @@ class Bank:
     graph: LayerGraph
     groups: tuple[Group, ...]
     candidates: tuple[str, ...]
-    forms: Mapping[str, Mapping[str, Form]]
+    forms: Mapping[str, Mapping[str, CandidateForm]]
     activations: Mapping[str, Mapping[str, Encoding]]
 
     @property
@@ -73,7 +73,7 @@ def uniform(groups: Sequence[Group], candidate: str) -> dict[str, str]:
     return {g.name: candidate if candidate in g.candidates else g.candidates[0] for g in groups}
 
 
-def make_bank(space: SearchSpace) -> Bank:
+def candidate_grids(space: SearchSpace) -> CandidateGrids:
     """Derive the grids of all candidates from a sim's statistics, weights rounded to the nearest.
 
     Raises:
@@ -103,16 +103,16 @@ def make_bank(space: SearchSpace) -> Bank:
         name: {t: _grid(q) for t, q in made.quantizers().items() if not q.spec.is_half}
         for name, made in sims.items()
     }
-    return Bank(base, graph, groups, candidates, forms, activations)
+    return CandidateGrids(base, graph, groups, candidates, forms, activations)
 
 
-def _form(sim: QuantSim, layer: str) -> Form:
+def _form(sim: QuantSim, layer: str) -> CandidateForm:
     found = sim.quantized_layers().get(layer)
     if found is None:
-        return Form()
+        return CandidateForm()
     if found.quantizers[found.kernel_name].spec.is_half:
-        return Form({}, {name: _half(found, name) for name in parameters(found)})
-    return Form({name: _grid(quantizer) for name, quantizer in found.quantizers.items()})
+        return CandidateForm({}, {name: _half(found, name) for name in parameters(found)})
+    return CandidateForm({name: _grid(quantizer) for name, quantizer in found.quantizers.items()})
 
 
 def parameters(layer: QuantizedLayer) -> list[str]:

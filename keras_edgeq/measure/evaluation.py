@@ -1,4 +1,4 @@
-"""`Bench`: a bank set up to be measured: its twin, and the float model's outputs on batches."""
+"""`Evaluation`: losses of choices, from a gated sim and the float model's outputs on batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.rebuild import calls, compute
-from keras_edgeq.measure.candidate_grids import Bank
-from keras_edgeq.measure.gated_sim import Twin
+from keras_edgeq.measure.candidate_grids import CandidateGrids
+from keras_edgeq.measure.gated_sim import GatedSim
 from keras_edgeq.measure.groups import Choice
 from keras_edgeq.measure.output_loss import OutputLoss
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -19,11 +19,11 @@ from keras_edgeq.streams.store import StoredBatches, TensorStore
 from keras_edgeq.streams.stream import float_call
 
 
-class Bench:
+class Evaluation:
     """Computes the losses of choices, one batch after the other.
 
     Args:
-        bank: what layers and tensors become at each candidate.
+        grids: what layers and tensors become at each candidate.
         source: batches of model inputs.
         store: where the float model's outputs lie.
 
@@ -31,22 +31,22 @@ class Bench:
         passes: work done so far, in forward passes over the data.
     """
 
-    def __init__(self, bank: Bank, source: StoredBatches, store: TensorStore):
-        self.bank, self.source = bank, source
+    def __init__(self, grids: CandidateGrids, source: StoredBatches, store: TensorStore):
+        self.grids, self.source = grids, source
         self.passes = 0.0
-        self._twin, self._store = Twin(bank), store
+        self._gated, self._store = GatedSim(grids), store
         self._exact: dict[int, list[int]] = {}
-        self._float_function = _float_function(bank.base)
+        self._float_function = _float_function(grids.base)
 
     @property
     def shares(self) -> NDArray[np.float64]:
         """Work of each piece of the network, as a share of one pass."""
-        return np.array(self._twin.shares)
+        return np.array(self._gated.shares)
 
     def starts(self, choices: Sequence[Choice], around: Choice) -> list[int]:
         """Return the piece in which each choice begins to differ; the number of pieces if none."""
-        base = self._twin.settings(around)
-        return [self._twin.start(self._twin.settings(choice), base) for choice in choices]
+        base = self._gated.settings(around)
+        return [self._gated.start(self._gated.settings(choice), base) for choice in choices]
 
     def expense(self, choices: Sequence[Choice], around: Choice) -> float:
         """Return the forward passes over the data that measuring choices takes."""
@@ -64,28 +64,28 @@ class Bench:
             around: a choice that they are near: what they have in common with it at the front of
                 the network is computed once for all.
         """
-        twin, exact = self._twin, self._exact_outputs(batch)
-        base = twin.settings(around)
+        gated, exact = self._gated, self._exact_outputs(batch)
+        base = gated.settings(around)
         waiting: dict[int, list[tuple[Choice, Any]]] = {}
         for choice in choices:
-            settings = twin.settings(choice)
-            waiting.setdefault(twin.start(settings, base), []).append((choice, settings))
-        twin.apply(base)
-        values = twin.begin(self.source[batch])
+            settings = gated.settings(choice)
+            waiting.setdefault(gated.start(settings, base), []).append((choice, settings))
+        gated.apply(base)
+        values = gated.begin(self.source[batch])
         for piece in range(max(waiting) + 1):
             for choice, settings in waiting.get(piece, []):
-                twin.apply(settings)
-                outputs = twin.outputs(self._finish(piece, values))
-                twin.apply(base)
+                gated.apply(settings)
+                outputs = gated.outputs(self._finish(piece, values))
+                gated.apply(base)
                 yield choice, OutputLoss.of(exact, outputs).sums
             if piece < max(waiting):
-                values = twin.step(piece, values)
-                self._count(twin.shares[piece])
+                values = gated.step(piece, values)
+                self._count(gated.shares[piece])
 
     def _finish(self, piece: int, values: dict[int, Any]) -> dict[int, Any]:
-        for following in range(piece, len(self._twin)):
-            values = self._twin.step(following, values)
-            self._count(self._twin.shares[following])
+        for following in range(piece, len(self._gated)):
+            values = self._gated.step(following, values)
+            self._count(self._gated.shares[following])
         return values
 
     def _count(self, share: float) -> None:

@@ -9,13 +9,13 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_edgeq.measure.candidate_grids import Bank
-from keras_edgeq.measure.evaluation import Bench
+from keras_edgeq.measure.candidate_grids import CandidateGrids
+from keras_edgeq.measure.evaluation import Evaluation
 from keras_edgeq.measure.groups import Choice
 from keras_edgeq.measure.jobs import asked_jobs, paying_jobs, usable_cores
-from keras_edgeq.measure.measurement_log import Ledger, key_of
+from keras_edgeq.measure.measurement_log import MeasurementLog, key_of
 from keras_edgeq.measure.output_loss import OutputLoss
-from keras_edgeq.measure.portable_study import Recipe
+from keras_edgeq.measure.portable_study import PortableStudy
 from keras_edgeq.measure.workers import Part, split, work_off
 from keras_edgeq.progress import Bar
 from keras_edgeq.streams.store import StoredBatches, TensorStore
@@ -27,32 +27,32 @@ class Evaluator:
     """Measures choices against the float model.
 
     Args:
-        bank: what layers and tensors become at each candidate.
+        grids: what layers and tensors become at each candidate.
         source: batches of model inputs.
         store: where the float model's outputs lie.
-        ledger: what is known already.
+        log: what is known already.
         progress: show progress bars.
         jobs: number of processes; None as joblib's context says, or as many as pay.
 
     Attributes:
-        passes_elsewhere: work that this process's bench did not do.
+        passes_elsewhere: work that this process's evaluation did not do.
     """
 
     def __init__(
         self,
-        bank: Bank,
+        grids: CandidateGrids,
         source: StoredBatches,
         store: TensorStore,
-        ledger: Ledger,
+        log: MeasurementLog,
         progress: bool,
         jobs: int | None = 1,
     ):
-        self.bank, self.ledger, self.progress = bank, ledger, progress
+        self.grids, self.log, self.progress = grids, log, progress
         self._source, self._store, self._jobs = source, store, jobs
         begin = time.perf_counter()
-        self._bench = Bench(bank, source, store)
+        self._evaluation = Evaluation(grids, source, store)
         self._building, self._seconds = time.perf_counter() - begin, 0.0
-        self._recipe: Recipe | None = None
+        self._recipe: PortableStudy | None = None
         self.passes_elsewhere = 0.0
         self._bar: Bar | None = None
         self._expected = 0.0
@@ -60,7 +60,7 @@ class Evaluator:
     @property
     def passes(self) -> float:
         """Work done so far, that of all processes, in forward passes over the data."""
-        return self._bench.passes + self.passes_elsewhere
+        return self._evaluation.passes + self.passes_elsewhere
 
     def measure(
         self, choices: Sequence[Choice], around: Choice, name: str = "measure"
@@ -75,7 +75,7 @@ class Evaluator:
         """
         unique = {key_of(choice): choice for choice in choices}
         missing = [
-            tuple(c for c in unique.values() if self.ledger.get(c, str(batch)) is None)
+            tuple(c for c in unique.values() if self.log.get(c, str(batch)) is None)
             for batch in range(len(self._source))
         ]
         parts = [Part(batch, open_) for batch, open_ in enumerate(missing) if open_]
@@ -84,7 +84,7 @@ class Evaluator:
             self._expect(name, [unique[key] for key in unique if key in open_keys], around)
         with closing(self._measured(parts, around)) as measured:
             for batch, choice, sums in measured:
-                self.ledger.add(choice, str(batch), sums)
+                self.log.add(choice, str(batch), sums)
                 if self._bar is not None:
                     self._bar.to(self.passes)
         return [self._total(choice) for choice in choices]
@@ -107,7 +107,7 @@ class Evaluator:
 
     def expense(self, choices: Sequence[Choice], around: Choice) -> float:
         """Return the forward passes over the data that measuring choices takes."""
-        return self._bench.expense(choices, around)
+        return self._evaluation.expense(choices, around)
 
     def _measured(self, parts: list[Part], around: Choice) -> Generator[Measurement, None, None]:
         """Yield measurements; processes may join once it is known how long a batch takes."""
@@ -117,7 +117,7 @@ class Evaluator:
                 yield from self._by_workers(parts[number:], around, jobs)
                 return
             begin = time.perf_counter()
-            for choice, sums in self._bench.measure(part.batch, part.choices, around):
+            for choice, sums in self._evaluation.measure(part.batch, part.choices, around):
                 yield part.batch, choice, sums
             self._seconds += time.perf_counter() - begin
 
@@ -129,7 +129,7 @@ class Evaluator:
         if paying_jobs(cores, np.inf, self._building) == 1 or not self._seconds:
             return 1
         passes = sum(self.expense(p.choices, around) for p in parts) / len(self._source)
-        seconds = passes * self._seconds / self._bench.passes
+        seconds = passes * self._seconds / self._evaluation.passes
         return paying_jobs(cores, seconds, 0.0 if self._recipe else self._building)
 
     def _by_workers(
@@ -137,8 +137,8 @@ class Evaluator:
     ) -> Generator[Measurement, None, None]:
         if self._recipe is None:
             memory_bytes = self._store.memory_bytes // jobs
-            self._recipe = Recipe.of(self.bank, self._source, memory_bytes)
-        parts = split(self._bench, missing, around, jobs)
+            self._recipe = PortableStudy.of(self.grids, self._source, memory_bytes)
+        parts = split(self._evaluation, missing, around, jobs)
         with closing(work_off(self._recipe, parts, around, jobs)) as results:
             for done in results:
                 part = parts[done.number]
@@ -147,5 +147,5 @@ class Evaluator:
                     yield part.batch, choice, sums
 
     def _total(self, choice: Choice) -> OutputLoss:
-        parts = (self.ledger.get(choice, str(batch)) for batch in range(len(self._source)))
+        parts = (self.log.get(choice, str(batch)) for batch in range(len(self._source)))
         return OutputLoss.total(OutputLoss(sums) for sums in parts if sums is not None)

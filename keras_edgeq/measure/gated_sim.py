@@ -1,4 +1,4 @@
-"""`Twin`: a sim with gates that computes any choice of precisions, traced once.
+"""`GatedSim`: a sim with gates that computes any choice of precisions, traced once.
 
 Bits, scales and weights of a choice are assigned to variables. The network is traced in pieces
 between the places where groups begin, so that what precedes a change is computed once for all
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import QuantizedLayer
-from keras_edgeq.measure.candidate_grids import Bank, parameters
+from keras_edgeq.measure.candidate_grids import CandidateGrids, parameters
 from keras_edgeq.measure.gates import Gates
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.streams.pieces import Piece, last_reads, made_by, trace_piece
@@ -26,27 +26,27 @@ Key = tuple[str, Any]
 Settings = Mapping[Key, str | None]
 
 
-class Twin:
+class GatedSim:
     """Computes choices of precisions on batches of inputs.
 
     Args:
-        bank: what layers and tensors become.
+        grids: what layers and tensors become.
 
     Attributes:
         cuts: numbers of the calls in front of which a choice can begin to differ.
         shares: work of each piece between two cuts, as a share of one pass.
     """
 
-    def __init__(self, bank: Bank):
-        self.bank = bank
-        self._sim = copy_sim(bank.base)
+    def __init__(self, grids: CandidateGrids):
+        self.grids = grids
+        self._sim = copy_sim(grids.base)
         self._calls = [call for call in calls(self._sim) if not call.node.is_input]
         self._layers = self._sim.quantized_layers()
         self._floats = {
             name: {p: getattr(layer.layer, p).numpy() for p in parameters(layer)}
             for name, layer in self._layers.items()
         }
-        self._gates = Gates(self._calls, bank) if bank.mixes_activations else None
+        self._gates = Gates(self._calls, grids) if grids.mixes_activations else None
         self._now: dict[Key, str | None] = {}
         self._positions = self._find_positions()
         # Never at the end: what follows the last cut computes something.
@@ -56,8 +56,8 @@ class Twin:
 
     def settings(self, choice: Mapping[str, str]) -> Settings:
         """Return what has to be set for a choice of precisions."""
-        names = self.bank.precisions(choice)
-        made: dict[Key, str | None] = {("layer", g.name): choice[g.name] for g in self.bank.groups}
+        names = self.grids.precisions(choice)
+        made: dict[Key, str | None] = {("layer", g.name): choice[g.name] for g in self.grids.groups}
         if self._gates is not None:
             made.update(self._gates.settings(names))
         return made
@@ -99,11 +99,11 @@ class Twin:
             self._gates.set(key, value)
             return
         assert value is not None  # a layer has a precision
-        layer, form = self._layers[name], self.bank.forms[name][value]
+        layer, form = self._layers[name], self.grids.forms[name][value]
         for parameter, encoding in form.encodings.items():
             layer.quantizers[parameter].assign(encoding)
         for parameter, floats in self._floats[name].items():
-            if any(parameter in f.values for f in self.bank.forms[name].values()):
+            if any(parameter in f.values for f in self.grids.forms[name].values()):
                 getattr(layer.layer, parameter).assign(form.values.get(parameter, floats))
         if self._gates is not None:
             self._gates.set(key, value)
@@ -111,7 +111,7 @@ class Twin:
     def _find_positions(self) -> dict[Key, int]:
         """Return the number of the first call that reads each setting."""
         found: dict[Key, int] = {}
-        groups = {group.name for group in self.bank.groups}
+        groups = {group.name for group in self.grids.groups}
         for number, call in enumerate(self._calls):
             if isinstance(call.layer, QuantizedLayer) and call.layer.name in groups:
                 found.setdefault(("layer", call.layer.name), number)

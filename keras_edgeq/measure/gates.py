@@ -1,4 +1,4 @@
-"""`Gates`: what a twin needs where candidates differ in their activations.
+"""`Gates`: what a gated sim needs where candidates differ in their activations.
 
 A tensor lies on the grid of the precision that makes it, or on none. A layer that reads in fewer
 bits than that rounds again, at an edge. Each is a variable, so nothing is traced anew.
@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_edgeq.graph.rebuild import Call, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.apart import infer_apart
-from keras_edgeq.measure.candidate_grids import Bank
+from keras_edgeq.measure.candidate_grids import CandidateGrids
 from keras_edgeq.measure.groups import width
 from keras_edgeq.numerics.round_to_steps import to_steps
 from keras_edgeq.spec.encoding import Encoding
@@ -37,19 +37,19 @@ class Gates:
 
     Args:
         walked: the calls of the sim.
-        bank: what tensors become at each candidate.
+        grids: what tensors become at each candidate.
 
     Attributes:
         positions: number of the first call that reads each setting.
     """
 
-    def __init__(self, walked: Sequence[Call], bank: Bank):
-        self._bank, self._profile = bank, bank.base.record.profile
+    def __init__(self, walked: Sequence[Call], grids: CandidateGrids):
+        self._grids, self._profile = grids, grids.base.record.profile
         self.positions: dict[tuple[str, Any], int] = {}
         self._quantizers: dict[str, FakeQuant] = {}
         self._is_float: dict[tuple[str, str], tf.Variable] = {}
         self._edges: dict[int, _Edge] = {}
-        groups = {group.name for group in bank.groups}
+        groups = {group.name for group in grids.groups}
         scales: dict[int, FakeQuant] = {}
         for number, call in enumerate(walked):
             layer = call.layer
@@ -130,14 +130,14 @@ class Gates:
         ref = TensorRef.parse(tensor, "input" if "<" in tensor else "output")
         if ref.layer in names:
             return names[ref.layer]
-        graph = self._bank.graph
+        graph = self._grids.graph
         readers = [names[n.layer.name] for n in graph.consumers(ref) if n.layer.name in names]
         integer = [n for n in readers if self._profile.precision(n).is_integer]
         wanted = integer or readers or [self._profile.own.name]
         return max(wanted, key=lambda name: width(self._profile, name))
 
     def _grid(self, precision: str | None, tensor: str) -> Encoding | None:
-        return None if precision is None else self._bank.activations[precision].get(tensor)
+        return None if precision is None else self._grids.activations[precision].get(tensor)
 
     @staticmethod
     def _unrounded(layer: FakeQuant, args: tuple, kwargs: dict) -> Any:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from keras_edgeq.graph.rebuild import Call, calls, compute, infer
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.swap import swapped
-from keras_edgeq.measure.candidate_grids import Bank, Form
+from keras_edgeq.measure.candidate_grids import CandidateForm, CandidateGrids
 from keras_edgeq.measure.gates import Gates
-from keras_edgeq.measure.precision_study import Study
+from keras_edgeq.measure.precision_study import PrecisionStudy
 from keras_edgeq.progress import each
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.streams.stream import float_call
@@ -35,7 +35,7 @@ PROBES = 2
 Key = tuple[str, Any]
 
 
-def measure_gradient(study: Study, baseline: str) -> tuple[NDArray[np.float64], float]:
+def measure_gradient(study: PrecisionStudy, baseline: str) -> tuple[NDArray[np.float64], float]:
     """Estimate every group at every candidate of a study beside a baseline.
 
     The losses are in the unit of `"sqnr"`. What they leave out is of higher order, and that errors
@@ -58,26 +58,26 @@ def measure_gradient(study: Study, baseline: str) -> tuple[NDArray[np.float64], 
         Hutchinson 1989, "A stochastic estimator of the trace of the influence matrix", for the
         signs. Dong et al. 2020, "HAWQ-V2", arXiv:1911.03852, section 3, for traces as sensitivity.
     """
-    bank = study.bank
-    base, roundings = bank.uniform(baseline), _Roundings(bank)
+    grids = study.grids
+    base, roundings = grids.uniform(baseline), _Roundings(grids)
     before = roundings.of(base)
     moves = {
         (row, column): roundings.of({**base, group.name: name})
-        for row, group in enumerate(bank.groups)
+        for row, group in enumerate(grids.groups)
         for column, name in enumerate(study.candidates)
         if name in group.candidates
     }
     power = _powers(study, roundings, base)
-    losses = np.full((len(bank.groups), len(study.candidates)), np.nan)
+    losses = np.full((len(grids.groups), len(study.candidates)), np.nan)
     for at, after in moves.items():
         changed = [key for key, number in after.items() if before[key] != number]
         losses[at] = sum(power[after[key]] - power[before[key]] for key in changed)
     return losses, float(sum(power[number] for number in before.values()))
 
 
-def gradient_passes(study: Study) -> int:
+def gradient_passes(study: PrecisionStudy) -> int:
     """Return the work of `measure_gradient`: the float network, each candidate, the gradients."""
-    return 1 + len(study.candidates) + 2 * PROBES * len(study.bank.base.outputs)
+    return 1 + len(study.candidates) + 2 * PROBES * len(study.grids.base.outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +86,23 @@ class _Rounding:
 
     key: Key
     grid: Encoding | None = None
-    form: Form | None = None
+    form: CandidateForm | None = None
 
 
 class _Roundings:
     """Every rounding that choices have, numbered from 1; 0 does nothing."""
 
-    def __init__(self, bank: Bank):
-        self.bank = bank
-        self.walked = [call for call in calls(bank.base) if not call.node.is_input]
+    def __init__(self, grids: CandidateGrids):
+        self.grids = grids
+        self.walked = [call for call in calls(grids.base) if not call.node.is_input]
         self.known: list[_Rounding] = []
-        self._gates = Gates(self.walked, bank)
+        self._gates = Gates(self.walked, grids)
         self._numbers: dict[tuple[Key, str | None], int] = {}
 
     def of(self, choice: Mapping[str, str]) -> dict[Key, int]:
         """Return the number of the rounding that each key has under a choice."""
-        made: dict[Key, str | None] = {("layer", g.name): choice[g.name] for g in self.bank.groups}
-        made.update(self._gates.settings(self.bank.precisions(choice)))
+        made: dict[Key, str | None] = {("layer", g.name): choice[g.name] for g in self.grids.groups}
+        made.update(self._gates.settings(self.grids.precisions(choice)))
         for entry in made.items():
             if entry not in self._numbers:
                 self._numbers[entry] = self._number(*entry)
@@ -111,7 +111,7 @@ class _Roundings:
     def _number(self, key: Key, value: str | None) -> int:
         kind, name = key
         if kind == "layer":
-            form = self.bank.forms[name][str(value)]
+            form = self.grids.forms[name][str(value)]
             if not form.encodings and not form.values:
                 return 0
             self.known.append(_Rounding(key, form=form))
@@ -126,19 +126,21 @@ class _Roundings:
         return len(self.known)
 
 
-def _powers(study: Study, roundings: _Roundings, base: Mapping[str, str]) -> NDArray[np.float64]:
+def _powers(
+    study: PrecisionStudy, roundings: _Roundings, base: Mapping[str, str]
+) -> NDArray[np.float64]:
     """Return noise power over signal power at the outputs, of each rounding alone."""
-    source, ledger, evaluator = study.judged, study.evaluator.ledger, study.evaluator
-    shape = (len(study.bank.base.outputs), 1 + len(roundings.known))
+    source, log, evaluator = study.judged, study.evaluator.log, study.evaluator
+    shape = (len(study.grids.base.outputs), 1 + len(roundings.known))
     estimate, total = None, np.zeros(shape)
     numbers = range(len(source))
     for batch in each(numbers, "gradients", "batch", study.progress):
         part = f"gradient {batch}"
-        sums = ledger.get(base, part)
+        sums = log.get(base, part)
         if sums is None:
             estimate = estimate or _estimate(roundings)
             sums = estimate(source[batch], tf.constant(batch)).numpy().astype(np.float64)
-            ledger.add(base, part, sums)
+            log.add(base, part, sums)
             evaluator.passes_elsewhere += gradient_passes(study) / len(source)
         total += sums
     signal = np.maximum(total[:, :1], np.finfo(np.float64).tiny)
@@ -153,7 +155,7 @@ def _estimate(roundings: _Roundings) -> Callable[..., Any]:
     It returns sums over the samples, `[outputs, 1 + roundings]`: the signal's power, then the
     noise's of each rounding.
     """
-    sim, walk = roundings.bank.base, _Walk(roundings)
+    sim, walk = roundings.grids.base, _Walk(roundings)
 
     def run(inputs, batch):
         walk.begin()
@@ -183,7 +185,7 @@ class _Walk:
         self._count = len(roundings.known)
         self._numbers = {id(call.node): i for i, call in enumerate(roundings.walked)}
         self._by_key: dict[Key, list[tuple[int, Any]]] = {}
-        layers = roundings.bank.base.quantized_layers()
+        layers = roundings.grids.base.quantized_layers()
         for index, rounding in enumerate(roundings.known):
             if rounding.form is not None:
                 does: Any = _Parameters(layers[rounding.key[1]], rounding.form)
@@ -251,7 +253,7 @@ class _Walk:
 class _Parameters:
     """Calls a layer with its parameters as a form has them."""
 
-    def __init__(self, layer: QuantizedLayer, form: Form):
+    def __init__(self, layer: QuantizedLayer, form: CandidateForm):
         self._layer, self._form = layer.layer, form
         self._grids = {
             name: _quantizer(encoding, getattr(layer.layer, name).shape, per_sample=False)

@@ -1,4 +1,4 @@
-"""`Ledger`: what was measured, in memory and on disk, so that nothing is measured twice."""
+"""`MeasurementLog`: what was measured, in memory and on disk, so that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import check_file, json_text
 
 
-class Ledger:
+class MeasurementLog:
     """Arrays by choice and part, such as a batch; on disk a line of JSON each, added as they come.
 
     Args:

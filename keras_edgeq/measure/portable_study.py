@@ -1,4 +1,4 @@
-"""`Recipe`: what another process needs to measure the same choices; data that pickles."""
+"""`PortableStudy`: what another process needs to measure the same choices; data that pickles."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import tf_keras
 from numpy.typing import NDArray
 
-from keras_edgeq.measure.candidate_grids import Bank, Form
-from keras_edgeq.measure.evaluation import Bench
+from keras_edgeq.measure.candidate_grids import CandidateForm, CandidateGrids
+from keras_edgeq.measure.evaluation import Evaluation
 from keras_edgeq.measure.fingerprint import fingerprint
 from keras_edgeq.measure.groups import Group, folded_graph
 from keras_edgeq.spec.encoding import Encoding
@@ -24,17 +24,17 @@ OWN_PACKAGES = ("keras_edgeq", "tf_keras", "builtins")
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """A bank and its batches without TensorFlow's objects.
+class PortableStudy:
+    """Candidate grids and their batches without TensorFlow's objects.
 
     Args:
-        key: the same for the same numbers; a process keeps its bench under it.
-        sim: the bank's base in pickled form, as an array: joblib shares those between processes.
+        key: the same for the same numbers; a process keeps its evaluation under it.
+        sim: the grids's base in pickled form, as an array: joblib shares those between processes.
         custom: the user's own layers and functions by registered name.
-        groups: as in the bank.
-        candidates: as in the bank.
-        forms: as in the bank.
-        activations: as in the bank.
+        groups: as in the grids.
+        candidates: as in the grids.
+        forms: as in the grids.
+        activations: as in the grids.
         batches: inputs of the model.
         memory_bytes: what a worker keeps of the data stays in memory up to that size.
     """
@@ -44,29 +44,33 @@ class Recipe:
     custom: Mapping[str, Any]
     groups: tuple[Group, ...]
     candidates: tuple[str, ...]
-    forms: Mapping[str, Mapping[str, Form]]
+    forms: Mapping[str, Mapping[str, CandidateForm]]
     activations: Mapping[str, Mapping[str, Encoding]]
     batches: tuple[tuple[NDArray, ...], ...]
     memory_bytes: int
 
     @classmethod
-    def of(cls, bank: Bank, source: StoredBatches, memory_bytes: int) -> Recipe:
-        """Write down a bank and its batches."""
-        parts = (bank.groups, bank.candidates, bank.forms, bank.activations)
-        print_ = fingerprint(bank.base, source, {})
+    def of(cls, grids: CandidateGrids, source: StoredBatches, memory_bytes: int) -> PortableStudy:
+        """Write down candidate grids and their batches."""
+        parts = (grids.groups, grids.candidates, grids.forms, grids.activations)
+        print_ = fingerprint(grids.base, source, {})
         key = sha256(print_.encode() + pickle.dumps(parts)).hexdigest()
-        sim = np.frombuffer(pickle.dumps(bank.base), np.uint8)
+        sim = np.frombuffer(pickle.dumps(grids.base), np.uint8)
         batches = tuple(tuple(part.numpy() for part in batch) for batch in source)
-        return cls(key, sim, _custom_objects(bank.base), *parts, batches, memory_bytes)
+        return cls(key, sim, _custom_objects(grids.base), *parts, batches, memory_bytes)
 
-    def bench(self) -> Bench:
-        """Build what the recipe describes."""
+    def evaluation(self) -> Evaluation:
+        """Build what the portable describes."""
         with tf_keras.saving.custom_object_scope(dict(self.custom)):
             base = pickle.loads(self.sim.tobytes())
         graph = folded_graph(base)
-        bank = Bank(base, graph, self.groups, self.candidates, self.forms, self.activations)
+        grids = CandidateGrids(
+            base, graph, self.groups, self.candidates, self.forms, self.activations
+        )
         store = TensorStore(self.memory_bytes)
-        return Bench(bank, StoredBatches([list(batch) for batch in self.batches], store), store)
+        return Evaluation(
+            grids, StoredBatches([list(batch) for batch in self.batches], store), store
+        )
 
     def __sizeof__(self) -> int:
         """Return the bytes of all arrays: Dask sends what is large to its workers once."""

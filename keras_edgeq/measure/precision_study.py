@@ -1,4 +1,4 @@
-"""`Study`: what every analysis and search over precisions needs: a bank, an evaluator, a score."""
+"""`PrecisionStudy`: what analyses and searches over precisions share: grids, evaluator, score."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import tf_keras
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph.rebuild import rebuild
-from keras_edgeq.measure.candidate_grids import Bank, make_bank
+from keras_edgeq.measure.candidate_grids import CandidateGrids, candidate_grids
 from keras_edgeq.measure.evaluator import Evaluator
 from keras_edgeq.measure.fingerprint import fingerprint
 from keras_edgeq.measure.groups import SearchSpace, width
 from keras_edgeq.measure.jobs import check_jobs
-from keras_edgeq.measure.measurement_log import Ledger
+from keras_edgeq.measure.measurement_log import MeasurementLog
 from keras_edgeq.measure.rounded_weights import round_forms
 from keras_edgeq.measure.workers import release
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ptq.gptq import gptq
-from keras_edgeq.ptq.session import Workshop
+from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -31,7 +31,7 @@ ROUNDINGS = ("nearest", "gptq")
 Score = Callable[[tf_keras.Model], float]
 
 
-class Study:
+class PrecisionStudy:
     """A sim, its candidates and data, ready to be measured.
 
     A context manager: leaving it deletes what it keeps on disk, but for the folder of `resume`.
@@ -74,25 +74,27 @@ class Study:
         check_jobs(jobs)
         self.space, self.rounding, self.progress = space, rounding, progress
         self.sim, self.candidates = space.sim, space.candidates
-        bank = make_bank(space)
+        grids = candidate_grids(space)
         folder = None if resume is None else Path(resume)
-        self._shop = Workshop(bank.base, data, batch_size, steps, memory_bytes, None, progress)
+        self._session = PtqSession(
+            grids.base, data, batch_size, steps, memory_bytes, None, progress
+        )
         try:
             options = {"candidates": self.candidates, "rounding": rounding}
-            print_ = fingerprint(self.sim, self._shop.source, options)
-            ledger = Ledger(folder and folder / "measured.jsonl", print_)
-            self.judged = self._shop.source
+            print_ = fingerprint(self.sim, self._session.source, options)
+            log = MeasurementLog(folder and folder / "measured.jsonl", print_)
+            self.judged = self._session.source
             if rounding == "gptq":
-                bank, self.judged = self._rounded(bank, folder, print_)
-            self.evaluator = Evaluator(bank, self.judged, self._shop.store, ledger, progress, jobs)
+                grids, self.judged = self._rounded(grids, folder, print_)
+            self.evaluator = Evaluator(grids, self.judged, self._session.store, log, progress, jobs)
         except BaseException:
-            self._shop.store.close()
+            self._session.store.close()
             raise
 
     @property
-    def bank(self) -> Bank:
+    def grids(self) -> CandidateGrids:
         """What layers and tensors become at each candidate."""
-        return self.evaluator.bank
+        return self.evaluator.grids
 
     @property
     def finest(self) -> str:
@@ -113,8 +115,8 @@ class Study:
     def _score(
         self, choice: Mapping[str, str], score: Score, model: Callable[[], tf_keras.Model]
     ) -> float:
-        ledger = self.evaluator.ledger
-        known = ledger.get(choice, "score")
+        log = self.evaluator.log
+        known = log.get(choice, "score")
         if known is not None:
             return float(known[0])
         value = score(model())
@@ -127,15 +129,15 @@ class Study:
                 f"The score of {dict(choice)} is {value!r}; it has to be a finite number, the more "
                 "the better."
             )
-        ledger.add(choice, "score", np.array([number]))
+        log.add(choice, "score", np.array([number]))
         return number
 
     def model_of(self, choice: Mapping[str, str]) -> QuantSim:
-        """Return a sim of a choice, with the weights of the bank."""
+        """Return a sim of a choice, with the weights of the grids."""
         made = self.space.sim_of(choice)
         layers = made.quantized_layers()
         for name, candidate in choice.items():
-            form = self.bank.forms[name][candidate]
+            form = self.grids.forms[name][candidate]
             for parameter, values in form.values.items():
                 if form.encodings:
                     getattr(layers[name].layer, parameter).assign(values)
@@ -154,20 +156,22 @@ class Study:
             {"": "FP32"}, score, lambda: rebuild(self.space.requantize.prepared.model)
         )
 
-    def _rounded(self, bank: Bank, folder: Path | None, print_: str) -> tuple[Bank, StoredBatches]:
-        """Return a bank of rounded weights, and the batches to judge them on.
+    def _rounded(
+        self, grids: CandidateGrids, folder: Path | None, print_: str
+    ) -> tuple[CandidateGrids, StoredBatches]:
+        """Return grids of rounded weights, and the batches to judge them on.
 
         Weights are fitted to every second batch and judged on the others: a layer with many inputs
         for few samples fits what it sees too well to be judged by it.
         """
-        every = self._shop.source
+        every = self._session.source
         if len(every) < 2:
-            return round_forms(bank, self._shop, folder, print_), every
-        self._shop.source = every.every(2)
+            return round_forms(grids, self._session, folder, print_), every
+        self._session.source = every.every(2)
         try:
-            return round_forms(bank, self._shop, folder, print_), every.every(2, 1)
+            return round_forms(grids, self._session, folder, print_), every.every(2, 1)
         finally:
-            self._shop.source = every
+            self._session.source = every
 
     def rounded_model(self, choice: Mapping[str, str]) -> QuantSim:
         """Return a sim of a choice, its weights rounded anew behind the layers it has."""
@@ -175,9 +179,9 @@ class Study:
         say(made)
         if self.rounding == "nearest":
             return made
-        return gptq(made, self._shop.source, progress=self.progress)
+        return gptq(made, self._session.source, progress=self.progress)
 
-    def __enter__(self) -> Study:
+    def __enter__(self) -> PrecisionStudy:
         """Return the study."""
         return self
 
@@ -185,4 +189,4 @@ class Study:
         """Delete what is kept on disk."""
         release()
         self.evaluator.close()
-        self._shop.store.close()
+        self._session.store.close()

@@ -15,10 +15,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.measure.evaluation import Bench
+from keras_edgeq.measure.evaluation import Evaluation
 from keras_edgeq.measure.groups import Choice
 from keras_edgeq.measure.jobs import import_joblib
-from keras_edgeq.measure.portable_study import Recipe
+from keras_edgeq.measure.portable_study import PortableStudy
 
 # Parts of the work per worker: enough that all end at about the same time.
 PARTS_PER_JOB = 3
@@ -48,17 +48,17 @@ class Done:
     passes: float
 
 
-def split(bench: Bench, missing: Sequence[Part], around: Choice, jobs: int) -> list[Part]:
+def split(evaluation: Evaluation, missing: Sequence[Part], around: Choice, jobs: int) -> list[Part]:
     """Return parts of about equal work.
 
     Batches stay whole where there are enough of them. Else each is split between choices that begin
     to differ one after the other, so that a part computes the front of the network once.
     """
     pieces = -(-PARTS_PER_JOB * jobs // len(missing))
-    behind = np.append(np.cumsum(bench.shares[::-1])[::-1], 0.0)
+    behind = np.append(np.cumsum(evaluation.shares[::-1])[::-1], 0.0)
     parts = []
     for part in missing:
-        starts = np.array(bench.starts(part.choices, around))
+        starts = np.array(evaluation.starts(part.choices, around))
         order = np.argsort(starts, kind="stable")
         # A small price for each, since what follows the last place costs nothing here.
         work = np.cumsum(behind[starts[order]] + 1e-6)
@@ -70,12 +70,12 @@ def split(bench: Bench, missing: Sequence[Part], around: Choice, jobs: int) -> l
 
 
 def work_off(
-    recipe: Recipe, parts: Sequence[Part], around: Choice, jobs: int
+    portable: PortableStudy, parts: Sequence[Part], around: Choice, jobs: int
 ) -> Generator[Done, None, None]:
     """Yield what comes of parts as the workers finish them.
 
     Args:
-        recipe: what the workers build, each once.
+        portable: what the workers build, each once.
         parts: what to do.
         around: a choice that all are near.
         jobs: number of workers.
@@ -87,7 +87,7 @@ def work_off(
     backend = joblib.parallel.get_active_backend()[0]
     streams = bool(getattr(backend, "supports_return_generator", False))
     tasks = [
-        joblib.delayed(measure_part)(recipe, number, part, around, jobs)
+        joblib.delayed(measure_part)(portable, number, part, around, jobs)
         for number, part in enumerate(parts)
     ]
     # Where results come all at once, short rounds lose little when they are interrupted.
@@ -113,12 +113,14 @@ def work_off(
             finally:
                 if streams and results is not None:
                     with warnings.catch_warnings():
-                        # joblib warns of what it drops; the ledger knows what is missing.
+                        # joblib warns of what it drops; the log knows what is missing.
                         warnings.simplefilter("ignore")
                         results.close()
 
 
-def measure_part(recipe: Recipe, number: int, part: Part, around: Choice, jobs: int) -> Done:
+def measure_part(
+    portable: PortableStudy, number: int, part: Part, around: Choice, jobs: int
+) -> Done:
     """Measure a part in the process that this is called in.
 
     Raises:
@@ -126,26 +128,26 @@ def measure_part(recipe: Recipe, number: int, part: Part, around: Choice, jobs: 
     """
     _share_cores(jobs)
     with _ONE_AT_A_TIME:
-        idle = _idle(recipe.key)
-        bench = _take(idle, recipe)
-    before, sums = bench.passes, []
+        idle = _idle(portable.key)
+        evaluation = _take(idle, portable)
+    before, sums = evaluation.passes, []
     try:
-        for _, values in bench.measure(part.batch, part.choices, around):
+        for _, values in evaluation.measure(part.batch, part.choices, around):
             sums.append(values)
     except Exception as error:
         raise EdgeqError(
             f"Measuring {_name(part.choices[len(sums)], around)} on batch {part.batch} failed in "
             f"a worker with {type(error).__name__}: {error}"
         ) from error
-    idle.put(bench)
-    return Done(number, tuple(sums), bench.passes - before)
+    idle.put(evaluation)
+    return Done(number, tuple(sums), evaluation.passes - before)
 
 
 @lru_cache(maxsize=1)
-def _idle(key: str) -> SimpleQueue[Bench]:
-    """Return the benches of a recipe that nobody uses; those of other recipes are let go.
+def _idle(key: str) -> SimpleQueue[Evaluation]:
+    """Return the benches of a portable that nobody uses; those of other recipes are let go.
 
-    Workers of some backends are threads of one process; a bench is for one of them at a time.
+    Workers of some backends are threads of one process; a evaluation is for one of them at a time.
     """
     return SimpleQueue()
 
@@ -155,11 +157,11 @@ def release() -> None:
     _idle.cache_clear()
 
 
-def _take(idle: SimpleQueue[Bench], recipe: Recipe) -> Bench:
+def _take(idle: SimpleQueue[Evaluation], portable: PortableStudy) -> Evaluation:
     with suppress(Empty):
         return idle.get_nowait()
     try:
-        return recipe.bench()
+        return portable.evaluation()
     except Exception as error:
         raise EdgeqError(
             f"A worker cannot rebuild the sim ({type(error).__name__}: {error}); jobs=1 measures "

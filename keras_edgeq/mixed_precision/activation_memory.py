@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.mixed_precision.group_map import Deciders
+from keras_edgeq.mixed_precision.group_map import GroupMap
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.stored_bits import activation_bytes
 from keras_edgeq.ops import op_of, op_type
@@ -51,7 +51,7 @@ class ActivationMemory:
     """The tensors of a model on the schedule of its graph.
 
     Args:
-        deciders: of the model.
+        group_map: of the model.
         profile: the target.
         candidates: names of precisions.
         allowed: `[groups, candidates]`.
@@ -59,13 +59,13 @@ class ActivationMemory:
 
     def __init__(
         self,
-        deciders: Deciders,
+        group_map: GroupMap,
         profile: TargetProfile,
         candidates: Sequence[str],
         allowed: NDArray[np.bool_],
     ):
         self.allowed = allowed
-        tensors = _tensors(deciders, profile, candidates)
+        tensors = _tensors(group_map, profile, candidates)
         steps = sorted({tensor.made for tensor in tensors})
         self.live = [[t for t in tensors if t.made <= step <= t.last] for step in steps]
 
@@ -138,12 +138,14 @@ def _undominated(rows: Sequence[tuple[Table, int]]) -> list[tuple[Table, int]]:
     return kept
 
 
-def _tensors(deciders: Deciders, profile: TargetProfile, candidates: Sequence[str]) -> list[Tensor]:
-    graph, heads = deciders.graph, deciders.heads
+def _tensors(
+    group_map: GroupMap, profile: TargetProfile, candidates: Sequence[str]
+) -> list[Tensor]:
+    graph, heads = group_map.graph, group_map.heads
     place = {id(node): i for i, node in enumerate(graph.nodes)}
     # A fused kernel runs where its last call stands.
     runs = {id(head): place[id(node)] for node in graph.nodes for head in [heads[id(node)]]}
-    source = _sources(deciders)
+    source = _sources(group_map)
     last: dict[TensorRef, int] = {}
     for node in graph.nodes:
         for ref in node.inputs:
@@ -157,16 +159,16 @@ def _tensors(deciders: Deciders, profile: TargetProfile, candidates: Sequence[st
         made = 0 if not node.inputs else step
         for index, ref in enumerate(node.outputs):
             if source[ref] == ref:
-                follows, width = _width(deciders, profile, candidates, node, index)
+                follows, width = _width(group_map, profile, candidates, node, index)
                 size = elements(node, index)
                 found.append(Tensor(size, follows, width, made, last.get(ref, made)))
     return found
 
 
-def _sources(deciders: Deciders) -> dict[TensorRef, TensorRef]:
+def _sources(group_map: GroupMap) -> dict[TensorRef, TensorRef]:
     """Return the tensor that each is: what does nothing makes none."""
     source: dict[TensorRef, TensorRef] = {}
-    for node in deciders.graph.nodes:
+    for node in group_map.graph.nodes:
         same = op_of(node.layer).transparent and len(node.inputs) == 1
         for ref in node.outputs:
             source[ref] = source[node.inputs[0]] if same else ref
@@ -174,7 +176,7 @@ def _sources(deciders: Deciders) -> dict[TensorRef, TensorRef]:
 
 
 def _width(
-    deciders: Deciders,
+    group_map: GroupMap,
     profile: TargetProfile,
     candidates: Sequence[str],
     node: GraphNode,
@@ -182,15 +184,15 @@ def _width(
 ) -> tuple[frozenset[int], tuple[int, ...]]:
     """Return which groups decide the bytes of a result's numbers, and the bytes by candidate."""
     dtype = tf.nest.flatten(node.call.node.outputs)[index].dtype
-    op = op_type(deciders.heads[id(node)].layer)
+    op = op_type(group_map.heads[id(node)].layer)
     rule = profile.ops.get(op)
     if not dtype.is_floating:
         return frozenset(), (int(dtype.size),)
-    if id(node) in deciders.floats or (rule is not None and not rule.output):
+    if id(node) in group_map.floats or (rule is not None and not rule.output):
         return frozenset(), (4,)
     allowed = profile.allowed(op)
     names = [name if name in allowed else allowed[0] for name in candidates]
-    follows = deciders.follows[id(node)]
+    follows = group_map.follows[id(node)]
     width = tuple(activation_bytes(profile.precision(name)) for name in names)
     if not follows or len(set(width)) == 1:
         own = activation_bytes(profile.precision(allowed[0]))

@@ -12,7 +12,7 @@ from keras_edgeq.errors import SearchError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.measure.groups import Choice, Group, folded_graph
 from keras_edgeq.mixed_precision.activation_memory import ActivationMemory
-from keras_edgeq.mixed_precision.group_map import Deciders
+from keras_edgeq.mixed_precision.group_map import GroupMap
 from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.stored_bits import (
     activation_bytes,
@@ -64,7 +64,7 @@ class CostModel:
         rows = [[name in group.candidates for name in self.candidates] for group in self.groups]
         self.allowed = np.array(rows, bool)
         self.graph = folded_graph(sim) if graph is None else graph
-        self._deciders = Deciders.of(self.graph, self.profile, self.groups)
+        self._group_map = GroupMap.of(self.graph, self.profile, self.groups)
         self.weight_table, weight_constant, self.eight_bit_bytes = self._count_weights()
         self.weight_constant = int(weight_constant)
 
@@ -184,7 +184,7 @@ class CostModel:
 
     @cached_property
     def _memory(self) -> ActivationMemory:
-        return ActivationMemory(self._deciders, self.profile, self.candidates, self.allowed)
+        return ActivationMemory(self._group_map, self.profile, self.candidates, self.allowed)
 
     @cached_property
     def _bitops(self) -> tuple[Table, float, int]:
@@ -232,9 +232,9 @@ class CostModel:
         """Return the group that decides about a layer's weights, None where they are float."""
         op = op_type(node.layer)
         weighted = weights_of(node.layer) is not None and self.profile.quantizes_weights(op)
-        if not weighted or id(node) in self._deciders.floats:
+        if not weighted or id(node) in self._group_map.floats:
             return None
-        head = self._deciders.heads[id(node)]
+        head = self._group_map.heads[id(node)]
         names = [group.name for group in self.groups]
         for name in (head.layer.name, node.layer.name):
             if name in names:

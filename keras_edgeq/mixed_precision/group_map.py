@@ -15,7 +15,7 @@ from keras_edgeq.sim.supported import why_unsupported
 
 
 @dataclass(frozen=True)
-class Deciders:
+class GroupMap:
     """Says for each call which groups it follows, by the `id` of the call.
 
     A call computes in the widest precision among the groups it follows.
@@ -33,7 +33,7 @@ class Deciders:
     floats: frozenset[int]
 
     @classmethod
-    def of(cls, graph: LayerGraph, profile: TargetProfile, groups: Sequence[Group]) -> Deciders:
+    def of(cls, graph: LayerGraph, profile: TargetProfile, groups: Sequence[Group]) -> GroupMap:
         """Walk the graph as `all_precisions` does."""
         unsupported = {id(node): why_unsupported(node, profile) for node in graph.nodes}
         heads = {id(node): node for node in graph.nodes}

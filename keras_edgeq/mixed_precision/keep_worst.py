@@ -9,7 +9,7 @@ from typing import Any
 from keras_edgeq.analysis.sensitivity import loss_of
 from keras_edgeq.errors import SearchError
 from keras_edgeq.measure.groups import SearchSpace, find_groups
-from keras_edgeq.measure.precision_study import Study
+from keras_edgeq.measure.precision_study import PrecisionStudy
 from keras_edgeq.profiles.precision import FLOAT
 from keras_edgeq.sim.judge import say
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -64,8 +64,10 @@ def keep_worst(
     kernels = sim.record.plan.kernels
     present = {g.name: kernels[g.name].precision for g in find_groups(sim, [precision, FLOAT])}
     space = SearchSpace(sim, [*present.values(), precision, FLOAT])
-    with Study(space, data, "nearest", batch_size, steps, memory_bytes, resume, progress) as study:
-        groups = study.bank.groups
+    with PrecisionStudy(
+        space, data, "nearest", batch_size, steps, memory_bytes, resume, progress
+    ) as study:
+        groups = study.grids.groups
         floats = {group.name: FLOAT for group in groups}
         open_groups = [
             group.name

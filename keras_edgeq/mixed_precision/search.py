@@ -10,11 +10,11 @@ from typing import Any
 from keras_edgeq.analysis.sensitivity import MEASURES
 from keras_edgeq.errors import SearchError
 from keras_edgeq.measure.groups import SearchSpace
-from keras_edgeq.measure.precision_study import Score, Study
+from keras_edgeq.measure.precision_study import PrecisionStudy, Score
+from keras_edgeq.mixed_precision.choice_finder import ChoiceFinder
 from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.limits import Limits
 from keras_edgeq.mixed_precision.search_result import SearchResult
-from keras_edgeq.mixed_precision.search_run import Hunt
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES
@@ -123,23 +123,23 @@ def search_mixed_precision(
     space = SearchSpace(sim, candidates)
     costs = CostModel(sim, space.groups, packed, candidates=space.candidates, graph=space.graph)
     rows = limits.rows(costs)
-    with Study(
+    with PrecisionStudy(
         space, data, rounding, batch_size, steps, memory_bytes, resume, progress, jobs
     ) as study:
-        hunt = Hunt(study, costs, rows, limits.cost, measure, effort, score)
-        best = hunt.within_limits() if max_drop is None else hunt.within_drop(max_drop)
-        curve = hunt.curve(points)
-        model = study.rounded_model(hunt.choice(best))
+        finder = ChoiceFinder(study, costs, rows, limits.cost, measure, effort, score)
+        best = finder.within_limits() if max_drop is None else finder.within_drop(max_drop)
+        curve = finder.curve(points)
+        model = study.rounded_model(finder.choice(best))
         return SearchResult(
             model=model,
-            best=hunt.point(best),
+            best=finder.point(best),
             points=curve,
-            sensitivity=hunt.report,
+            sensitivity=finder.report,
             cost=limits.cost,
-            evaluations=hunt.evaluations,
+            evaluations=finder.evaluations,
             passes=study.evaluator.passes,
             seconds=time.perf_counter() - begin,
             searched=sim,
             rounding=rounding,
-            compared=hunt.compared,
+            compared=finder.compared,
         )

@@ -11,8 +11,8 @@ from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import channel_map, op_of
-from keras_edgeq.ptq.layer_problem import is_product
-from keras_edgeq.ptq.session import Workshop, check_calibrated
+from keras_edgeq.ptq.layer_visit import is_product
+from keras_edgeq.ptq.session import PtqSession, check_calibrated
 from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import copy_sim
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -64,20 +64,20 @@ def correct_bias(
     """
     if data is None:
         return _analytic(sim)
-    with Workshop(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as shop:
-        exact = Stream(shop.exact, float_call, shop.source, shop.store)
-        rounded = Stream(shop.work, float_activations_call, shop.source, shop.store)
+    with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
+        exact = Stream(session.exact, float_call, session.source, session.store)
+        rounded = Stream(session.work, float_activations_call, session.source, session.store)
         stops = [i for i, call in enumerate(rounded.calls) if _has_bias(call.layer)]
         shifts: dict[str, list[np.ndarray]] = {}
-        for stop in shop.bar(stops, "correct bias", "layer"):
+        for stop in session.bar(stops, "correct bias", "layer"):
             exact.advance(stop)
             rounded.advance(stop)
             layer, float_layer = rounded.calls[stop].layer.layer, exact.calls[stop].layer.layer
             calls = shifts.setdefault(layer.name, [])
             calls.append(_shift(exact, rounded))
             layer.bias.assign(np.float32(np.float64(float_layer.bias) - np.mean(calls, axis=0)))
-        shop.calibrate()
-    return shop.work
+        session.calibrate()
+    return session.work
 
 
 def _has_bias(layer: Any) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.numerics.closed_form import descend, round_forward
-from keras_edgeq.ptq.layer_problem import Visit, walk_layers
-from keras_edgeq.ptq.session import Workshop
+from keras_edgeq.ptq.layer_visit import LayerVisit, walk_layers
+from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES
 
@@ -68,17 +68,17 @@ def gptq(
         arXiv:2309.01885. The asymmetric target follows Nagel et al. 2020, arXiv:2004.10568,
         equation 25.
     """
-    with Workshop(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as shop:
-        shop.calibrate(float_weights=True)
-        for visit in walk_layers(shop, "gptq"):
+    with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
+        session.calibrate(float_weights=True)
+        for visit in walk_layers(session, "gptq"):
             visit.measure()
             round_layer(visit)
-            shop.done(visit.layer, "gptq")
-        shop.calibrate()
-    return shop.work
+            session.done(visit.layer, "gptq")
+        session.calibrate()
+    return session.work
 
 
-def round_layer(visit: Visit) -> NDArray:
+def round_layer(visit: LayerVisit) -> NDArray:
     """Give a layer its integers, scales and bias from the equations of a visit.
 
     Returns:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.numerics.closed_form import Grid
-from keras_edgeq.ptq.layer_problem import Visit, walk_layers
+from keras_edgeq.ptq.layer_visit import LayerVisit, walk_layers
 from keras_edgeq.ptq.normal_equations import LeastSquares
-from keras_edgeq.ptq.session import Workshop
+from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES
 
@@ -59,18 +59,18 @@ def seq_mse(
     """
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}; it is at least 1.")
-    with Workshop(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as shop:
-        shop.calibrate(float_weights=True)
-        for visit in walk_layers(shop, "seq_mse"):
+    with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
+        session.calibrate(float_weights=True)
+        for visit in walk_layers(session, "seq_mse"):
             visit.measure()
             visit.assign_scale(_best_scale(visit, candidates))
-            shop.freeze(visit.layer)
-        shop.calibrate()
-        shop.work.reference = sim.reference
-    return shop.work
+            session.freeze(visit.layer)
+        session.calibrate()
+        session.work.reference = sim.reference
+    return session.work
 
 
-def _best_scale(visit: Visit, candidates: int) -> NDArray:
+def _best_scale(visit: LayerVisit, candidates: int) -> NDArray:
     """Return the scale `[groups, 1, outputs]` of least error."""
     columns, grid = visit.float_columns, visit.grid()
     problem = visit.equations.least_squares(centered=False)

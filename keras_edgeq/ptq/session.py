@@ -1,4 +1,4 @@
-"""`Workshop`: what every technique that works on a sim with data needs."""
+"""`PtqSession`: what every technique that works on a sim with data needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_edgeq.sim.samples import few
 from keras_edgeq.streams.store import StoredBatches, TensorStore
 
 
-class Workshop:
+class PtqSession:
     """A copy of a sim to work on, its float form, and data that can be read again and again.
 
     A context manager: leaving it deletes what it keeps on disk.
@@ -97,7 +97,7 @@ class Workshop:
         frozen = self.work.record.frozen | {f"{layer.name}/{layer.kernel_name}"}
         self.work.keep(frozen=frozen)
 
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> PtqSession:
         """Return the workshop."""
         return self
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import keras_edgeq as eq
 from keras_edgeq.callbacks import EncodingLogger
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.measure.measurement_log import Ledger
+from keras_edgeq.measure.measurement_log import MeasurementLog
 from keras_edgeq.ptq.adaround.unit_files import UnitFiles
 from keras_edgeq.qat.resume import Position, Resume
 from keras_edgeq.sim.freeze import copy_sim
@@ -54,9 +54,9 @@ def checkpoint(sim, folder):
 
 
 def measure(folder):
-    ledger = Ledger(folder / "ledger", "a")
+    log = MeasurementLog(folder / "ledger", "a")
     for number in range(100):
-        ledger.add({"conv": "W8A8"}, str(number), np.ones(9))
+        log.add({"conv": "W8A8"}, str(number), np.ones(9))
 
 
 def store(folder):

@@ -10,9 +10,9 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.analysis.sensitivity import loss_of
 from keras_edgeq.errors import EdgeqError, ProfileError, SearchError
-from keras_edgeq.measure.evaluation import Bench
+from keras_edgeq.measure.evaluation import Evaluation
 from keras_edgeq.measure.groups import SearchSpace
-from keras_edgeq.measure.precision_study import Study
+from keras_edgeq.measure.precision_study import PrecisionStudy
 from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.solve import brute_force, solve_greedy
 from tests.harness import assert_same_arrays, assert_same_state, outputs, snapshot
@@ -40,7 +40,7 @@ def sim_of(profile="litert_int8"):
 
 def study_of(**options):
     settings = {"rounding": "nearest", "resume": None, **options}
-    return Study(
+    return PrecisionStudy(
         SearchSpace(sim_of(), CANDIDATES),
         X,
         settings["rounding"],
@@ -61,7 +61,7 @@ def test_it_finds_what_brute_force_finds_and_beats_greedy_and_uniform():
     size = 0.6
     result = result_of(size)
     with study_of() as study:
-        groups, base = study.bank.groups, study.bank.uniform("W8A8")
+        groups, base = study.grids.groups, study.grids.uniform("W8A8")
         costs = CostModel(sim_of(), groups, candidates=study.candidates)
 
         def measured(numbers):
@@ -71,9 +71,9 @@ def test_it_finds_what_brute_force_finds_and_beats_greedy_and_uniform():
         rows = costs.rows("size", size)
         best = brute_force(measured, costs.allowed, rows)
         greedy = solve_greedy(
-            result.sensitivity.losses, *rows[0], costs.numbers(study.bank.uniform("W8A8"))
+            result.sensitivity.losses, *rows[0], costs.numbers(study.grids.uniform("W8A8"))
         )
-        uniform = costs.numbers(study.bank.uniform("W4A8"))
+        uniform = costs.numbers(study.grids.uniform("W4A8"))
         assert result.best.choice == costs.choice(best)
         assert result.best.loss == pytest.approx(measured(best), rel=1e-9)
         assert result.best.loss <= min(measured(greedy), measured(uniform))
@@ -141,7 +141,7 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path, monkeypatch):
     options = {"size": 0.7, "rounding": "gptq", **QUIET}
     whole = eq.search_mixed_precision(sim_of(), X, CANDIDATES, **options, resume=tmp_path / "a")
     measured = []
-    original = Bench.measure
+    original = Evaluation.measure
 
     def counted(self, batch, choices, around):
         for found in original(self, batch, choices, around):
@@ -150,11 +150,11 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path, monkeypatch):
             measured.append(found)
             yield found
 
-    monkeypatch.setattr(Bench, "measure", counted)
+    monkeypatch.setattr(Evaluation, "measure", counted)
     folder = tmp_path / "b"
     with pytest.raises(Stop):
         eq.search_mixed_precision(sim_of(), X, CANDIDATES, **options, resume=folder)
-    monkeypatch.setattr(Bench, "measure", original)
+    monkeypatch.setattr(Evaluation, "measure", original)
     resumed = eq.search_mixed_precision(sim_of(), X, CANDIDATES, **options, resume=folder)
     assert resumed.best == whole.best
     assert resumed.passes < whole.passes

@@ -15,8 +15,8 @@ from keras_edgeq.ptq.adaround.reconstruct import Settings
 from keras_edgeq.ptq.adaround.unit_files import UnitFiles
 from keras_edgeq.ptq.adaround.unit_walk import UnitReport, UnitWalk
 from keras_edgeq.ptq.adaround.unit_work import Sampling
-from keras_edgeq.ptq.layer_problem import has_free_scales, is_product
-from keras_edgeq.ptq.session import Workshop
+from keras_edgeq.ptq.layer_visit import has_free_scales, is_product
+from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES, StoredBatches
 from keras_edgeq.streams.stream import Stream, float_call, rounded_call
@@ -99,22 +99,24 @@ def adaround(
     )
     _check(settings, unit, qdrop, batch_size)
     halves = memory_bytes // 2
-    with Workshop(sim, data, batch_size, steps, halves, cache_folder, progress) as shop:
+    with PtqSession(sim, data, batch_size, steps, halves, cache_folder, progress) as session:
         options = (settings, unit, qdrop, batch_size, memory_bytes)
-        files = UnitFiles(resume, "" if resume is None else _fingerprint(options, sim, shop.source))
-        shop.calibrate(float_weights=True)
+        files = UnitFiles(
+            resume, "" if resume is None else _fingerprint(options, sim, session.source)
+        )
+        session.calibrate(float_weights=True)
         tell = on_unit or (lambda report: None)
-        for layer in shop.work.quantized_layers().values():
+        for layer in session.work.quantized_layers().values():
             if not is_product(layer):
                 tell(UnitReport((layer.name,), 0, "not a matrix product"))
         walk = UnitWalk(
-            Stream(shop.exact, float_call, shop.source, shop.store),
-            Stream(shop.work, rounded_call, shop.source, shop.store),
+            Stream(session.exact, float_call, session.source, session.store),
+            Stream(session.work, rounded_call, session.source, session.store),
             settings,
             Sampling(halves, batch_size, qdrop, TRUST[start]),
             lambda layer: has_free_scales(sim, layer),
         )
-        for number, one in enumerate(shop.bar(UNITS[unit](shop.work), "adaround", "unit")):
+        for number, one in enumerate(session.bar(UNITS[unit](session.work), "adaround", "unit")):
             walk.advance(one)
             name = f"unit-{number:03d}"
             done = files.read(name)
@@ -124,10 +126,10 @@ def adaround(
             else:
                 report = walk.take(one, done)
             for layer in report.layers:
-                shop.done(shop.work.quantized_layers()[layer], f"adaround, {report.how}")
+                session.done(session.work.quantized_layers()[layer], f"adaround, {report.how}")
             tell(report)
-        shop.calibrate()
-    return shop.work
+        session.calibrate()
+    return session.work
 
 
 def _fingerprint(options: tuple, sim: QuantSim, source: StoredBatches) -> str:

@@ -27,7 +27,7 @@ from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import Op, Unsupported, matrix_form, op_of
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, MatrixForm
 from keras_edgeq.ops.plain import IDENTITY, PAD
-from keras_edgeq.ptq.layer_problem import is_product
+from keras_edgeq.ptq.layer_visit import is_product
 
 # What a block runs through without ending.
 PASSED = (IDENTITY, PAD)

@@ -19,7 +19,7 @@ from keras_edgeq.ptq.adaround.reconstruct import Rounding, Settings, make_loop, 
 from keras_edgeq.ptq.adaround.segment import Segment
 from keras_edgeq.ptq.adaround.unit_work import GraphWork, RowsWork, Sampling, make_work
 from keras_edgeq.ptq.gptq import round_layer
-from keras_edgeq.ptq.layer_problem import Visit
+from keras_edgeq.ptq.layer_visit import LayerVisit
 from keras_edgeq.ptq.normal_equations import NormalEquations
 from keras_edgeq.ptq.open_kernel import kernel_of
 from keras_edgeq.streams.pieces import OnCall
@@ -123,7 +123,7 @@ class UnitWalk:
             _Inside(self.rounded, start, number, rounded_call),
         )
         own = NormalEquations(getattr(layer.layer, "bias", None) is not None)
-        visit = Visit(layer, exact.layer, inside, self._free_scales(layer), own)
+        visit = LayerVisit(layer, exact.layer, inside, self._free_scales(layer), own)
         visit.measure()
         return visit.form.kernel(round_layer(visit))
 

@@ -19,7 +19,7 @@ from keras_edgeq.numerics.closed_form import Grid
 from keras_edgeq.ops import matrix_form
 from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ptq.normal_equations import NormalEquations
-from keras_edgeq.ptq.session import Workshop
+from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.pieces import OnCall
 from keras_edgeq.streams.stream import Stream, float_call, real_input, rounded_call
@@ -44,7 +44,7 @@ class Arguments(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
+class LayerVisit:
     """A call of a weighted layer, with both streams in front of it.
 
     Args:
@@ -135,27 +135,29 @@ class Visit:
         return max(1, min((int(thinned), *positions)))
 
 
-def walk_layers(shop: Workshop, name: str, on_call: OnCall = rounded_call) -> Iterator[Visit]:
+def walk_layers(
+    session: PtqSession, name: str, on_call: OnCall = rounded_call
+) -> Iterator[LayerVisit]:
     """Yield a visit for each call of a layer that is a matrix product with integer weights.
 
     Args:
-        shop: the sim that visitors change, its float form and the data.
+        session: the sim that visitors change, its float form and the data.
         name: of the technique, for the progress bar.
         on_call: how the stream of the sim computes.
     """
-    exact = Stream(shop.exact, float_call, shop.source, shop.store)
-    rounded = Stream(shop.work, on_call, shop.source, shop.store)
+    exact = Stream(session.exact, float_call, session.source, session.store)
+    rounded = Stream(session.work, on_call, session.source, session.store)
     equations: dict[str, NormalEquations] = {}
     stops = [i for i, call in enumerate(rounded.calls) if is_product(call.layer)]
     work = [_work(rounded.calls[stop].layer) for stop in stops]
-    for stop in shop.bar(stops, name, "layer", work):
+    for stop in session.bar(stops, name, "layer", work):
         exact.advance(stop)
         rounded.advance(stop)
         layer = rounded.calls[stop].layer
         has_bias = getattr(layer.layer, "bias", None) is not None
         own = equations.setdefault(layer.name, NormalEquations(has_bias))
-        free = has_free_scales(shop.work, layer)
-        yield Visit(layer, exact.calls[stop].layer.layer, (exact, rounded), free, own)
+        free = has_free_scales(session.work, layer)
+        yield LayerVisit(layer, exact.calls[stop].layer.layer, (exact, rounded), free, own)
 
 
 def _work(layer: QuantizedLayer) -> float:

@@ -1,4 +1,4 @@
-"""`Hunt`: from the sensitivities to the best choice that can be found with so much work."""
+"""`ChoiceFinder`: from the sensitivities to the best choice that can be found with so much work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from keras_edgeq.analysis.sensitivity import loss_of, measure_groups
 from keras_edgeq.errors import SearchError
 from keras_edgeq.measure.gradient import gradient_passes
-from keras_edgeq.measure.precision_study import Score, Study
+from keras_edgeq.measure.precision_study import PrecisionStudy, Score
 from keras_edgeq.mixed_precision.cost import CostModel
 from keras_edgeq.mixed_precision.refine import Measured, key, with_change
 from keras_edgeq.mixed_precision.search_result import Point
@@ -32,7 +32,7 @@ STEPS = 33
 FINALISTS = 3
 
 
-class Hunt:
+class ChoiceFinder:
     """Finds choices, best first by sensitivities and then by measuring them.
 
     Args:
@@ -54,7 +54,7 @@ class Hunt:
 
     def __init__(
         self,
-        study: Study,
+        study: PrecisionStudy,
         costs: CostModel,
         rows: Sequence[Row],
         cost: str,
@@ -64,7 +64,7 @@ class Hunt:
     ):
         self._study, self._measure, self._score = study, measure, score
         self.costs, self.rows, self._cost = costs, rows, cost
-        groups = study.bank.groups
+        groups = study.grids.groups
         if score is not None:
             study.score_float(score)
         # Counted as if nothing was known from an earlier run, so that both end alike.
@@ -76,7 +76,7 @@ class Hunt:
             self.report.losses, self.report.base_loss, self._losses, self._expense
         )
         self.compared: dict[str, Point] = {}
-        self.base = self.costs.numbers(study.bank.uniform(study.finest))
+        self.base = self.costs.numbers(study.grids.uniform(study.finest))
         self._found.measure(self._known_from_report(), self.base)
 
     def within_limits(self) -> Numbers:
@@ -145,7 +145,7 @@ class Hunt:
 
     def point(self, numbers: Numbers) -> Point:
         """Return a choice with its costs and losses."""
-        choice, known = self.choice(numbers), self._study.evaluator.ledger.get
+        choice, known = self.choice(numbers), self._study.evaluator.log.get
         score = known(choice, "score")
         return Point(
             choice=choice,
@@ -175,7 +175,7 @@ class Hunt:
         starts["greedy"] = solve_greedy(losses, table, limit, self.base)
         starts["greedy per saving"] = solve_greedy(losses, table, limit, self.base, per_saving=True)
         for name in self._study.candidates:
-            starts[name] = self.costs.numbers(self._study.bank.uniform(name))
+            starts[name] = self.costs.numbers(self._study.grids.uniform(name))
         return {n: c for n, c in starts.items() if c is not None and fits(c, rows)}
 
     def _by_score(self) -> Numbers:
