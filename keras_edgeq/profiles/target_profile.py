@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +12,7 @@ from keras_edgeq.errors import ProfileError
 from keras_edgeq.files import read_json
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.profiles.aimet_config import is_aimet_config, read_aimet_config
+from keras_edgeq.profiles.extends import MAX_FILE_BYTES, built_in, packaged, whole
 from keras_edgeq.profiles.precision import (
     FLOAT,
     FLOAT_PRECISION,
@@ -24,12 +23,12 @@ from keras_edgeq.profiles.precision import (
     read_ranges,
 )
 from keras_edgeq.profiles.renamed import with_new_names
+from keras_edgeq.profiles.typos import warn_of_typos
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
 ANY = "*"
 SCHEMA_FILE = "profile.schema.json"
-MAX_FILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,7 @@ class TargetProfile:
         """Read and validate profile JSON; `where` names it in errors."""
         import jsonschema
 
+        data = whole(data, where)
         try:
             jsonschema.validate(data, _schema())
         except jsonschema.ValidationError as error:
@@ -247,20 +247,20 @@ def profile_names() -> list[str]:
         >>> "litert_int8" in eq.profile_names()
         True
     """
-    files = resources.files("keras_edgeq.profiles").iterdir()
-    names = (
-        f.name for f in files if f.name.endswith(".json") and not f.name.endswith(".schema.json")
-    )
-    return sorted(name.removesuffix(".json") for name in names)
+    return built_in()
 
 
 def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     """Return a profile by its built-in name, from a JSON file, or as given.
 
-    The file holds a profile, or a configuration of AIMET (`default_config.json`, those of Hexagon).
+    The file holds a profile, what differs from another one (`"extends"`: a built-in name, or a file
+    beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
 
     Raises:
         ProfileError: no such name or file, or the file is no valid profile.
+
+    Warns:
+        QuantizationWarning: the file names an operation that does not exist, and nearly does.
 
     Example:
         >>> eq.load_profile("litert_int8").precision_names
@@ -269,7 +269,8 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     if isinstance(profile, TargetProfile):
         return profile
     if str(profile) in profile_names():
-        return TargetProfile._read(_packaged(f"{profile}.json"))  # the tests validate those
+        data = whole(packaged(f"{profile}.json"), str(profile))
+        return TargetProfile._read(data)  # the tests validate those
     path = Path(profile)
     if path.suffix != ".json":
         raise ProfileError(
@@ -282,14 +283,11 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
         )
     data = read_json(path, MAX_FILE_BYTES, ProfileError)
     if is_aimet_config(data):
-        data = read_aimet_config(data, path.stem, str(path))
-    return TargetProfile.from_json(data, str(path))
-
-
-def _packaged(name: str) -> Any:
-    text = resources.files("keras_edgeq.profiles").joinpath(name).read_text("utf-8")
-    return json.loads(text)
+        return TargetProfile.from_json(read_aimet_config(data, path.stem, str(path)), str(path))
+    made = TargetProfile.from_json(whole(data, str(path), path.parent), str(path))
+    warn_of_typos(made, [*_schema()["$defs"]["operation"]["examples"], ANY], str(path))
+    return made
 
 
 def _schema() -> Any:
-    return _packaged(SCHEMA_FILE)
+    return packaged(SCHEMA_FILE)

@@ -15,7 +15,7 @@ import keras_edgeq as eq
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.measure import evaluator as evaluate
 from keras_edgeq.measure import workers
-from keras_edgeq.measure.candidate_grids import Form, candidate_grids
+from keras_edgeq.measure.candidate_grids import CandidateForm, candidate_grids
 from keras_edgeq.measure.evaluator import Evaluator
 from keras_edgeq.measure.groups import SearchSpace
 from keras_edgeq.measure.measurement_log import MeasurementLog
@@ -150,7 +150,7 @@ def test_a_recipe_measures_the_same_in_this_process(case):
     source = StoredBatches(case.batches, TensorStore(10**9))
     portable = PortableStudy.of(case.grids, source, 10**9)
     same = PortableStudy.of(case.grids, source, 10**9)
-    forms = {**case.grids.forms, case.grids.groups[0].name: {"W8A8": Form()}}
+    forms = {**case.grids.forms, case.grids.groups[0].name: {"W8A8": CandidateForm()}}
     other = PortableStudy.of(replace(case.grids, forms=forms), source, 10**9)
     assert portable.key == same.key != other.key
     assert portable.__sizeof__() > sum(part.nbytes for batch in portable.batches for part in batch)
