@@ -38,6 +38,7 @@ __all__ = [
     "export",
     "fold_batch_norms",
     "freeze_encodings",
+    "from_keras3",
     "gptq",
     "grids",
     "keep_worst",
@@ -56,6 +57,7 @@ __all__ = [
     "seq_mse",
     "smooth",
     "strip",
+    "to_keras3",
     "verify",
 ]
 
@@ -80,6 +82,7 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.export.encodings import load_encodings
     from keras_edgeq.export.export import export
     from keras_edgeq.export.report import ExportReport
+    from keras_edgeq.keras3 import from_keras3, to_keras3
     from keras_edgeq.mixed_precision import SearchResult, keep_worst, search_mixed_precision
     from keras_edgeq.plan import QuantPlan
     from keras_edgeq.prepare.model_file import load_model

@@ -22,6 +22,7 @@ ROWS = (
     ("quantize", "requantize"),
     ("sim",),
     ("prepare",),
+    ("keras3",),
     ("layers",),
     ("ops",),
     ("graph",),

@@ -10,6 +10,7 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.plan.asked import Asked, by_layer
 from keras_edgeq.plan.quant_plan import QuantPlan
@@ -121,6 +122,7 @@ def describe(
         [('d', 'integer'), ('d/relu', 'fused')]
     """
     target = load_profile(profile)
+    model = as_tf_keras(model)
     prepared = prepare(model)
     plan = resolve(prepared, target, by_layer(precision, target))
     rows: dict[str, LayerRow] = {}

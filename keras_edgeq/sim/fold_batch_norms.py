@@ -9,6 +9,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import channel_map
 from keras_edgeq.prepare.fold_batch_norms import (
@@ -60,6 +61,7 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         Neural Network Quantization", arXiv:2106.08295, section 5.2.2.
     """
     if not isinstance(model, QuantSim):
+        model = as_tf_keras(model)
         folded = fold_float(model)
         if folded is not model:
             check_equal(model, folded, random_inputs(model, {}))

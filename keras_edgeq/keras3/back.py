@@ -1,0 +1,49 @@
+"""Bring weights of a `tf_keras` model back to the model of Keras 3 that it was made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tf_keras
+
+from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3.convert import Conversion
+
+
+def copy_back(model: tf_keras.Model, like: Any) -> Any:
+    """Return a copy of `like` with the weights of `model`, whose layers are those it became."""
+    import keras
+
+    copy = keras.models.clone_model(like)
+    conversion = Conversion(copy)
+    found = _by_path(model)
+    weighted = {path: pair for path, pair in conversion.pairs.items() if pair[1].weights}
+    for path in [*weighted, *(p for p in found if found[p].weights)]:
+        wanted, given = weighted.get(path), found.get(path)
+        if wanted is None or given is None or not _alike(wanted[1], given):
+            had = "has no such layer" if wanted is None else f"has a {type(wanted[0]).__name__}"
+            here = "missing" if given is None else f"a {type(given).__name__}"
+            raise UnsupportedModelError(
+                f"Layer {path!r} is {here} in {model.name!r}, and {like.name!r} {had}: weights go "
+                "back only where the layers are the same. A model with folded batch norms or other "
+                "layers stays one of tf_keras."
+            )
+    for path, (theirs, _) in weighted.items():
+        theirs.set_weights(found[path].get_weights())
+    return copy
+
+
+def _alike(one: tf_keras.layers.Layer, other: tf_keras.layers.Layer) -> bool:
+    shapes = [[tuple(w.shape) for w in layer.weights] for layer in (one, other)]
+    return type(one) is type(other) and shapes[0] == shapes[1]
+
+
+def _by_path(model: tf_keras.Model, path: str = "") -> dict[str, tf_keras.layers.Layer]:
+    found: dict[str, tf_keras.layers.Layer] = {}
+    for layer in model.layers:
+        if keras_compat.is_graph_model(layer):
+            found |= _by_path(layer, f"{path}{layer.name}/")
+        else:
+            found[f"{path}{layer.name}"] = layer
+    return found

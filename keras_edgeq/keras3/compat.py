@@ -1,0 +1,65 @@
+"""The one file that touches private members of Keras 3."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def is_keras3(value: Any) -> bool:
+    """Tell whether a value is a layer or model of Keras 3, without importing it."""
+    keras = sys.modules.get("keras")
+    if keras is None or not str(getattr(keras, "__version__", "")).startswith("3."):
+        return False
+    return isinstance(value, keras.layers.Layer)
+
+
+def is_symbol(value: Any) -> bool:
+    """Tell whether a value is a symbolic tensor of Keras 3."""
+    return type(value).__name__ == "KerasTensor" and type(value).__module__.startswith("keras.")
+
+
+def graph_of(model: Any) -> Any | None:
+    """Return the functional graph of a functional or built Sequential model, None without one."""
+    inner = getattr(model, "_functional", model)
+    return inner if hasattr(inner, "_nodes_by_depth") else None
+
+
+def nodes(graph: Any) -> list[Any]:
+    """Return the calls of a graph in topological order, without its inputs."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    found = [node for depth in depths for node in graph._nodes_by_depth[depth]]
+    return [node for node in found if not node.is_input]
+
+
+def structure(graph: Any) -> tuple[Any, Any]:
+    """Return the inputs and outputs of a graph in the structure the user gave."""
+    return graph._inputs_struct, graph._outputs_struct
+
+
+def input_layer(symbol: Any) -> Any:
+    """Return the layer that makes a symbolic input."""
+    return symbol._keras_history.operation
+
+
+def mapped(node: Any, value: Callable[[Any], Any]) -> tuple[tuple, dict]:
+    """Return the arguments of a call with each symbolic tensor exchanged.
+
+    Without `training`, which Keras 3 notes with its value while the model was made, and exchanges
+    when the model is called.
+    """
+    import keras
+
+    def leaf(part):
+        return value(part) if is_symbol(part) else part
+
+    given = node.arguments.kwargs
+    kwargs = {k: v for k, v in given.items() if k != "training" and (k, v) != ("mask", None)}
+    return keras.tree.map_structure(leaf, (tuple(node.arguments.args), kwargs))
+
+
+def name_of(function: Any) -> str | None:
+    """Return the name of an activation function of Keras 3, None for one of the user's."""
+    module = str(getattr(function, "__module__", ""))
+    return function.__name__ if module.startswith("keras.") else None

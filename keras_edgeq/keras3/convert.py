@@ -1,0 +1,261 @@
+"""`from_keras3`: the equal `tf_keras` model of a model of Keras 3, checked layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.name_operations import name_operations
+from keras_edgeq.keras3 import compat
+from keras_edgeq.keras3.layers import is_fixed, known_class, translated, users_function
+from keras_edgeq.keras3.operations import function_of
+from keras_edgeq.spec.tensor_ref import part_name
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A layer or operation of the model and what it became.
+
+    Args:
+        operation: the layer or operation of Keras 3.
+        path: its name behind those of the models it is in.
+        compute: the same on tensors of TensorFlow.
+        layer: the layer of `tf_keras`, None for an operation.
+    """
+
+    operation: Any
+    path: str
+    compute: Callable[..., Any]
+    layer: tf_keras.layers.Layer | None
+
+
+class Conversion:
+    """Translates a model; layers that are called twice are translated once.
+
+    Args:
+        model: a built functional or Sequential model of Keras 3, or one that can be opened.
+
+    Attributes:
+        steps: by the `id` of the layer or operation.
+        graph: of the model.
+        graphs: of nested models and opened layers, likewise.
+        pairs: path of a layer -> it, and what it became.
+        result: the model of `tf_keras`.
+    """
+
+    def __init__(self, model: Any):
+        self.steps: dict[int, Step] = {}
+        self.graphs: dict[int, Any] = {}
+        self.pairs: dict[str, tuple[Any, tf_keras.layers.Layer]] = {}
+        self._path = ""
+        self.graph = opened(model)
+        self.result = self._model(model.name, self.graph)
+        for theirs, ours in self.pairs.values():
+            give_weights(theirs, ours)
+
+    def _model(self, name: str, graph: Any) -> tf_keras.Model:
+        given, made = compat.structure(graph)
+        inputs = [_input(symbol) for symbol in graph.inputs]
+        values = {id(k): v for k, v in zip(graph.inputs, inputs, strict=True)}
+        self._run(graph, values)
+        return tf_keras.Model(
+            _packed(given, inputs), _mapped(made, lambda k: values[id(k)]), name=name
+        )
+
+    def _run(self, graph: Any, values: dict[int, Any]) -> None:
+        import keras
+
+        walked = compat.nodes(graph)
+        taken = {node.operation.name for node in walked if compat.is_keras3(node.operation)}
+        known: set[int] = set()
+        for node in walked:
+            compute = self._compute(node)
+            args, kwargs = compat.mapped(node, lambda k: values[id(k)])
+            outputs = keras.tree.flatten(compute(*_arrays(args), **_arrays(kwargs)))
+            for output in outputs:
+                name_operations(output, known, _names(node.operation, taken))
+            values.update({id(k): v for k, v in zip(node.outputs, outputs, strict=True)})
+
+    def _compute(self, node: Any) -> Callable[..., Any]:
+        """Return the function of a call on tensors of TensorFlow."""
+        operation = node.operation
+        if id(operation) in self.steps:
+            return self.steps[id(operation)].compute
+        layer = None
+        path = f"{self._path}{operation.name}"
+        if not compat.is_keras3(operation):
+            compute = function_of(operation)
+        elif compat.graph_of(operation) is not None or known_class(operation) is None:
+            compute = layer = self._nested(operation, node)
+        else:
+            layer, behind = translated(operation)
+            if not is_fixed(operation):
+                self.pairs[path] = (operation, layer)
+            compute = self._activated(layer, behind)
+        self.steps[id(operation)] = Step(operation, path, compute, layer)
+        return compute
+
+    def _nested(self, operation: Any, node: Any) -> tf_keras.Model:
+        """Return a nested model, or a layer of the user's opened as one."""
+        graph = compat.graph_of(operation) or traced(operation, node)
+        self.graphs[id(operation)] = graph
+        outer, self._path = self._path, f"{self._path}{operation.name}/"
+        try:
+            return self._model(operation.name, graph)
+        finally:
+            self._path = outer
+
+    def _activated(self, layer: Any, behind: Any) -> Callable[..., Any]:
+        if behind is None:
+            return layer
+        if isinstance(layer, tf_keras.layers.Activation):  # it was only there for its function
+            return _without_training(behind)
+        own = users_function(behind)
+        if own is None:
+            return lambda *args, **kwargs: behind(layer(*args, **kwargs))
+
+        def compute(*args, **kwargs):
+            import keras
+
+            made = layer(*args, **kwargs)
+            symbol = keras.KerasTensor(tuple(made.shape), made.dtype.name)
+            graph = keras.Function([symbol], [own(symbol)])
+            values = {id(symbol): made}
+            self._run(graph, values)
+            return values[id(graph.outputs[0])]
+
+        return compute
+
+
+def opened(model: Any) -> Any:
+    """Return the graph of a model, of a subclassed one by a symbolic call.
+
+    Raises:
+        UnsupportedModelError: it is not built, or its call cannot be followed.
+    """
+    graph = compat.graph_of(model)
+    if graph is not None:
+        return graph
+    import keras
+
+    if isinstance(model, keras.Sequential):
+        raise UnsupportedModelError(
+            f"Sequential model {model.name!r} is not built: its input shape is unknown. Start it "
+            "with keras.Input(shape), or call model.build((None, ...))."
+        )
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    if len(shapes) != 1 or not model.built:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) is subclassed and was not called yet, "
+            "or has several inputs: its graph is not known. Give "
+            "keras.Model(x, model(x)) with x = keras.Input(shape)."
+        )
+    (shape,) = shapes.values()
+    x = keras.Input(batch_shape=(None, *shape[1:]))
+    return _graph(model, (x,), {}, [x])
+
+
+def traced(layer: Any, node: Any) -> Any:
+    """Return the graph of a layer of the user's, from a symbolic call as in the model."""
+    import keras
+
+    symbols: dict[int, Any] = {}
+
+    def fresh(tensor):
+        if id(tensor) not in symbols:
+            symbols[id(tensor)] = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+        return symbols[id(tensor)]
+
+    args, kwargs = compat.mapped(node, fresh)
+    return _graph(layer, args, kwargs, list(symbols.values()))
+
+
+def _graph(layer: Any, args: tuple, kwargs: dict, inputs: list[Any]) -> Any:
+    import keras
+
+    try:
+        outputs = layer.call(*args, **kwargs)
+        return keras.Model(inputs, outputs)
+    except Exception as error:  # whatever the user's code meets in symbolic tensors
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its "
+            "call cannot be followed symbolically. Write it with layers and keras.ops, without "
+            "conditions on values and without functions of one backend, or leave it out of the "
+            f"model. Keras says: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
+    """Give a layer of `tf_keras` the weights of the one it was made of.
+
+    Raises:
+        UnsupportedModelError: they have other shapes, which is a fault of this package.
+    """
+    values = theirs.get_weights()
+    if [v.shape for v in values] != [tuple(w.shape) for w in ours.weights]:
+        raise UnsupportedModelError(
+            f"Layer {theirs.name!r} ({type(theirs).__name__}) has weights of shapes "
+            f"{[v.shape for v in values]} where tf_keras has "
+            f"{[tuple(w.shape) for w in ours.weights]}. This is a fault of keras_edgeq; please "
+            "report it."
+        )
+    if values:
+        ours.set_weights(values)
+
+
+def _names(operation: Any, taken: set[str]) -> Iterator[str]:
+    """Yield names for what a call became: that of the operation first, none twice in a model."""
+    own = operation.name
+    first = part_name(own, "activation") if compat.is_keras3(operation) else own
+    parts = (part_name(own, str(number)) for number in count(1))
+    for wanted in chain([first], parts):
+        if wanted not in taken:
+            taken.add(wanted)
+            yield wanted
+
+
+def _without_training(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    return lambda x, training=None: function(x)
+
+
+def _input(symbol: Any) -> Any:
+    layer = compat.input_layer(symbol)
+    if getattr(symbol, "sparse", False) or getattr(symbol, "ragged", False):
+        raise UnsupportedModelError(
+            f"Input {layer.name!r} is sparse or ragged; give dense tensors."
+        )
+    return tf_keras.Input(batch_shape=tuple(symbol.shape), dtype=symbol.dtype, name=layer.name)
+
+
+def _mapped(made: Any, value: Callable[[Any], Any]) -> Any:
+    import keras
+
+    return keras.tree.map_structure(value, made)
+
+
+def _packed(given: Any, inputs: list[Any]) -> Any:
+    import keras
+
+    packed = keras.tree.pack_sequence_as(given, inputs)
+    return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
+
+
+def _arrays(given: Any) -> Any:
+    """Return arguments with variables of Keras 3 as arrays."""
+    import keras
+
+    def leaf(value):
+        is_symbol = keras_compat.is_keras_tensor(value)
+        if isinstance(value, keras.Variable) or (not is_symbol and keras.ops.is_tensor(value)):
+            array = value.numpy() if isinstance(value, keras.Variable) else value
+            return tf.constant(keras.ops.convert_to_numpy(array))
+        return value
+
+    return keras.tree.map_structure(leaf, given)
