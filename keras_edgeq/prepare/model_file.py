@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tf_keras.protobuf import saved_metadata_pb2
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.files import json_text
+from keras_edgeq.keras3 import from_keras3, guard
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.config_guard import CODE, refused
 from keras_edgeq.prepare.graph_check import check_graph
@@ -24,6 +25,10 @@ from keras_edgeq.prepare.load_guard import bounded_by_file, check_size
 from keras_edgeq.prepare.saved_model_guard import check_saved_model
 
 KERAS_METADATA = "keras_metadata.pb"
+OWN_LAYERS = (
+    "Either the file is damaged, or it has layers of your own: those go into "
+    "custom_objects={name: class} of keras_edgeq.load_model."
+)
 METRICS = {"_tf_keras_metric"}
 # What Keras and the readers below it raise on files that are damaged or something else.
 READ_ERRORS = (
@@ -38,14 +43,14 @@ def load_model(
     allow_lambda: bool = False,
     custom_objects: Mapping[str, Any] | None = None,
 ) -> tf_keras.Model:
-    """Load a float functional or Sequential model that `tf_keras` saved.
+    """Load a float model that `tf_keras` or Keras 3 saved; the latter as `from_keras3` gives it.
 
     The file may come from anywhere: all that it names is held against what Keras and TensorFlow
     have for computing, before Keras sees it. Loss and metrics stay in the file: quantization needs
     none.
 
     Args:
-        path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder.
+        path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder of `tf_keras`.
         allow_lambda: trust the file, and load one that holds Python code (a Lambda layer, a lambda
             as activation), names a class, function or operation that is not known to only compute,
             or, for a SavedModel, a graph that reaches files. What it holds runs when the model is
@@ -58,9 +63,9 @@ def load_model(
         The model, as `quantize` takes it.
 
     Raises:
-        UnsupportedModelError: the file is missing, damaged, of another framework or of Keras 3,
-            holds weights only or code, names what is not known, reaches outside itself, or its
-            model is subclassed or a sim.
+        UnsupportedModelError: the file is missing, damaged or of another framework, holds weights
+            only or code, names what is not known, reaches outside itself, or its model is
+            subclassed or a sim; of Keras 3, also as for `from_keras3`.
 
     Example:
         >>> import tempfile, tf_keras, keras_edgeq as eq
@@ -72,6 +77,8 @@ def load_model(
     """
     path = Path(path)
     way_out = "Allow it with allow_lambda=True or --allow-lambda"
+    if _is_of_keras3(path):
+        return _load_keras3(path, custom_objects, None if allow_lambda else way_out)
     checked_config(path, custom_objects, None if allow_lambda else way_out)
     options = {"safe_mode": not allow_lambda} if path.suffix == ".keras" else {}
     try:
@@ -84,9 +91,7 @@ def load_model(
     except READ_ERRORS as error:
         # Keras answers an unknown class with "'str' object is not callable".
         raise UnsupportedModelError(
-            f"Cannot load {path}: {_first_line(error)} Either the file is damaged, or it has "
-            "layers of your own: those go into custom_objects={name: class} of "
-            "keras_edgeq.load_model."
+            f"Cannot load {path}: {_first_line(error)} {OWN_LAYERS}"
         ) from error
     check_model(model)
     return model
@@ -114,7 +119,15 @@ def checked_config(
     check_graph(path, config)
     if way_out is None:
         return config
-    found = list(dict.fromkeys(refused(_without_training(config, training), custom_objects or ())))
+    _refuse(path, refused(_without_training(config, training), custom_objects or ()), way_out)
+    if path.is_dir():
+        check_saved_model(path, way_out)
+    return config
+
+
+def _refuse(path: Path, findings: Iterable[tuple[str, str]], way_out: str) -> None:
+    """Raise where a file holds or names what it may not."""
+    found = list(dict.fromkeys(findings))
     code = ", ".join(repr(name[:100]) for name, why in found if why == CODE)
     if code:
         raise UnsupportedModelError(
@@ -129,12 +142,57 @@ def checked_config(
             f"functions go into custom_objects={{name: object}}. {way_out} if you trust where the "
             "file came from."
         )
-    if path.is_dir():
-        check_saved_model(path, way_out)
-    return config
 
 
-def _read_config(path: Path) -> Any:
+def _is_of_keras3(path: Path) -> bool:
+    """Tell whether Keras 3 saved a file; what cannot be read is left to who reads it."""
+    try:
+        if not path.is_file():  # a pipe may never end
+            return False
+        if zipfile.is_zipfile(path):
+            check_size(path)
+            with zipfile.ZipFile(path) as file:
+                version = json_text.parse(file.read("metadata.json")).get("keras_version")
+        else:
+            with h5py.File(path, "r") as file:
+                version = file.attrs.get("keras_version")
+    except (*READ_ERRORS, UnsupportedModelError):
+        return False
+    return _major(version) >= 3
+
+
+def _load_keras3(
+    path: Path, custom_objects: Mapping[str, Any] | None, way_out: str | None
+) -> tf_keras.Model:
+    try:
+        import keras
+    except ImportError:
+        raise UnsupportedModelError(f"{path} needs Keras 3: pip install keras.") from None
+    config = _read_config(path, newest=3)
+    if way_out is not None:
+        _refuse(
+            path, guard.refused(_without(config, "compile_config"), custom_objects or ()), way_out
+        )
+    try:
+        with bounded_by_file(path):
+            model = keras.models.load_model(
+                str(path),
+                custom_objects=custom_objects,
+                compile=False,
+                safe_mode=way_out is not None,
+            )
+    except UnsupportedModelError:
+        raise
+    except READ_ERRORS as error:
+        raise UnsupportedModelError(
+            f"Cannot load {path}: {_first_line(error)} {OWN_LAYERS}"
+        ) from error
+    made = from_keras3(model)
+    check_model(made)
+    return made
+
+
+def _read_config(path: Path, newest: int = 2) -> Any:
     if not path.exists():
         raise UnsupportedModelError(f"No such model: {path}.")
     try:
@@ -142,9 +200,9 @@ def _read_config(path: Path) -> Any:
         if path.is_dir():
             return _folder_config(path)
         if zipfile.is_zipfile(path):
-            return _zip_config(path)
+            return _zip_config(path, newest)
         if h5py.is_hdf5(path):
-            return _h5_config(path)
+            return _h5_config(path, newest)
     except UnsupportedModelError:
         raise
     except READ_ERRORS as error:
@@ -155,7 +213,7 @@ def _read_config(path: Path) -> Any:
     )
 
 
-def _zip_config(path: Path) -> Any:
+def _zip_config(path: Path, newest: int) -> Any:
     if path.suffix != ".keras":
         raise UnsupportedModelError(
             f"{path} is a zip archive; a Keras model is one named .keras. Rename it if it is."
@@ -163,11 +221,13 @@ def _zip_config(path: Path) -> Any:
     with zipfile.ZipFile(path) as file:
         if not {"config.json", "metadata.json"} <= set(file.namelist()):
             raise UnsupportedModelError(f"{path} is a zip archive without a Keras model in it.")
-        _check_version(path, json_text.parse(file.read("metadata.json")).get("keras_version"))
+        _check_version(
+            path, json_text.parse(file.read("metadata.json")).get("keras_version"), newest
+        )
         return json_text.parse(file.read("config.json"))
 
 
-def _h5_config(path: Path) -> Any:
+def _h5_config(path: Path, newest: int) -> Any:
     with h5py.File(path, "r") as file:
         version, config = file.attrs.get("keras_version"), file.attrs.get("model_config")
         training = file.attrs.get("training_config")
@@ -176,7 +236,7 @@ def _h5_config(path: Path) -> Any:
             f"{path} holds no model, at most its weights. Save the whole model: "
             "model.save('model.keras')."
         )
-    _check_version(path, version)
+    _check_version(path, version, newest)
     model = json_text.parse(config)
     if training is None or not isinstance(model, dict):
         return model
@@ -199,15 +259,22 @@ def _folder_config(path: Path) -> Any:
     ]
 
 
-def _check_version(path: Path, version: Any) -> None:
-    text = version.decode() if isinstance(version, bytes) else str(version or "")
-    if text.partition(".")[0].isdigit() and int(text.partition(".")[0]) >= 3:
+def _check_version(path: Path, version: Any, newest: int) -> None:
+    if _major(version) > newest:
         raise UnsupportedModelError(
-            f"{path} was saved by Keras {text}; this package takes models of tf_keras (Keras 2). "
-            "Build the same model with tf_keras (import tf_keras, or TF_USE_LEGACY_KERAS=1 before "
-            "TensorFlow is imported), copy the weights with set_weights(other.get_weights()), and "
-            "save it again."
+            f"{path} was saved by Keras {_text(version)}, and a sim is a model of tf_keras (Keras "
+            "2). A float model of Keras 3 is read by keras_edgeq.load_model."
         )
+
+
+def _major(version: Any) -> int:
+    """Return the first number of a version of Keras, 0 where there is none."""
+    first = _text(version).partition(".")[0]
+    return int(first) if first.isdigit() else 0
+
+
+def _text(version: Any) -> str:
+    return version.decode() if isinstance(version, bytes) else str(version or "")
 
 
 def _without_training(config: Any, training: bool) -> Any:
