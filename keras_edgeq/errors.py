@@ -13,7 +13,7 @@ class EdgeqError(ValueError):
 
 
 class UnsupportedModelError(EdgeqError):
-    """The model is no built functional or Sequential `tf_keras` model, or its weights hold NaN."""
+    """The model is not a built functional or Sequential `tf_keras` model, or has NaN weights."""
 
 
 class CalibrationDataError(EdgeqError):
@@ -59,7 +59,7 @@ class SearchError(EdgeqError):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called the package, whatever was called inside of it since."""
+    """Warn at the line that called the package, however deep inside it this is called."""
     level, frame = 1, sys._getframe(0)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
         level, frame = level + 1, frame.f_back

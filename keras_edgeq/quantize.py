@@ -67,7 +67,7 @@ def quantize(
             the model's batch norms instead, and rule `"minmax"` where `rules` says nothing.
         profile: a built-in name (`keras-edgeq profiles`), a profile's JSON path, or a
             `TargetProfile`.
-        precision: glob over layer names -> precision, for layers that shall compute in another one
+        precision: glob over layer names -> precision, for layers that are to compute in another one
             than the profile's own: `{"conv_pw_*": "W4A8", "head": "FP16"}`. The name of a nested
             model stands for all its layers; the last glob that matches counts. A precision alone,
             `"W4A8"`, is for all layers that have a kernel of it, as glob `"*"` is.
@@ -87,7 +87,7 @@ def quantize(
             behind the batch norm. `fold_batch_norms(sim)` folds them after training. Those that do
             not fold into the layer in front of them are treated as with `"fold"`.
         check: compute four samples in the model and in the sim without rounding, and refuse to
-            return a sim that differs; random samples within the inputs' ranges where there is no
+            return a sim that differs; random samples within the inputs' ranges if there is no
             data. Then hold the sim beside the model (`sim.record.fidelity`), warn of what was lost,
             and give channels that are far apart grids of their own where that is known to help.
             False does none of it.

@@ -42,14 +42,14 @@ def requantize(
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
     Weights are those the sim has now. Grids whose settings stay the same are kept as they are,
-    learned or loaded ones too, and so are frozen ones; the others are derived anew. The given sim
+    learned or loaded ones too, and so are frozen ones; the others are derived again. The given sim
     is not changed.
 
     Args:
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
         profile: another target; None keeps the sim's.
         precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
-        rules: as for `quantize`; likewise. Beside a plan, changes to the rules it holds.
+        rules: as for `quantize`; None and `{}` as above. With a plan, changes to its rules.
         plan: where quantizers stand and on which grids, in place of `precision`:
             `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
         check: as for `quantize`, on the samples that the sim keeps, or random ones.

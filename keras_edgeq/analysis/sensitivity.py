@@ -70,7 +70,7 @@ def sensitivity(
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; the sim has
             no statistics.
         ProfileError: the target has no such precision, or none of the layers a kernel for it.
-        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is no
+        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is not a
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:

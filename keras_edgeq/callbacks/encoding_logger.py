@@ -31,7 +31,7 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     Raises:
         ValueError: `every` is below 1.
         EdgeqError: TensorBoard is not installed; or in training, `log_dir` cannot be written.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
 
     Example:
         >>> logger = eq.callbacks.EncodingLogger("logs/encodings")

@@ -50,7 +50,7 @@ class ExportBest(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: an unknown mode.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
         ExportError: when `fit` starts, the folder holds other files, or the best of another value;
             or a format that the profile does not have. At an epoch's end, as `export` raises.
         EdgeqError: at an epoch's end, the logs do not have what is monitored.

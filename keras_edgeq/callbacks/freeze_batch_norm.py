@@ -12,7 +12,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
     """Lets all batch norms of a sim run on their moving statistics from an epoch on.
 
     What is trained then is what is deployed: the folded batch norm knows no batches. Gamma and
-    beta train on. Nothing is traced anew. The batch norms stay frozen after training;
+    beta train on. Nothing is traced again. The batch norms stay frozen after training;
     `layer.frozen.assign(0.0)` thaws one.
 
     Works with `BackupAndRestore` in any order.
@@ -22,7 +22,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: a negative epoch.
-        UnsupportedModelError: when `fit` starts, the model is no sim, or a sim without batch norms.
+        UnsupportedModelError: when `fit` starts, the model is not a sim with batch norms.
 
     Example:
         >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)

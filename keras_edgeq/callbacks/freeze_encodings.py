@@ -12,7 +12,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
     """Keeps the ranges of some tensors from an epoch on, while the weights train on.
 
     Learned ranges are held: no optimizer step changes them. `Recalibrate` and later calibrations
-    leave them too, as after `freeze_encodings`. Nothing is traced anew.
+    leave them too, as after `freeze_encodings`. Nothing is traced again.
 
     Works with `BackupAndRestore` in any order.
 
@@ -22,7 +22,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: a negative epoch.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
         EncodingsError: when `fit` starts, a pattern names no tensor, or one without a grid.
 
     Example:

@@ -29,7 +29,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
     after the optimizer's step, with the optimizer's present learning rate. This is decoupled from
     the loss as AdamW's weight decay; the paper adds `λ (clip(w) - rounded w)²` to the loss, which
     is the same for plain SGD, but for the order of the two. When the bits of a kernel change,
-    tracking starts anew and its frozen weights are free again.
+    tracking starts again and its frozen weights are free again.
 
     What is known of the weights takes 17 bytes each while training. `BackupAndRestore` and other
     TensorFlow checkpoints save it; list those that save after batches behind this callback. Such a
@@ -43,7 +43,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         momentum: share of the present step in the moving averages.
         final_threshold: where the threshold goes, by half a cosine over all steps of the training.
         dampening: λ; 0 pulls nothing.
-        final_dampening: where λ goes, likewise.
+        final_dampening: λ at the end, on the same schedule.
         most_bits: kernels whose plan has more bits are left alone; so is each for as long as
             `BitWidthSchedule` gives it more.
 
@@ -53,7 +53,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
     Raises:
         ValueError: a threshold or a momentum outside (0, 1], or a negative dampening; when `fit`
             starts, an annealing over a number of steps that is not known.
-        UnsupportedModelError: when `fit` starts, the model is no sim, has no kernel of so few
+        UnsupportedModelError: when `fit` starts, the model is not a sim, has no kernel of so few
             bits, or has no optimizer to take the learning rate of the dampening from; when a call
             has taken several steps, which `steps_per_execution` above 1 does.
 

@@ -15,7 +15,7 @@ from keras_edgeq.sim.new_ranges import recalibrate
 
 
 class Recalibrate(tf_keras.callbacks.Callback):
-    """Derives static ranges anew at the end of epochs, from the present weights and from data.
+    """Derives static ranges again at the end of epochs, from the present weights and from data.
 
     Frozen and learned ranges stay; bits stay what they are now. It comes before the epoch's
     validation, so `val_loss`, and what `ModelCheckpoint` saves for it, belong to the new ranges.
@@ -35,7 +35,7 @@ class Recalibrate(tf_keras.callbacks.Callback):
         ValueError: `every` is below 1.
         CalibrationDataError: no data, or data that can be read only once; when the ranges are
             derived, data that does not fit or makes NaN.
-        UnsupportedModelError: when `fit` starts, the model is no sim; later, weights became NaN.
+        UnsupportedModelError: when `fit` starts, the model is not a sim; later, weights became NaN.
 
     Warns:
         UserWarning: `BackupAndRestore` saves what is not recalibrated yet.

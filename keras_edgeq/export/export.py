@@ -72,7 +72,7 @@ def export(
         name: stem of the file names.
         progress: show a progress bar.
         timeout_s: what a runtime may take in verification, as in `verify`.
-        memory_bytes: likewise.
+        memory_bytes: limit of a runtime's memory in verification, as in `verify`.
 
     Returns:
         Files, sizes, what stayed float, and a comparison with the sim per artifact and runtime.

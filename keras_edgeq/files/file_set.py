@@ -247,7 +247,7 @@ def _is_folder(path: Path) -> bool:
 def _plain(name: str) -> str:
     """Return the name of a file in a folder; a journal of somebody else could hold other paths."""
     if name != os.path.basename(name) or name in ("", ".", ".."):
-        raise OSError(f"a journal names {name!r}, which is no file of this folder")
+        raise OSError(f"a journal names {name!r}, which is not a file of this folder")
     return name
 
 

@@ -178,7 +178,7 @@ def os_errors():
 
 @contextmanager
 def float32_policy():
-    """Let layers that are made inside compute in float32, whatever the user's global policy is."""
+    """Let layers that are made inside compute in float32 under any global policy of the user."""
     with _policy.policy_scope("float32"):
         yield
 

@@ -2,7 +2,7 @@
 
 What is trained is the change of the range relative to where training began: the scale is
 `start * (1 + GAIN * change)`, or `start * 2**(GAIN * change)`. Steps of Adam are relative then,
-whatever the units of the tensor, and weight decay pulls to the calibrated range and not to zero.
+in all units of the tensor, and weight decay pulls to the calibrated range and not to zero.
 Gradients are divided by the square of what a change of 1 is, so that plain SGD takes the steps that
 it would take on the variable of the paper.
 

@@ -48,7 +48,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             precision as the kernel is.
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
         constant: whether the parameters are constants of the user's model: no training changes
-            them, whatever `trainable` says.
+            them, regardless of `trainable`.
         dtype: the policy that it trains under; a mixed one only where inputs in steps have at most
             8 bits.
 

@@ -1,7 +1,7 @@
 """`Gates`: what a gated sim needs where candidates differ in their activations.
 
 A tensor lies on the grid of the precision that makes it, or on none. A layer that reads in fewer
-bits than that rounds again, at an edge. Each is a variable, so nothing is traced anew.
+bits than that rounds again, at an edge. Each is a variable, so nothing is traced again.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class SearchSpace:
 
     Raises:
         CalibrationDataError: the sim has no statistics.
-        EdgeqError: it is no sim, or not calibrated.
+        EdgeqError: it is not a sim, or not calibrated.
         ProfileError: the profile does not have one of them, or no layer of the model a kernel for
             it; what is possible is listed.
         UnsupportedModelError: no layer has weights that the profile quantizes.

@@ -108,7 +108,7 @@ class PrecisionStudy:
         """Return a user's score of a choice.
 
         Raises:
-            EdgeqError: the score is no finite number.
+            EdgeqError: the score is not a finite number.
         """
         return self._score(choice, score, lambda: self.model_of(choice))
 
@@ -150,7 +150,7 @@ class PrecisionStudy:
         """Return a user's score of the float model.
 
         Raises:
-            EdgeqError: the score is no finite number.
+            EdgeqError: the score is not a finite number.
         """
         return self._score(
             {"": "FP32"}, score, lambda: rebuild(self.space.requantize.prepared.model)
@@ -174,7 +174,7 @@ class PrecisionStudy:
             self._session.source = every
 
     def rounded_model(self, choice: Mapping[str, str]) -> QuantSim:
-        """Return a sim of a choice, its weights rounded anew behind the layers it has."""
+        """Return a sim of a choice, its weights rounded again behind the layers it has."""
         made = self.space.sim_of(choice)
         say(made)
         if self.rounding == "nearest":

@@ -103,7 +103,7 @@ class CostModel:
         """Return the largest sum of bytes of activations that live at one time, of one sample.
 
         A tensor lives from the kernel that makes it to the last that reads it, in graph order;
-        inputs from the start, outputs to the end. What a fused chain makes inside is no tensor.
+        inputs from the start, outputs to the end. What a fused chain makes inside is not a tensor.
         The copy of a tensor that a reader of another precision needs is not counted.
 
         Raises:
@@ -123,7 +123,7 @@ class CostModel:
 
     @property
     def eight_bit_bitops(self) -> float:
-        """`bitops` with 8 bits throughout, whatever the target has kernels for."""
+        """`bitops` with 8 bits throughout, even without such kernels on the target."""
         return float(self._bitops[2] * 8 * 8)
 
     def memory_rows(self) -> list[tuple[Table, int]]:

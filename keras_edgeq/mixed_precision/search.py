@@ -47,7 +47,7 @@ def search_mixed_precision(
 
     Each layer is measured at each candidate in the model of the most precise one. An integer
     program takes what these losses add up to; since they do not quite add up, changes of single
-    layers are then measured again beside the best choice, and so on. Nothing is traced anew, and
+    layers are then measured again beside the best choice, and so on. Nothing is traced again, and
     the network in front of a changed layer is computed once for many choices.
 
     Give one limit or more, or `max_drop`, which asks for the smallest model that keeps it.
@@ -95,7 +95,7 @@ def search_mixed_precision(
         ProfileError: the target has no such precision, or none of the layers a kernel for it.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; the sim has
             no statistics.
-        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is no
+        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is not a
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:

@@ -77,14 +77,14 @@ class Op:
             element on its own, `"moves"` elements; looks up a `"table"`, makes a `"normal"`
             distribution, `"shares"` that add up to one; `"other"`.
         combine: how two operands become one, in NumPy; None for what needs more than their moments.
-        bounds: what the results lie between, whatever is read.
+        bounds: between which the results lie for all inputs.
         stays_in_range: whether results lie between the least and greatest input and zero.
         activates: whether it is an activation function of single elements.
         transparent: whether it computes nothing: what it makes is what it reads.
         affine: a constant, and whether it is the second operand -> scale and offset of the same
-            function of the other one; None where it is no such function.
+            function of the other one; None if it is not such a function.
         operands: what is read beside tensors; None for all but elementwise and joining operations.
-        reads_ids: whether it reads whole numbers, whatever type holds them: no grid may round them.
+        reads_ids: whether it reads whole numbers, of any type: no grid may round them.
     """
 
     name: str

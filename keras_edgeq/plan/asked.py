@@ -39,7 +39,8 @@ def by_layer(asked: Asked, profile: TargetProfile) -> dict[str, str]:
 def _name(one: Any, profile: TargetProfile) -> str:
     if not isinstance(one, str | Precision):
         raise ProfileError(
-            f"{one!r} is no precision; {profile.name!r} has {', '.join(profile.precision_names)}."
+            f"{one!r} is not a precision; {profile.name!r} has "
+            f"{', '.join(profile.precision_names)}."
         )
     name = one if isinstance(one, str) else one.name
     known = profile.precision(name)

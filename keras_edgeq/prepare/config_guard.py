@@ -65,7 +65,7 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
     if kind is None:
         return _words(part)
     if not isinstance(kind, str):
-        return f"has a class that is no name: {str(kind)[:60]!r}"
+        return f"has a class that is not a name: {str(kind)[:60]!r}"
     if kind in PYTHON_CODE:
         return CODE
     if kind in VALUES or (kind in SPECS and _is_plain_spec(part)):
@@ -97,7 +97,7 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
 
 def _why_no_function(name: Any, module: Any, trusted: Collection[str]) -> str | None:
     if not isinstance(name, str):
-        return f"calls a function that is no name: {str(name)[:60]!r}"
+        return f"calls a function that is not a name: {str(name)[:60]!r}"
     registered = callable(tf_keras.utils.get_registered_object(name))
     known = allowed.is_keras_module(module) and name in allowed.functions()
     place = "" if allowed.is_keras_module(module) else f"{str(module)[:60]}."

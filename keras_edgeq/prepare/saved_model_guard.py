@@ -37,7 +37,7 @@ def check_saved_model(path: Path, way_out: str) -> None:
     others = [name for name in OTHER_GRAPHS if (path / name).exists()]
     if others or len(model.meta_graphs) != 1 or not model.meta_graphs[0].object_graph_def.nodes:
         raise UnsupportedModelError(
-            f"{path} is no SavedModel of one Keras model: it has "
+            f"{path} is not a SavedModel of one Keras model: it has "
             f"{', '.join(others) or f'{len(model.meta_graphs)} graphs, or none of objects'}."
         )
     found = list(dict.fromkeys(_reaching(model.meta_graphs[0])))

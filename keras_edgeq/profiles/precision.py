@@ -103,7 +103,7 @@ class OpRule:
         precisions: names of the precisions it has kernels for, its own first; empty is all.
         activation: fields of its output's grid that differ.
         weight: fields of its weights' grid that differ.
-        fixed_range: `(low, high)` of its output, whatever the precision.
+        fixed_range: `(low, high)` of its output, in every precision.
         output: False leaves its output without a quantizer.
         weights: False leaves its weights float.
     """

@@ -54,7 +54,7 @@ class TargetProfile:
         ops: operation -> what it wants otherwise.
         arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
         onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
-        onnx_weight: signedness of weights, likewise.
+        onnx_weight: signedness of weights in an ONNX file, the same.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
 
@@ -206,7 +206,7 @@ class TargetProfile:
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "top level"
             raise ProfileError(
-                f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
+                f"{where} is not a valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
         return cls._read(with_new_names(data, where))
 
@@ -257,7 +257,7 @@ def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
 
     Raises:
-        ProfileError: no such name or file, or the file is no valid profile.
+        ProfileError: no such name or file, or the file is not a valid profile.
 
     Warns:
         QuantizationWarning: the file names an operation that does not exist, and nearly does.

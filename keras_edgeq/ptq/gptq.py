@@ -41,7 +41,7 @@ def gptq(
     names the layers.
 
     Weights lie on their grid afterwards, and their scales are frozen; `reference` keeps the float
-    ones. Activations are calibrated anew on the same data.
+    ones. Activations are calibrated again on the same data.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize`; it is not changed.

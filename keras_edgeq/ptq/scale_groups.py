@@ -37,7 +37,7 @@ class Ends:
         kernel: name of its kernel.
         bias_name: name of its bias, None where it has none.
         inputs: group of the input channel of each kernel element, broadcasting to the kernel.
-        outputs: group of the output channel, likewise.
+        outputs: group of the output channel, same shape.
         bias: group of each element of the bias.
     """
 

@@ -36,7 +36,7 @@ class Distillation:
         temperature: of `"kl"`; the term is multiplied by its square, so that its gradients keep
             their size.
         weight: of the term of the outputs. The loss on labels has weight 1.
-        features: names of tensors that shall come near the teacher's, as `describe` prints them
+        features: names of tensors that are to come near the teacher's, as `describe` prints them
             for the model and for the teacher; a dict sim name -> teacher name where they differ.
         feature_weight: of the term of each feature, the squared error of a sample divided by the
             teacher's squared norm.
@@ -128,7 +128,7 @@ def teaching(
 
     Raises:
         TrainingError: the teacher has other inputs or outputs, or a feature is not known.
-        UnsupportedModelError: the teacher is no built functional or Sequential model.
+        UnsupportedModelError: the teacher is not a built functional or Sequential model.
     """
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:
@@ -178,7 +178,7 @@ def _check_alike(sim: QuantSim, teacher: tf_keras.Model) -> None:
 
 
 def _logits(model: tf_keras.Model, output: Any) -> Any | None:
-    """Return what the softmax of an output is made of, None where it is no softmax."""
+    """Return what the softmax of an output is made of, None where it is not a softmax."""
     graph = LayerGraph.of(model)
     node = graph.producer(graph.name_of(output))
     if isinstance(node.layer, FakeQuant):

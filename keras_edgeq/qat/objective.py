@@ -124,7 +124,7 @@ def is_categorical(loss: Any) -> bool:
 
 
 def _per_sample(loss: Any) -> PerSample:
-    """Return a function of labels and outputs with a value per sample, whatever the reduction."""
+    """Return a function of labels and outputs with a value per sample, under any reduction."""
     function = tf_keras.losses.get(loss) if isinstance(loss, str) else loss
     # `call` is a loss without its reduction, which would not know the size of the global batch.
     if isinstance(function, tf_keras.losses.Loss):

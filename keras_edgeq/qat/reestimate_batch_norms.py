@@ -1,4 +1,4 @@
-"""Measure the statistics of batch norms anew, on the sim as it computes after training."""
+"""Measure the statistics of batch norms again, on the sim as it computes after training."""
 
 from __future__ import annotations
 

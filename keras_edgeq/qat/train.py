@@ -104,7 +104,7 @@ def train(
             where `distillation` is given, and no teacher otherwise.
         distillation: what of the teacher counts, and how much.
         optimizer: of the weights. A number is the learning rate of Adam.
-        range_optimizer: of the learned ranges, likewise. None trains them as the weights.
+        range_optimizer: of the learned ranges; a number as above. None trains them as the weights.
         clip_norm: bound of the norm of all gradients, of the whole batch, together.
         metrics: on labels, as `compile` takes them.
         validation: data as `data`, for `val_loss` (the same loss) and `val_<metric>` after each
@@ -117,12 +117,12 @@ def train(
         steps_per_epoch: batches of an epoch; the data is read on from epoch to epoch, and again
             from its start. None makes each pass over the data an epoch.
         steps_per_execution: batches in one call of TensorFlow; callbacks see the last of them.
-        checkpoint: folder for what is needed to go on. Call `train` again, with a sim made anew
+        checkpoint: folder for what is needed to go on. Call `train` again, with a sim made again
             in the same way and the same arguments: training that was killed goes on from its last
             checkpoint, to the same weights bit for bit, and what was finished returns at once.
-            That takes data that is the same each time: arrays are, a dataset that shuffles anew in
+            That takes data that is the same each time: arrays are, a dataset that shuffles again in
             each pass is not (give a function of the pass that seeds it). Dropout draws other
-            numbers, callbacks begin anew, and logs of the epoch count from there.
+            numbers, callbacks begin again, and logs of the epoch count from there.
         save_every: write a checkpoint after so many steps. After each epoch one is written anyway.
         progress: show a bar per epoch.
 

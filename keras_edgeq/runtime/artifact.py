@@ -33,7 +33,7 @@ class Runtime(Protocol):
     least_identical: float
 
     def form(self) -> Form:
-        """Return the shapes of inputs and outputs by name; a free size is no number."""
+        """Return the shapes of inputs and outputs by name; a free size is not a number."""
         ...
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -227,14 +227,14 @@ def _ways_to_run(
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return [("SavedModel", partial(SavedModel, path, sim))]
     raise EdgeqError(
-        f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder."
+        f"{path} is not an artifact that can be run: .tflite, .onnx or a SavedModel folder."
     )
 
 
 def _content(path: Path, limits: Limits) -> bytes:
     """Read a file; a pipe or a device may never end."""
     if not path.is_file():
-        raise EdgeqError(f"Cannot read {path}: it is no file.")
+        raise EdgeqError(f"Cannot read {path}: it is not a file.")
     try:
         size = path.stat().st_size
         if size > limits.memory_bytes:

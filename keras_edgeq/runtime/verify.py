@@ -26,7 +26,7 @@ from keras_edgeq.spec.encoding import Encoding
 
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
-# Stands for what is no number among integers of a grid.
+# Stands for what is not a number among integers of a grid.
 NO_NUMBER = 2**40
 
 

@@ -45,7 +45,7 @@ def batches(
 
     Raises:
         CalibrationDataError: nothing to read, a wrong shape, name or type, NaN or infinity; or
-            `batch_size` or `steps` is no count.
+            `batch_size` or `steps` is not a count.
 
     Warns:
         QuantizationWarning: samples far beyond the others, or all of one number; and 1,000 batches

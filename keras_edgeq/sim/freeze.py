@@ -65,7 +65,7 @@ def keep_frozen(old: QuantSim, new: QuantSim) -> None:
         if quantizer is None or encoding is None or not _alike(known[name].spec, quantizer.spec):
             raise ProfileError(
                 f"{name!r} is frozen, and what is asked for gives it another grid or none. Leave "
-                "its layer out, or quantize the model anew."
+                "its layer out, or quantize the model again."
             )
         quantizer.assign(encoding)
         bits[name] = encoding.spec.bits

@@ -36,9 +36,9 @@ class Grid:
         bits: of an integer; 16 in half precision.
         dtype: `"int"` or `"float"`.
         signed: whether its integers have a sign.
-        symmetric: whether the zero point is 0 whatever the data.
+        symmetric: whether the zero point is 0 for all data.
         scales: one number, or one per channel in the order of memory.
-        zero_points: likewise.
+        zero_points: in the same form as `scales`.
         low: smallest number on the grid, over all channels.
         high: greatest.
         channel_axis: axis that owns the scales; None where there is one scale or more such axes.

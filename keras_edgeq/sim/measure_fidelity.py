@@ -70,7 +70,7 @@ def float_tensors(sim: QuantSim, samples: Sequence[np.ndarray]) -> Floats:
 def compare_outputs(
     names: Sequence[str], wanted: Sequence[Any], got: Sequence[Any]
 ) -> tuple[OutputFidelity, ...]:
-    """Return how close outputs are; those that are no real numbers are left out."""
+    """Return how close outputs are; outputs that are not real numbers are left out."""
     return tuple(
         OutputFidelity(name, sqnr_db(a, b), _agreement(np.asarray(a), np.asarray(b)))
         for name, a, b in zip(names, wanted, got, strict=True)

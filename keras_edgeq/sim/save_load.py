@@ -34,7 +34,7 @@ def save_sim(sim: QuantSim, path: str | Path) -> None:
             `sim.float.npz`.
 
     Raises:
-        EdgeqError: `sim` is no sim.
+        EdgeqError: `sim` is not a sim.
         ExportError: the place cannot be written.
 
     Example:
@@ -84,7 +84,7 @@ def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> Qua
         options: as for `tf_keras.models.load_model`: `custom_objects`, `compile`.
 
     Raises:
-        EdgeqError: the file is missing or unreadable, holds code, or is no sim; or the float
+        EdgeqError: the file is missing or unreadable, holds code, or is not a sim; or the float
             parameters beside it are those of another sim, or of this one at another time.
         CalibrationDataError: the statistics beside it are damaged, or those of another sim.
 
@@ -165,7 +165,7 @@ def _check_parts(sim: QuantSim, path: Path) -> None:
 
 _STRANGERS: dict[str, type[EdgeqError]] = {"stats": CalibrationDataError, "float": EdgeqError}
 _LOST = {
-    "stats": "Without the statistics no range can be chosen anew.",
+    "stats": "Without the statistics no range can be chosen again.",
     "float": "Without the float parameters the rounded weights are the float model's.",
 }
 
@@ -178,6 +178,6 @@ def _beside(path: Path, what: str) -> Path:
 def _check_sim(sim: Any, where: str) -> None:
     if not isinstance(sim, QuantSim):
         raise EdgeqError(
-            f"{where}: got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is no sim; a "
-            "sim is what keras_edgeq.quantize(model, calibration) returns."
+            f"{where}: got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is not a sim. "
+            "keras_edgeq.quantize(model, calibration) returns one."
         )

@@ -1,4 +1,4 @@
-"""One tensor of an encodings file, whatever the version, and the checks that all versions share."""
+"""One tensor of an encodings file of any version, and the checks that all versions share."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def flag(data: dict, key: str, where: str) -> bool | None:
 def scales(values: Any, where: str) -> np.ndarray:
     """Return positive finite numbers as float32."""
     if not _numbers(values):
-        raise EncodingsError(f"{where}: the scale is no number and no non-empty list of numbers.")
+        raise EncodingsError(f"{where}: the scale is neither a number nor a list of numbers.")
     try:
         with np.errstate(over="ignore"):
             made = np.array([float(s) for s in values]).astype(np.float32)
@@ -148,7 +148,7 @@ def scales(values: Any, where: str) -> np.ndarray:
 def integers(values: Any, count: int, limits: tuple[int, int], where: str) -> np.ndarray:
     """Return `count` whole numbers, which AIMET also writes as -7.0."""
     if not _numbers(values) or not all(int_like(v) for v in values):
-        raise EncodingsError(f"{where}: the offset is no whole number and no list of them.")
+        raise EncodingsError(f"{where}: the offset is neither a whole number nor a list of them.")
     if len(values) != count:
         raise EncodingsError(f"{where}: {count} scales but {len(values)} offsets.")
     if not all(limits[0] <= v <= limits[1] for v in values):

@@ -66,9 +66,9 @@ def _channels(encoding: Encoding) -> list[dict[str, Any]]:
 
 def _entry(name: str, section: str, channels: Any, where: str) -> FileEntry:
     if not isinstance(channels, list) or not channels:
-        raise EncodingsError(f"{where} is no list of one entry per channel.")
+        raise EncodingsError(f"{where} is not a list of one entry per channel.")
     if not all(isinstance(channel, dict) for channel in channels):
-        raise EncodingsError(f"{where} holds something that is no object.")
+        raise EncodingsError(f"{where} holds something that is not an object.")
     first = channels[0]
     dtype = first.get("dtype", "int")
     for key, value in (("bitwidth", None), ("dtype", "int"), ("is_symmetric", None)):

@@ -83,7 +83,7 @@ def _converted(marked: MarkedModel, folder: Path) -> bytes:
     ]
     try:
         return bytes(converter.convert())
-    except Exception as error:  # the converter raises whatever its passes meet
+    except Exception as error:  # the converter's passes raise all kinds of errors
         # Its locations read fused["Op:", "layer/path/Op@function"].
         found = re.findall(r'fused\["(\w+):", "([^"@]+)@', str(error))
         ops = {path: op for op, path in found if "StatefulPartitionedCall" not in op}

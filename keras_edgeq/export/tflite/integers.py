@@ -94,7 +94,7 @@ class Reasons:
             constant = self.graph.constant(op.inputs[kernel.bias])
             found = None if constant is None else self.constants.marked.fingerprints.find(constant)
             if constant is None or (np.any(constant) and found is None):
-                return "its bias is no constant on an integer grid"
+                return "its bias is not a constant on an integer grid"
         return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
 
 

@@ -50,11 +50,11 @@ def adaround(
 ) -> QuantSim:
     """Return a sim whose weights are rounded so that each unit keeps its float output.
 
-    Layers are taken in graph order. The input of each comes from the sim with all earlier weights
-    rounded and its activations quantized, what it shall compute from the float model, behind the
-    activation that follows. Biases are fitted after the rounding; activations are calibrated anew
-    at the end. Layers that are no matrix products stay rounded to nearest. A shared layer is
-    rounded for its first call. `sim.record.rounded` tells how each layer ended.
+    Layers are taken in graph order. The input of each comes from the sim, with all earlier weights
+    rounded and activations quantized. The output it is fitted to comes from the float model, behind
+    the activation that follows. Biases are fitted after the rounding. At the end the activations
+    are calibrated again. Layers that are not matrix products stay rounded to nearest. A shared layer
+    is rounded for its first call. `sim.record.rounded` tells how each layer ended.
 
     Args:
         sim: a calibrated sim; it is not changed.
@@ -66,7 +66,7 @@ def adaround(
         beta: exponent of the penalty, first and last.
         warm_start: share of the iterations without penalty.
         learning_rate: of Adam; ten times as much with `early_stop`.
-        batch_size: samples per iteration, drawn anew each time.
+        batch_size: samples per iteration, drawn again each time.
         steps: read at most that many batches.
         qdrop: probability with which an element of an activation inside a block is not quantized.
         start: `"gptq"` begins at the closed-form rounding, with scales and biases that fit it;

@@ -55,7 +55,7 @@ class Unit:
 
 
 class _Graph:
-    """Producers and readers of each call by number; scales of grids are no edges."""
+    """Producers and readers of each call by number; scales of grids are not edges."""
 
     def __init__(self, sim: tf_keras.Model):
         self.calls = [call for call in calls(sim) if not call.node.is_input]

@@ -58,7 +58,7 @@ class Limits:
 
 
 class Child:
-    """A process that runs files; started when first asked, and anew after it ended.
+    """A process that runs files; started when first asked, and again after it ended.
 
     Args:
         limits: what it may take.
@@ -105,7 +105,7 @@ class Loaded:
 
     Attributes:
         inputs: name -> `shape_signature`, `dtype`, `quantization`.
-        outputs: likewise.
+        outputs: the same for the outputs.
     """
 
     def __init__(self, running: _Running, runtime: str, form: dict[str, Any]):

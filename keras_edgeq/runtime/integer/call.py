@@ -42,7 +42,7 @@ class Grid:
         if self.scale is None or len(self.scale) != 1:
             raise EdgeqError(
                 f"Tensor {self.name!r} needs one scale and has "
-                f"{0 if self.scale is None else len(self.scale)}; the file is no integer model."
+                f"{0 if self.scale is None else len(self.scale)}; the file is not an integer model."
             )
         return self.scale[0]
 
