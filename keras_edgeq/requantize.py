@@ -41,16 +41,16 @@ def requantize(
 ) -> QuantSim:
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
-    Weights are those the sim has now. Grids whose settings stay the same are kept as they are,
-    learned or loaded ones too, and so are frozen ones; the others are derived again. The given sim
-    is not changed.
+    The weights are the sim's present ones. Grids whose settings stay the same are kept, including
+    learned and loaded ones; so are frozen grids. The others are derived again. The given sim is not
+    changed.
 
     Args:
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
         profile: another target; None keeps the sim's.
         precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
         rules: as for `quantize`; None and `{}` as above. With a plan, changes to its rules.
-        plan: where quantizers stand and on which grids, in place of `precision`:
+        plan: where quantizers stand and on which grids, instead of `precision`:
             `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
         check: as for `quantize`, on the samples that the sim keeps, or random ones.
 
@@ -58,8 +58,7 @@ def requantize(
         CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
             quantized; all are named.
         ProfileError: no such profile or precision, a name matches nothing, the plan is that of
-            another model, or a frozen grid, such as that of rounded weights, cannot stay what it
-            is.
+            another model, or a frozen grid, such as that of rounded weights, would have to change.
         SimMismatchError: as for `quantize`.
 
     Example:

@@ -53,7 +53,7 @@ def sensitivity(
         measure: `"sqnr"` (noise power over signal power of the outputs), `"kl"` (KL divergence
             of the classes, in nats), `"gradient"` (an estimate of the first, of all layers in a few
             backward passes, each counted as two passes), or a function of a sim that returns a
-            score, the more the better. The named ones need no labels.
+            score, higher is better. The named ones need no labels.
         rounding: `"nearest"`, or `"gptq"` to round the weights of each candidate as `gptq` does:
             they are fitted to every second batch and judged on the others.
         batch_size: for arrays and files.
@@ -80,7 +80,7 @@ def sensitivity(
     """
     if not callable(measure) and measure not in MEASURES:
         raise EdgeqError(
-            f"measure is one of {MEASURES} or a function, not {measure!r}."
+            f"measure must be one of {MEASURES} or a function, not {measure!r}."
             + did_you_mean(measure, MEASURES)
         )
     begin = time.perf_counter()

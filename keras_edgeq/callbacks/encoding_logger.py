@@ -41,7 +41,7 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     def __init__(self, log_dir: str | Path, every: int = 1):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if find_spec("tensorboard") is None:
             raise EdgeqError(
                 "EncodingLogger writes by way of TensorBoard, which is not installed: "

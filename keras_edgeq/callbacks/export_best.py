@@ -76,7 +76,7 @@ class ExportBest(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; it is one of {', '.join(MODES)}.")
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}.")
         if mode == "auto":
             mode = "max" if monitor.endswith(("acc", "accuracy", "auc")) else "min"
         self.folder, self.monitor, self.mode = Path(folder), monitor, mode

@@ -38,7 +38,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
     def __init__(self, epoch: int):
         super().__init__()
         if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; it is at least 0.")
+            raise ValueError(f"epoch is {epoch}; it must be at least 0.")
         self.epoch = epoch
 
     def on_train_begin(self, logs=None):

@@ -35,7 +35,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
     def __init__(self, epoch: int, *patterns: str):
         super().__init__()
         if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; it is at least 0.")
+            raise ValueError(f"epoch is {epoch}; it must be at least 0.")
         self.epoch, self.patterns = epoch, patterns
         self._names: frozenset[str] = frozenset()
         self._froze = False

@@ -87,9 +87,11 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         final_dampening = dampening if final_dampening is None else final_dampening
         for value in (threshold, final_threshold, momentum):
             if not 0.0 < value <= 1.0:
-                raise ValueError(f"threshold and momentum lie in (0, 1], but one is {value}.")
+                raise ValueError(f"threshold and momentum must lie in (0, 1], but one is {value}.")
         if min(dampening, final_dampening) < 0.0:
-            raise ValueError(f"dampening is {min(dampening, final_dampening)}; it is at least 0.")
+            raise ValueError(
+                f"dampening is {min(dampening, final_dampening)}; it must be at least 0."
+            )
         self.thresholds = threshold, final_threshold
         self.dampenings = dampening, final_dampening
         self.momentum, self.most_bits = momentum, most_bits

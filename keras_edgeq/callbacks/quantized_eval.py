@@ -85,7 +85,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if calibration is None:
             raise CalibrationDataError(
                 "Calibration data is None; the grids follow the weights, so give representative "

@@ -50,7 +50,7 @@ class Recalibrate(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if data is None or isinstance(data, Iterator):
             raise CalibrationDataError(
                 f"Recalibrate got {type(data).__name__} and reads its data again at each epoch's "

@@ -85,5 +85,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"{twice[:100]!r} stands twice in one object.")
+        raise ValueError(f"{twice[:100]!r} appears twice in one object.")
     return made

@@ -25,7 +25,7 @@ def check_jobs(jobs: int | None) -> None:
     if jobs is None:
         return
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise EdgeqError(f"jobs is None or a number of processes from 1 on, not {jobs!r}.")
+        raise EdgeqError(f"jobs must be None or a number of processes from 1 on, not {jobs!r}.")
     if jobs > 1:
         import_joblib()
 

@@ -53,7 +53,7 @@ class MeasurementLog:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise EdgeqError(
-                f"Cannot keep results in {self._path} ({error}); what is there stays good: make "
+                f"Cannot keep results in {self._path} ({error}); earlier results stay valid: make "
                 "room and start again."
             ) from error
 

@@ -68,7 +68,7 @@ class PrecisionStudy:
     ):
         if rounding not in ROUNDINGS:
             raise EdgeqError(
-                f"rounding is one of {ROUNDINGS}, not {rounding!r}."
+                f"rounding must be one of {ROUNDINGS}, not {rounding!r}."
                 + did_you_mean(rounding, ROUNDINGS)
             )
         check_jobs(jobs)
@@ -126,7 +126,7 @@ class PrecisionStudy:
             number = float("nan")
         if not np.isfinite(number):
             raise EdgeqError(
-                f"The score of {dict(choice)} is {value!r}; it has to be a finite number, the more "
+                f"The score of {dict(choice)} is {value!r}; it must be a finite number, the more "
                 "the better."
             )
         log.add(choice, "score", np.array([number]))

@@ -60,7 +60,7 @@ def keep_worst(
         "Lite mixed precision" of AIMET's documentation: the SQNR of each layer alone decides.
     """
     if not 0.0 < percent <= 100.0:
-        raise SearchError(f"percent is above 0 and up to 100, not {percent!r}.")
+        raise SearchError(f"percent must be above 0 and at most 100, not {percent!r}.")
     kernels = sim.record.plan.kernels
     present = {g.name: kernels[g.name].precision for g in find_groups(sim, [precision, FLOAT])}
     space = SearchSpace(sim, [*present.values(), precision, FLOAT])
@@ -75,7 +75,7 @@ def keep_worst(
             if precision in group.candidates and present[group.name] not in (precision, FLOAT)
         ]
         if not open_groups:
-            raise SearchError(f"No layer of {sim.name!r} is left that could get {precision}.")
+            raise SearchError(f"{sim.name!r} has no layer left that could get {precision}.")
         choices = [{**floats, name: present[name]} for name in open_groups]
         losses = study.evaluator.measure(choices, floats, "keep_worst")
     ranked = sorted(

@@ -64,7 +64,7 @@ def search_mixed_precision(
         activation_memory: largest sum of bytes of activations that live at one time, one sample.
         max_drop: most that may be lost against the float model: of `score` where it is given, else
             percent of the top-1 decisions that may differ.
-        score: function of a model that returns a number, the more the better: labels come in here.
+        score: function of a model that returns a number, higher is better: labels come in here.
             Without `max_drop` it decides between the best choices.
         measure: loss to minimise: `"sqnr"`, noise power over signal power of the outputs, or
             `"kl"`, KL divergence of the classes; `"gradient"` minimises the first, but takes the
@@ -117,7 +117,7 @@ def search_mixed_precision(
         )
     if measure not in MEASURES:
         raise SearchError(
-            f"measure is one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
+            f"measure must be one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
         )
     # What cannot be had is said before any work is done.
     space = SearchSpace(sim, candidates)

@@ -57,7 +57,7 @@ class QuantPlan:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         missing = {str(o) for o in self.shared.values() if o not in self.specs}
         if missing:
-            raise ProfileError(f"Tensors share the grid of {sorted(missing)}, which own none.")
+            raise ProfileError(f"Tensors share the grid of {sorted(missing)}, which have none.")
 
     def owner(self, ref: TensorRef) -> TensorRef | None:
         """Return the tensor whose grid `ref` lies on, or None where it is float."""
@@ -94,7 +94,7 @@ class QuantPlan:
             refs = [ref for ref, spec in specs.items() if _has_rule(spec) and _is_meant(key, ref)]
             if not refs and key not in KINDS:
                 raise ProfileError(
-                    f"Range rules name {key!r}, but no calibrated grid is called so."
+                    f"Range rules name {key!r}, but no calibrated grid has that name."
                     + did_you_mean(key, [*KINDS, *(ref for ref in specs if _has_rule(specs[ref]))])
                 )
             specs.update({ref: replace(specs[ref], **fields) for ref in refs})

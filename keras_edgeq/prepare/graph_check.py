@@ -1,6 +1,6 @@
 """Check that the layers of a saved model can be put together.
 
-Keras waits for ever for a tensor that no layer makes, and runs at once what is called on constants.
+Keras waits forever for a tensor that no layer makes, and runs at once what is called on constants.
 """
 
 from __future__ import annotations

@@ -185,7 +185,9 @@ def _h5_config(path: Path) -> Any:
 
 def _folder_config(path: Path) -> Any:
     if not (path / "saved_model.pb").exists():
-        raise UnsupportedModelError(f"{path} is a folder, but no SavedModel: no saved_model.pb.")
+        raise UnsupportedModelError(
+            f"{path} is a folder, but not a SavedModel: it has no saved_model.pb."
+        )
     if not (path / KERAS_METADATA).exists():
         raise UnsupportedModelError(
             f"{path} is a SavedModel without Keras layers in it (no {KERAS_METADATA}), a frozen "

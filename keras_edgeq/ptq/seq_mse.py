@@ -58,7 +58,7 @@ def seq_mse(
         candidate costs no forward pass.
     """
     if candidates < 1:
-        raise ValueError(f"candidates is {candidates}; it is at least 1.")
+        raise ValueError(f"candidates is {candidates}; it must be at least 1.")
     with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
         session.calibrate(float_weights=True)
         for visit in walk_layers(session, "seq_mse"):

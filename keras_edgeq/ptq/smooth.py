@@ -73,7 +73,7 @@ def smooth(
         Xiao et al. 2022, arXiv:2211.10438, equations 3 and 4.
     """
     if not 0.0 <= alpha <= 1.0:
-        raise EdgeqError(f"alpha is {alpha!r}; it is a number from 0 to 1, such as 0.5.")
+        raise EdgeqError(f"alpha is {alpha!r}; it must be a number from 0 to 1, such as 0.5.")
     prepared = prepare(model)
     graph, groups = LayerGraph.of(prepared), scale_groups(prepared, norms=True)
     read = _read_tensors(graph)

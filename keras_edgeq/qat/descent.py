@@ -119,6 +119,6 @@ def optimizer_of(given: Any) -> tf_keras.optimizers.Optimizer:
     if not isinstance(optimizer, tf_keras.optimizers.Optimizer):
         raise TrainingError(
             f"{type(optimizer).__name__} is not a tf_keras.optimizers.Optimizer; legacy optimizers "
-            "are not taken."
+            "are not accepted."
         )
     return optimizer

@@ -60,9 +60,9 @@ class Distillation:
 
     def __post_init__(self):
         if self.outputs not in OUTPUT_LOSSES:
-            raise ValueError(f"outputs is {self.outputs!r}; it is one of {OUTPUT_LOSSES}.")
+            raise ValueError(f"outputs is {self.outputs!r}; it must be one of {OUTPUT_LOSSES}.")
         if self.temperature <= 0.0:
-            raise ValueError(f"temperature is {self.temperature}; it is above 0.")
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
 
     @property
     def pairs(self) -> dict[str, str]:

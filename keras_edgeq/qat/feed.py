@@ -67,7 +67,7 @@ def check_length(passes: Passes, steps_per_epoch: int | None, what: str) -> None
         raise empty_error(what)
     if known == int(tf.data.INFINITE_CARDINALITY) and steps_per_epoch is None:
         raise TrainingError(
-            f"The {what} dataset repeats for ever; give "
+            f"The {what} dataset repeats forever; give "
             + ("steps_per_epoch=." if what == "training" else ".take(batches).")
         )
 

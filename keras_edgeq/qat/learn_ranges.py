@@ -50,8 +50,7 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
     """
     if method not in METHODS:
         raise EncodingsError(
-            f"Ranges are learned by one of {METHODS}, not {method!r}."
-            + did_you_mean(method, METHODS)
+            f"method must be one of {METHODS}, not {method!r}." + did_you_mean(method, METHODS)
         )
     quantizers = all_quantizers(sim)
     empty = sorted(name for name, q in quantizers.items() if q.encoding is None)

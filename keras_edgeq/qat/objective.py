@@ -63,7 +63,7 @@ class Objective:
         if labels is None:
             raise TrainingError(
                 "loss= compares with labels, and the data yields inputs alone; give (x, y), or "
-                "leave loss away to learn from the teacher."
+                "leave loss out to learn from the teacher."
             )
         labels, weights = self._by_output(labels), self._by_output(weights, alike=True)
         terms = []

@@ -156,7 +156,7 @@ def train(
         ("save_every", save_every),
     ):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it is at least 1.")
+            raise ValueError(f"{name} is {value}; it must be at least 1.")
     if save_every is not None and checkpoint is None:
         raise ValueError("save_every= needs checkpoint=, a folder to save in.")
     _check_callbacks(callbacks)
@@ -191,7 +191,7 @@ def train(
 def _teacher(given: Any, sim: QuantSim) -> tf_keras.Model | None:
     if isinstance(given, str):
         if given != "float":
-            raise TrainingError(f"teacher is {given!r}; it is 'float', a model, or None.")
+            raise TrainingError(f"teacher is {given!r}; it must be 'float', a model, or None.")
         return float_teacher(sim)
     return given
 

@@ -187,7 +187,7 @@ def ways_to_run(
             tell; or its runtime is not installed.
     """
     if kernels not in (None, "litert", "integer"):
-        raise EdgeqError(f"kernels is {kernels!r}; it is 'litert', 'integer' or None.")
+        raise EdgeqError(f"kernels is {kernels!r}; it must be 'litert', 'integer' or None.")
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
     try:

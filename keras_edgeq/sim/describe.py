@@ -100,9 +100,9 @@ def describe(
 ) -> ModelDescription:
     """Return what a target computes in integers of `model`, and what stays float and why.
 
-    Needs no data and does not change the model. Rows are those of the model a sim is made of:
-    batch norms are folded away, fused activations stand on their own. What makes integers or
-    booleans, such as a mask, has no row.
+    Needs no data and does not change the model. The rows are the layers of the prepared model: batch
+    norms are folded, fused activations are layers of their own. Layers that make integers or
+    booleans, such as masks, have no row.
 
     Args:
         model: as for `quantize`.
@@ -110,7 +110,7 @@ def describe(
         precision: as for `quantize`.
 
     Raises:
-        UnsupportedModelError: as `quantize`; also where the profile quantizes nothing.
+        UnsupportedModelError: as for `quantize`; also if the profile quantizes nothing.
         ProfileError: no such profile or precision, or a name matches nothing.
 
     Example:

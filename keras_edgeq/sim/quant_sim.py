@@ -127,10 +127,10 @@ class QuantSim(tf_keras.Model):
     """A functional model with quantizers inside: `fit`, `evaluate`, `save` as with any model.
 
     Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan, a few
-    calibration samples and what else a sim remembers; it goes from a sim to one made of it by
-    `attach`. `stats` are the histograms of the calibration, None after a plain `load_model`
-    (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from before a
-    technique rounded them, None where none did.
+    calibration samples and the rest of what a sim remembers; `attach` passes it to a sim made from
+    this one. `stats` are the histograms of the calibration, None after a plain `load_model`
+    (`keras_edgeq.load_sim` brings them back). `reference` holds the float parameters from before a
+    technique rounded them, None if none did.
 
     Example:
         >>> sim

@@ -56,8 +56,8 @@ def resolve(
     plan = resolver.plan()
     if not plan.specs and not precision:
         raise UnsupportedModelError(
-            f"Profile {profile.name!r} has an integer kernel for no layer of {model.name!r}; "
-            f"it computes in integers: {', '.join(sorted(profile.quantized))}."
+            f"Profile {profile.name!r} has no integer kernel for any layer of {model.name!r}; "
+            f"it has them for {', '.join(sorted(profile.quantized))}."
         )
     return plan
 

@@ -269,7 +269,7 @@ def test_softmax_outputs_are_compared_in_front_of_the_softmax():
         ({"data": iter([X])}, TrainingError, "read only once"),
         ({"validation": (X[:0], Y[:0])}, TrainingError, "validation data holds no samples"),
         ({"teacher": build(classes=4)}, TrainingError, "teacher's outputs have shapes"),
-        ({"teacher": "yesterday"}, TrainingError, "it is 'float', a model, or None"),
+        ({"teacher": "yesterday"}, TrainingError, "it must be 'float', a model, or None"),
         (
             {"distillation": Distillation(features=["hiden"])},
             TrainingError,

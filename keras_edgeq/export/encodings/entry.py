@@ -116,7 +116,7 @@ def width(data: dict, key: str, where: str) -> int:
     bits: Any = data.get(key)
     if type(bits) is not int or not 2 <= bits <= MOST_BITS:
         raise EncodingsError(
-            f"{where}: {key} is {shown(bits)}; it is an integer from 2 to {MOST_BITS}."
+            f"{where}: {key} is {shown(bits)}; it must be an integer from 2 to {MOST_BITS}."
         )
     return bits
 
@@ -128,7 +128,7 @@ def flag(data: dict, key: str, where: str) -> bool | None:
         return value
     if value in ("True", "False"):
         return value == "True"
-    raise EncodingsError(f"{where}: {key} is {shown(value)}; it is true or false.")
+    raise EncodingsError(f"{where}: {key} is {shown(value)}; it must be true or false.")
 
 
 def scales(values: Any, where: str) -> np.ndarray:

@@ -80,7 +80,7 @@ def _entry(name: str, section: str, channels: Any, where: str) -> FileEntry:
             raise EncodingsError(f"{where}: float of {bits} bits; only 16 are known.")
         return FileEntry(name, section, bits)
     if dtype != "int":
-        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it is 'int' or 'float'.")
+        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it must be 'int' or 'float'.")
     scale = scales([channel.get("scale") for channel in channels], where)
     offset = [channel.get("offset") for channel in channels]
     offset = integers(offset, len(scale), (1 - 2**bits, 0), where)

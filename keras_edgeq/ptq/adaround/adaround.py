@@ -53,8 +53,8 @@ def adaround(
     Layers are taken in graph order. The input of each comes from the sim, with all earlier weights
     rounded and activations quantized. The output it is fitted to comes from the float model, behind
     the activation that follows. Biases are fitted after the rounding. At the end the activations
-    are calibrated again. Layers that are not matrix products stay rounded to nearest. A shared layer
-    is rounded for its first call. `sim.record.rounded` tells how each layer ended.
+    are calibrated again. Layers that are not matrix products stay rounded to nearest. A shared
+    layer is rounded for its first call. `sim.record.rounded` tells how each layer ended.
 
     Args:
         sim: a calibrated sim; it is not changed.
@@ -141,14 +141,14 @@ def _fingerprint(options: tuple, sim: QuantSim, source: StoredBatches) -> str:
 
 def _check(settings: Settings, unit: str, qdrop: float, batch_size: int) -> None:
     wrong = {
-        f"unit={unit!r}; it is 'layer' or 'block'": unit not in UNITS,
-        f"start={settings.start!r}; it is 'gptq' or 'nearest'": settings.start not in TRUST,
-        f"iterations={settings.iterations}; it is at least 1": settings.iterations < 1,
-        f"warm_start={settings.warm_start}; it is from 0 to below 1": not (
+        f"unit={unit!r}; it must be 'layer' or 'block'": unit not in UNITS,
+        f"start={settings.start!r}; it must be 'gptq' or 'nearest'": settings.start not in TRUST,
+        f"iterations={settings.iterations}; it must be at least 1": settings.iterations < 1,
+        f"warm_start={settings.warm_start}; it must be from 0 to below 1": not (
             0.0 <= settings.warm_start < 1.0
         ),
-        f"qdrop={qdrop}; it is a probability, 0 to 1": not 0.0 <= qdrop <= 1.0,
-        f"batch_size={batch_size}; it is at least 1": batch_size < 1,
+        f"qdrop={qdrop}; it must be a probability, 0 to 1": not 0.0 <= qdrop <= 1.0,
+        f"batch_size={batch_size}; it must be at least 1": batch_size < 1,
         f"qdrop={qdrop} with unit='layer'; only blocks have activations inside": (
             qdrop > 0.0 and unit == "layer"
         ),

@@ -67,7 +67,9 @@ TFLite file.
         partial: bool = False,
     ):
         if arithmetic not in ARITHMETICS:
-            raise EdgeqError(f"arithmetic is {arithmetic!r}; it is one of {list(ARITHMETICS)}.")
+            raise EdgeqError(
+                f"arithmetic is {arithmetic!r}; it must be one of {list(ARITHMETICS)}."
+            )
         self.arithmetic, self.threads, self.partial = arithmetic, threads, partial
         try:
             self._load(content)
