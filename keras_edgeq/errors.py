@@ -29,7 +29,7 @@ class EncodingsError(EdgeqError):
 
 
 class SimMismatchError(EdgeqError):
-    """A sim, its grids without rounding, would compute something else than the float model.
+    """A sim whose grids do not round would compute something else than the float model.
 
     Attributes:
         tensor: the first one that differs.
@@ -51,7 +51,7 @@ class ExportError(EdgeqError):
 
 
 class TrainingError(EdgeqError):
-    """A sim cannot be trained so: the data, the teacher or the loss does not allow it."""
+    """A sim cannot be trained in this way: the data, the teacher or the loss does not allow it."""
 
 
 class SearchError(EdgeqError):
@@ -67,8 +67,8 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 class QuantizationWarning(UserWarning):
-    """A sim is right but may not be good: what collapsed, why, and the way out.
+    """A sim is correct but may be inaccurate: the message says what was lost, why, and what to do.
 
-    So is an export that lacks a format. `sim.record.warnings` and the report of an export repeat
-    the messages.
+    An export that lacks a format is such a case, too. `sim.record.warnings` and the report of an
+    export repeat the messages.
     """

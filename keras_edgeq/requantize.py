@@ -49,7 +49,8 @@ def requantize(
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
         profile: another target; None keeps the sim's.
         precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
-        rules: as for `quantize`; None and `{}` as above. With a plan, changes to its rules.
+        rules: as for `quantize`; None keeps the sim's, `{}` takes none. With a plan, changes to its
+            rules.
         plan: where quantizers stand and on which grids, instead of `precision`:
             `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
         check: as for `quantize`, on the samples that the sim keeps, or random ones.

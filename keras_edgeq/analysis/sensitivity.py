@@ -40,9 +40,9 @@ def sensitivity(
 ) -> SensitivityReport:
     """Measure what a model loses when one layer alone computes in another precision.
 
-    A layer goes with what it reads: a tensor made in more bits than the layer reads is rounded
-    again in front of it. Sums, pools and concatenations follow what they read. The network in
-    front of a layer is computed once for all its candidates.
+    A layer's inputs have its precision: a tensor made in more bits is rounded again in front of it.
+    Sums, pools and concatenations follow their inputs. The network in front of a layer is computed
+    once for all its candidates.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize`; it is not changed.
@@ -58,8 +58,8 @@ def sensitivity(
             they are fitted to every second batch and judged on the others.
         batch_size: for arrays and files.
         steps: read at most that many batches.
-        memory_bytes: what is kept of the data stays in memory up to that size.
-        resume: folder of what was measured: the same call goes on from there.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        resume: folder of earlier measurements: the same call goes on from there.
         jobs: number of processes that measure; 1 stays in this one. None takes what joblib's
             context says, such as the workers of a cluster under `joblib.parallel_config("dask")`;
             without one, several where they pay, which needs eight cores and minutes of work.

@@ -30,9 +30,9 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
 
     Args:
         schedule: epoch, counted from 0, -> bits of all tensors, or `{"weights": bits,
-            "activations": bits}`; None, and a kind that is left out, stands for the plan's own.
-            An epoch in between has the bits of the last one named before it; before the first one
-            named, bits stay what they are.
+            "activations": bits}`. None, or leaving out a kind, means the plan's own bits. An epoch
+            in between has the bits of the last one named before it; before the first one named,
+            bits stay as they are.
 
     Raises:
         ValueError: a schedule that is empty or names an epoch below 0.

@@ -25,8 +25,8 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     the first one; TensorBoard shows them as one.
 
     Args:
-        log_dir: folder for the event files; made if need be.
-        every: each so many epochs; the first and the last always.
+        log_dir: folder for the event files; made if needed.
+        every: write every so many epochs; the first and the last always.
 
     Raises:
         ValueError: `every` is below 1.

@@ -11,9 +11,9 @@ from keras_edgeq.errors import UnsupportedModelError
 class FreezeBatchNorm(tf_keras.callbacks.Callback):
     """Lets all batch norms of a sim run on their moving statistics from an epoch on.
 
-    What is trained then is what is deployed: the folded batch norm knows no batches. Gamma and
+    Training then matches deployment: a folded batch norm does not depend on the batch. Gamma and
     beta train on. Nothing is traced again. The batch norms stay frozen after training;
-    `layer.frozen.assign(0.0)` thaws one.
+    `layer.frozen.assign(0.0)` unfreezes one.
 
     Works with `BackupAndRestore` in any order.
 

@@ -1,4 +1,4 @@
-"""`FreezeEncodings`: ranges that stay what they are from an epoch on."""
+"""`FreezeEncodings`: ranges that no longer change from an epoch on."""
 
 from __future__ import annotations
 

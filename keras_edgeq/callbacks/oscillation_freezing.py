@@ -23,19 +23,19 @@ ATTRIBUTE = "oscillations"
 class OscillationFreezing(tf_keras.callbacks.Callback):
     """Freezes weights that oscillate between two integers, at low bits, while a sim trains.
 
-    After each step a weight whose integer turned back too often is set to the integer where it was
+    After each step, a weight whose integer turned back too often is set to the integer where it was
     most of the time, times the present scale, and stays there. Ranges may be static or learned.
     With `dampening`, weights are also pulled towards the grid: `w -= 2 λ lr (clip(w) - rounded w)`
     after the optimizer's step, with the optimizer's present learning rate. This is decoupled from
-    the loss as AdamW's weight decay; the paper adds `λ (clip(w) - rounded w)²` to the loss, which
-    is the same for plain SGD, but for the order of the two. When the bits of a kernel change,
-    tracking starts again and its frozen weights are free again.
+    the loss, as AdamW's weight decay is. The paper adds `λ (clip(w) - rounded w)²` to the loss;
+    for plain SGD that is the same except for the order of the two. When the bits of a kernel
+    change, tracking starts again and its frozen weights are free again.
 
-    What is known of the weights takes 17 bytes each while training. `BackupAndRestore` and other
-    TensorFlow checkpoints save it; list those that save after batches behind this callback. Such a
-    restart goes on within the epoch but reads the dataset from its beginning, so it equals a
-    training that was not killed only where all batches are alike. Weights that were saved while
-    training in TensorFlow's own format bring it to a later training too.
+    The tracking data take 17 bytes per weight while training. `BackupAndRestore` and other
+    TensorFlow checkpoints save them; list those that save after batches behind this callback. Such
+    a restart goes on within the epoch but reads the dataset from its beginning. It therefore equals
+    a training that was not killed only if all batches are alike. Weights saved in TensorFlow's own
+    format during training bring the tracking data to a later training, too.
 
     Args:
         threshold: turns per step, as a moving average, above which a weight is frozen. Above

@@ -17,7 +17,7 @@ from keras_edgeq.sim.new_ranges import recalibrate
 class Recalibrate(tf_keras.callbacks.Callback):
     """Derives static ranges again at the end of epochs, from the present weights and from data.
 
-    Frozen and learned ranges stay; bits stay what they are now. It comes before the epoch's
+    Frozen and learned ranges stay; bits stay as they are. It comes before the epoch's
     validation, so `val_loss`, and what `ModelCheckpoint` saves for it, belong to the new ranges.
     When `fit` ends, `sim.stats` are the statistics of the sim as it is then. The pass over the data
     is traced once per `fit`.
@@ -25,9 +25,9 @@ class Recalibrate(tf_keras.callbacks.Callback):
     List `BackupAndRestore` after it, with `save_freq="epoch"`.
 
     Args:
-        data: representative inputs in any form that `quantize` takes, but no generator: they are
+        data: representative inputs in any form that `quantize` takes, except a generator: they are
             read again each time.
-        every: each so many epochs; after the last one always.
+        every: recalibrate every so many epochs; after the last one always.
         batch_size: for arrays and files.
         steps: read at most that many batches.
 

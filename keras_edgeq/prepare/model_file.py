@@ -40,9 +40,9 @@ def load_model(
 ) -> tf_keras.Model:
     """Load a float functional or Sequential model that `tf_keras` saved.
 
-    The file may come from anywhere: all that it names is held against what Keras and TensorFlow
-    have for computing, before Keras sees it. Loss and metrics stay in the file: quantization needs
-    none.
+    The file may come from anywhere: every name in it is checked against the layers and operations
+    of Keras and TensorFlow that only compute, before Keras reads it. Loss and metrics are not
+    loaded: quantization needs none.
 
     Args:
         path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder.
@@ -58,8 +58,8 @@ def load_model(
         The model, as `quantize` takes it.
 
     Raises:
-        UnsupportedModelError: the file is missing, damaged, of another framework or of Keras 3,
-            holds weights only or code, names what is not known, reaches outside itself, or its
+        UnsupportedModelError: the file is missing, damaged, of another framework or of Keras 3;
+            it holds only weights, or code; it has unknown names, or reaches outside itself; or its
             model is subclassed or a sim.
 
     Example:
@@ -125,7 +125,7 @@ def checked_config(
     if found:
         parts = "; ".join(f"{name[:100]!r} {why}" for name, why in found[:5])
         raise UnsupportedModelError(
-            f"{path} names what is not known to only compute: {parts}. Your own layers and "
+            f"{path} names things not known to only compute: {parts}. Your own layers and "
             f"functions go into custom_objects={{name: object}}. {way_out} if you trust where the "
             "file came from."
         )

@@ -44,7 +44,7 @@ def check_saved_model(path: Path, way_out: str) -> None:
     if found:
         parts = "; ".join(f"{op[:60]} in {place[:100]}" for op, place in found[:5])
         raise UnsupportedModelError(
-            f"The graph of {path} does what is not known to only compute: {parts}. {way_out} if "
+            f"The graph of {path} has operations not known to only compute: {parts}. {way_out} if "
             "you trust where the folder came from; better, save the model as model.keras."
         )
 

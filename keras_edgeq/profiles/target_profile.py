@@ -49,12 +49,13 @@ class TargetProfile:
             input's grid, and several inputs share one.
         regrid: operations whose kernel rounds onto its input's grid, with the rounding.
         fixed_ranges: operation -> `(low, high)` of its output.
-        precisions: other precisions of the target by name, with their grids. An entry of the name
-            of the profile's own, which activation, weight, bias and fixed_ranges give, is not read.
-        ops: operation -> what it wants otherwise.
+        precisions: other precisions of the target by name, with their grids. An entry with the name
+            of the profile's own precision is not read: activation, weight, bias and fixed_ranges
+            describe that one.
+        ops: operation -> its rules that differ from those above.
         arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
         onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
-        onnx_weight: signedness of weights in an ONNX file, the same.
+        onnx_weight: signedness of weights in an ONNX file: `"uint8"` or `"int8"`.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
 
@@ -253,14 +254,15 @@ def profile_names() -> list[str]:
 def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     """Return a profile by its built-in name, from a JSON file, or as given.
 
-    The file holds a profile, what differs from another one (`"extends"`: a built-in name, or a file
-    beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
+    The file holds a profile, the differences from another one (`"extends"`: a built-in name, or a
+    file beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
 
     Raises:
         ProfileError: no such name or file, or the file is not a valid profile.
 
     Warns:
-        QuantizationWarning: the file names an operation that does not exist, and nearly does.
+        QuantizationWarning: the file names an operation that does not exist, but is near one that
+            does.
 
     Example:
         >>> eq.load_profile("litert_int8").precision_names

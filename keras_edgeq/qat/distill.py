@@ -29,10 +29,10 @@ class Distillation:
     """How the teacher counts in `train`.
 
     Args:
-        outputs: `"kl"`, the divergence of softened class probabilities, in front of a softmax where
-            the output is one; `"mse"` for regression and any other output; `"none"` leaves outputs
-            out; `"auto"` takes `"kl"` for an output that is a softmax or has a categorical
-            cross-entropy as loss, and `"mse"` for all others.
+        outputs: `"kl"` is the divergence of softened class probabilities, taken in front of the
+            softmax if the output is one. `"mse"` is for regression and any other output. `"none"`
+            leaves outputs out. `"auto"` takes `"kl"` for an output that is a softmax or has a
+            categorical cross-entropy as loss, and `"mse"` for all others.
         temperature: of `"kl"`; the term is multiplied by its square, so that its gradients keep
             their size.
         weight: of the term of the outputs. The loss on labels has weight 1.

@@ -66,19 +66,18 @@ class RunReport:
         runtime: what ran it.
         samples: number of samples compared.
         on_data: False where only random input was at hand.
-        agreement: share of samples with the same largest output, in %; the first output with
-            several values per sample counts, None where there is none. Ties go to the lowest index.
+        agreement: share of samples with the same largest output, in %, of the first output with
+            several values per sample; None if there is no such output. Ties go to the lowest index.
         identical: share of equal integers over all outputs that lie on a grid, 0 to 1.
         mean_steps: mean absolute difference of those, in steps of the output's scale.
         max_steps: largest of those.
         max_abs_difference: largest difference over all outputs, in their own unit; None where the
             run failed.
-        first_difference: the first operation that computes something else on the same input, of
-            those that the verdict is for; None where none does, or where the artifact shows no
-            inner tensors.
-        bits: width of the outputs' grids, 8 where they have none.
-        float_outputs: the artifact beside the float model, output by output. That an artifact
-            agrees with the sim says nothing of that.
+        first_difference: the first operation that the verdict is about: it computes something else
+            on the same input. None if there is none, or if the artifact shows no inner tensors.
+        bits: width of the outputs' grids, 8 if they have none.
+        float_outputs: the artifact compared with the float model, output by output. Agreement with
+            the sim does not imply agreement with the float model.
         optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
             as a share of the largest; None on other runtimes.
         verdict: one of

@@ -47,13 +47,13 @@ def verify(
     Args:
         sim: the sim that the artifact was exported from.
         path: a `.tflite` or `.onnx` file or a SavedModel folder.
-        data: inputs in any form that `quantize` takes for calibration. Without it the samples that
-            the sim keeps are used, and without those random input, which proves little.
+        data: inputs in any form that `quantize` takes for calibration. Without data, the samples
+            that the sim keeps are used; if it keeps none, random input, which proves little.
         kernels: what runs a `.tflite` file: `"litert"`, or `"integer"` for the integer executor,
-            which needs no LiteRT; None takes LiteRT where it is installed, else the executor.
+            which needs no LiteRT. None takes LiteRT if it is installed, else the executor.
         timeout_s: seconds that a runtime may take to load the file, and for each batch. The largest
-            image networks need some ten for 32 images on one slow core.
-        memory_bytes: what the file may take in the child, beside the runtime itself.
+            image networks need about ten for 32 images on one slow core.
+        memory_bytes: memory that the file may take in the child, in addition to the runtime itself.
 
     Returns:
         One report per runtime: LiteRT with XNNPACK and with its own kernels (or the executor with

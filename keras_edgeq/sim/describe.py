@@ -100,8 +100,8 @@ def describe(
 ) -> ModelDescription:
     """Return what a target computes in integers of `model`, and what stays float and why.
 
-    Needs no data and does not change the model. The rows are the layers of the prepared model: batch
-    norms are folded, fused activations are layers of their own. Layers that make integers or
+    Needs no data and does not change the model. The rows are the layers of the prepared model:
+    batch norms are folded, fused activations are layers of their own. Layers that make integers or
     booleans, such as masks, have no row.
 
     Args:

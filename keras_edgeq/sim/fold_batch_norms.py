@@ -111,10 +111,10 @@ def _check_channels(sim: QuantSim, layers) -> None:
     whole = [name for name in layers if name in wrapped and not _per_channel(wrapped[name])]
     if whole:
         raise UnsupportedModelError(
-            f"The kernels of {sorted(whole)} have one scale for all channels, so folding their batch "
-            "norms would change the integers. Quantize for a target with scales per "
-            'channel, or with batch_norm="fold"; eq.quantize(eq.strip(sim), data, profile) makes '
-            "new grids for what was trained."
+            f"The kernels of {sorted(whole)} have one scale for all channels, so folding their "
+            "batch norms would change the integers. Quantize for a target with scales per channel, "
+            'or with batch_norm="fold"; eq.quantize(eq.strip(sim), data, profile) makes new grids '
+            "for the trained weights."
         )
 
 

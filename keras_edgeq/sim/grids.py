@@ -158,8 +158,8 @@ class Grids(Sequence):
 def grids(sim: QuantSim) -> Grids:
     """Return the grid of every tensor of a sim: inputs, activations, weights and biases.
 
-    A tensor that lies on the grid of another one has a row of its own that names the owner. A tensor
-    that stays float has none.
+    A tensor on the grid of another one has a row of its own that names the owner. A tensor that
+    stays float has none.
 
     Args:
         sim: a calibrated sim.

@@ -34,9 +34,9 @@ class TensorError:
 
     Args:
         tensor: printed name.
-        own_db: signal to noise where all it is made from is float: the error of its own rounding
-            and that of its layer's weights, in dB.
-        inherited_db: signal to what changes where it is made from the sim's tensors, in dB.
+        own_db: signal to noise if its inputs are float: the error of its own rounding and of its
+            layer's weights, in dB.
+        inherited_db: signal to the error that comes with the sim's inputs, in dB.
         total_db: signal to the whole error, in dB.
     """
 
@@ -48,7 +48,7 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A sim beside its float model.
+    """A sim compared with its float model.
 
     Args:
         samples: how many were compared.

@@ -71,10 +71,10 @@ def adaround(
         qdrop: probability with which an element of an activation inside a block is not quantized.
         start: `"gptq"` begins at the closed-form rounding, with scales and biases that fit it;
             `"nearest"` at the float weights.
-        early_stop: end a unit once all its weights are decided, and shorten the schedule to what
-            the error calls for. Without, every unit takes all iterations.
-        memory_bytes: activations beyond lie on disk.
-        cache_folder: where; None takes the system's temporary folder.
+        early_stop: end a unit once all its weights are decided, and shorten the schedule as far as
+            the error allows. If False, every unit takes all iterations.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        cache_folder: where those files lie meanwhile; None takes the system's temporary folder.
         resume: folder for the units done so far; a second call with it goes on from there, and ends
             with the same result.
         seed: of the samples drawn.
