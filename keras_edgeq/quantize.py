@@ -190,7 +190,7 @@ def quantize(
 def _replanned(
     folded: tf_keras.Model, target: TargetProfile, asked: Mapping[str, str], rules: Mapping
 ) -> QuantPlan | None:
-    """Return the plan of other precisions, None where the range rules asked for do not hold."""
+    """Return the plan of other precisions, None if the range rules asked for do not hold."""
     try:
         return resolve(folded, target, asked).with_rules(rules)
     except ProfileError:

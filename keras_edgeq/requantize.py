@@ -115,7 +115,7 @@ class Requantizer:
         plan: QuantPlan | None = None,
         check: bool = True,
     ) -> QuantSim:
-        """Return what `requantize` does; what there is to say of it is in its record."""
+        """Return what `requantize` does; its warnings are in its record."""
         sim, record, folded = self.sim, self.sim.record, self.prepared.folded
         target = record.profile if profile is None else load_profile(profile)
         asked = record.precision if precision is None else by_layer(precision, target)

@@ -152,7 +152,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         del self._tracked, self._step, self._update
 
     def _total_steps(self) -> int | None:
-        """Return over how many steps something is annealed, None where nothing is."""
+        """Return over how many steps something is annealed, None if nothing is."""
         annealed = any(start != end for start, end in (self.thresholds, self.dampenings))
         if not annealed:
             return None

@@ -23,7 +23,7 @@ HDF5_STARTS = (0, 512, 1024, 2048)
 
 
 def check(args: Namespace) -> None:
-    """Raise where an argument of a command cannot be right.
+    """Raise if an argument of a command cannot be right.
 
     Raises:
         EdgeqError: the first that is wrong, in the order in which they are typed.

@@ -185,7 +185,7 @@ class _Job:
         return [one for made in self.converted.values() for one in made.artifacts]
 
     def raise_if_none(self) -> None:
-        """Raise where no format is left: the only one's own error, or one that lists all."""
+        """Raise if no format is left: the only one's own error, or one that lists all."""
         if self.converted:
             return
         if len(self.failures) == 1:
@@ -222,7 +222,7 @@ def _check_name(name: str) -> None:
 
 
 def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
-    """Return what was said of the sim, and what the data that it was verified on adds."""
+    """Return the sim's warnings, and those that the verification data adds."""
     said = list(sim.record.warnings)
     if known is not None and known.on_data:
         joined = [np.concatenate(parts) for parts in zip(*known.data, strict=True)]

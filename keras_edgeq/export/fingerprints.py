@@ -1,4 +1,4 @@
-"""Constants by which the parameters of a sim are recognized in what a converter makes of it."""
+"""Constants by which the parameters of a sim are recognized in the output of a converter."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class _Scratch:
 
     @classmethod
     def of_dead(cls, path: Path) -> _Scratch | None:
-        """Take over the scratch of a process that is gone, None where it lives."""
+        """Take over the scratch of a process that is gone, None if it lives."""
         lock = FileLock(path / LOCK)
         with suppress(FileNotFoundError):  # it has just ended
             if lock.take() and lock.is_sure:

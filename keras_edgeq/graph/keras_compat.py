@@ -133,7 +133,7 @@ def mask_argument(layer: tf_keras.layers.Layer) -> bool:
 
 
 def mask_of(tensor: Any) -> Any:
-    """Return the mask that Keras hung on a tensor, None where there is none."""
+    """Return the mask that Keras hung on a tensor, None if there is none."""
     return getattr(tensor, "_keras_mask", None)
 
 

@@ -34,16 +34,16 @@ class FakeQuant(KnownOutputs):
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.
         tensor: printed `TensorRef` of the tensor that owns the grid.
-        learn: how the range is trained, one of `"lsq"`, `"tqt"`, `"pact"`; None where it is not.
+        learn: how the range is trained, one of `"lsq"`, `"tqt"`, `"pact"`; None if it is not.
         ewgs: strength of element-wise gradient scaling, as in `round_to_steps`.
         per_sample: the first axis of the inputs counts samples.
 
     Attributes:
-        start: variable: the scale, but for what was learned since training began.
+        start: variable: the scale, without what was learned since training began.
         start_zero_point: the same for the zero point.
         qmin: variable: least integer.
         qmax: variable: greatest integer.
-        learned: `LearnedRange`, None where nothing is learned.
+        learned: `LearnedRange`, None if nothing is learned.
 
     Call arguments:
         inputs: float tensor.
@@ -59,7 +59,7 @@ class FakeQuant(KnownOutputs):
     Returns:
         `(rounded, steps, scale)`: the rounded tensor; the same in steps of the scale, which a
         weighted layer sums exactly as an integer kernel does; the scale as a scalar (per channel:
-        with the spec's axes kept). What nobody reads is not computed in a traced model.
+        with the spec's axes kept). Results that no layer reads are not computed in a traced model.
     """
 
     learned: LearnedRange | None = None

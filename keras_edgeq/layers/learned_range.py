@@ -55,7 +55,7 @@ class LearnedRange:
 
     Attributes:
         change: of the scale, in its shape.
-        shift: of the zero point, in spans of the integer grid; None where the zero point is 0, and
+        shift: of the zero point, in spans of the integer grid; None if the zero point is 0, and
             without effect where it lies at the lower bound: a range that starts at 0 stays so.
         active: 1 while the range is learned, 0 once it is held.
     """

@@ -34,7 +34,7 @@ Score = Callable[[tf_keras.Model], float]
 class PrecisionStudy:
     """A sim, its candidates and data, ready to be measured.
 
-    A context manager: leaving it deletes what it keeps on disk, but for the folder of `resume`.
+    A context manager: leaving it deletes what it keeps on disk, except the folder of `resume`.
 
     Args:
         space: a calibrated sim, which is not changed, and what it can become.
@@ -45,7 +45,7 @@ class PrecisionStudy:
         memory_bytes: what is kept of the data stays in memory up to that size.
         resume: folder of what was measured, made where it is missing; None keeps nothing.
         progress: show progress bars.
-        jobs: number of processes that measure; None where joblib's context says or they pay.
+        jobs: number of processes that measure; None if joblib's context says or they pay.
 
     Attributes:
         judged: batches of model inputs on which choices are judged.

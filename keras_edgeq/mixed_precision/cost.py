@@ -40,7 +40,7 @@ class CostModel:
         packed: count weights with the bits of their grids, as other tools do, and not as they are
             stored.
         candidates: the columns; by default in the order in which the groups name them.
-        graph: that of `folded_graph`, where it is at hand.
+        graph: that of `folded_graph`, if available.
 
     Attributes:
         eight_bit_bytes: bytes of the weights at one byte each: what a size of 1 is.
@@ -229,7 +229,7 @@ class CostModel:
         return count(self.profile, self.profile.precision(name), op)
 
     def _group_of(self, node: GraphNode) -> int | None:
-        """Return the group that decides about a layer's weights, None where they are float."""
+        """Return the group that decides about a layer's weights, None if they are float."""
         op = op_type(node.layer)
         weighted = weights_of(node.layer) is not None and self.profile.quantizes_weights(op)
         if not weighted or id(node) in self._group_map.floats:

@@ -93,7 +93,7 @@ def scale_sums(sums, factor):
 
 
 def to_steps(inputs, scale, whole=tf.round):
-    """Return a tensor that lies on a grid, but for float noise, in whole steps of its scale.
+    """Return a tensor that lies on a grid, up to float noise, in whole steps of its scale.
 
     Args:
         inputs: float32 tensor, in real units.

@@ -51,7 +51,7 @@ def pads_zero(keras_node: Any) -> bool:
 
 
 def resampling(keras_node: Any) -> str | None:
-    """Return how a call resizes images: `"bilinear"`, `"area"`; None where it does not.
+    """Return how a call resizes images: `"bilinear"`, `"area"`; None if it does not.
 
     `"antialias"` stands for each method that smooths before it samples.
     """

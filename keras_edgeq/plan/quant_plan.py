@@ -60,7 +60,7 @@ class QuantPlan:
             raise ProfileError(f"Tensors share the grid of {sorted(missing)}, which have none.")
 
     def owner(self, ref: TensorRef) -> TensorRef | None:
-        """Return the tensor whose grid `ref` lies on, or None where it is float."""
+        """Return the tensor whose grid `ref` lies on, or None if it is float."""
         if ref in self.specs:
             return ref
         return self.shared.get(ref) or self.carriers.get(ref)

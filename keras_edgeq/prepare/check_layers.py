@@ -23,7 +23,7 @@ LOOKUPS = (L.StringLookup, L.IntegerLookup, L.TextVectorization, L.Hashing, L.Ha
 
 
 def check_layers(model: tf_keras.Model) -> None:
-    """Raise where a layer, or one inside of another, cannot be copied or exported.
+    """Raise if a layer, or one inside of another, cannot be copied or exported.
 
     Raises:
         UnsupportedModelError: names the layer, why, and what to do.

@@ -18,7 +18,7 @@ VALUES = frozenset(
 )
 SPECS = frozenset({"TypeSpec", "__typespec__"})
 OPERATIONS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-# Layers that read a file where their configuration has a path in place of words or numbers.
+# Layers that read a file where their configuration has a path instead of words or numbers.
 WORDS = ("vocabulary", "idf_weights", "vocabulary_file")
 # What a registered class of the caller's has to be one of.
 BASES = (
@@ -58,7 +58,7 @@ def refused(config: Any, trusted: Collection[str] = ()) -> Iterator[Finding]:
 
 
 def _why_not(part: dict, trusted: Collection[str]) -> str | None:
-    """Return what is wrong with one object of a configuration, None where nothing is."""
+    """Return what is wrong with one object of a configuration, None if nothing is."""
     if part.get("function_type") in PYTHON_CODE:
         return CODE
     kind = part.get("class_name")
@@ -74,10 +74,10 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
     if kind == "function":
         return _why_no_function(inner, module, trusted)
     if not isinstance(inner, dict | list | None):
-        return f"has {str(inner)[:60]!r} in place of the configuration of a {kind[:60]}"
+        return f"has {str(inner)[:60]!r} instead of the configuration of a {kind[:60]}"
     name = part.get("registered_name") or kind
     if not isinstance(name, str):
-        return f"has a name that is none: {str(name)[:60]!r}"
+        return f"has a name that is not a text: {str(name)[:60]!r}"
     if name in trusted or (kind in trusted and name == kind):
         return None
     found = tf_keras.utils.get_registered_object(name)

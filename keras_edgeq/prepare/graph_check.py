@@ -20,7 +20,7 @@ MOST_TENSORS = 64
 
 
 def check_graph(path: Path, config: Any) -> None:
-    """Raise where a call in a functional model, at any depth, cannot be made.
+    """Raise if a call in a functional model, at any depth, cannot be made.
 
     Args:
         path: named in the error.

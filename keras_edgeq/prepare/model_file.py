@@ -120,7 +120,7 @@ def checked_config(
         raise UnsupportedModelError(
             f"{path} holds Python code in {code}, as Lambda layers do, and loading would run it. "
             f"{way_out} if you trust where the file came from; better, save the model with "
-            "ordinary layers in place of the code."
+            "ordinary layers instead of the code."
         )
     if found:
         parts = "; ".join(f"{name[:100]!r} {why}" for name, why in found[:5])

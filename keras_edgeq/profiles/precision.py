@@ -65,7 +65,7 @@ class Precision:
 
     @property
     def bias_spec(self) -> QuantSpec | None:
-        """Grid of a bias, None where it stays float."""
+        """Grid of a bias, None if it stays float."""
         return BIAS_SPECS[self.bias]
 
     def to_json(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class TargetProfile:
     Args:
         name: the name users type.
         description: one sentence: what it is for.
-        activation: grid of activation tensors; None where weights are float16 and computation is
+        activation: grid of activation tensors; None if weights are float16 and computation is
             float32.
         weight: grid of weights; its channel axes come from the layer.
         per_channel: operations whose weights own a scale per channel.
@@ -142,7 +142,7 @@ class TargetProfile:
         return rule is None or rule.weights
 
     def weight_spec(self, op: str, precision: Precision) -> QuantSpec | None:
-        """Return the grid of an operation's weights at a precision, None where they stay float.
+        """Return the grid of an operation's weights at a precision, None if they stay float.
 
         Its axes come from the layer.
         """
@@ -152,7 +152,7 @@ class TargetProfile:
         return spec if spec.is_half or rule is None else replace(spec, **rule.weight)
 
     def _check_rule(self, op: str, rule: OpRule) -> None:
-        """Raise where the rule of an operation contradicts another rule of the profile."""
+        """Raise if the rule of an operation contradicts another rule of the profile."""
         for name in rule.precisions:
             if name not in self.precision_names:
                 raise ProfileError(

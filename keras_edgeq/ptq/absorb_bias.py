@@ -128,7 +128,7 @@ def _paths(graph: LayerGraph) -> dict[TensorRef, _Path]:
 
 
 def _follow(graph: LayerGraph, ref: TensorRef, repeat: int, path: _Path) -> bool:
-    """Collect what reads a tensor; False where a reader cannot take up a shift.
+    """Collect what reads a tensor; False if a reader cannot take up a shift.
 
     Args:
         graph: of a prepared model.

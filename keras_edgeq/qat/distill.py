@@ -80,7 +80,7 @@ class Teaching:
     Args:
         student: a model of the sim's own layers; returns outputs, what is compared of them, and
             features.
-        teacher: returns the last two; None where there is none.
+        teacher: returns the last two; None if there is none.
         losses: `"kl"`, `"mse"` or `"none"` per output; empty without a teacher.
         names: of the features.
     """
@@ -178,7 +178,7 @@ def _check_alike(sim: QuantSim, teacher: tf_keras.Model) -> None:
 
 
 def _logits(model: tf_keras.Model, output: Any) -> Any | None:
-    """Return what the softmax of an output is made of, None where it is not a softmax."""
+    """Return what the softmax of an output is made of, None if it is not a softmax."""
     graph = LayerGraph.of(model)
     node = graph.producer(graph.name_of(output))
     if isinstance(node.layer, FakeQuant):

@@ -73,7 +73,7 @@ def check_length(passes: Passes, steps_per_epoch: int | None, what: str) -> None
 
 
 def batches_in(dataset: tf.data.Dataset) -> int | None:
-    """Return how many batches a dataset has, None where only reading it tells."""
+    """Return how many batches a dataset has, None if only reading it tells."""
     known = int(dataset.cardinality())
     return known if known >= 0 else None
 

@@ -99,7 +99,7 @@ def label_losses(loss: Any, names: Sequence[str]) -> tuple[PerSample | None, ...
 
 
 def losses_of(loss: Any, names: Sequence[str]) -> list:
-    """Return what `loss` says per output, None where an output has no loss."""
+    """Return what `loss` says per output, None if an output has no loss."""
     if loss is None:
         return [None] * len(names)
     if isinstance(loss, Mapping):

@@ -253,7 +253,7 @@ def _need(package: str) -> None:
 
 
 def check_form(path: Path, form: Form, sim: QuantSim) -> None:
-    """Raise where names or shapes of inputs or outputs are not the sim's."""
+    """Raise if names or shapes of inputs or outputs are not the sim's."""
     sides = ((sim.input_names, sim.inputs), (sim.output_names, sim.outputs))
     for what, made, (names, symbols) in zip(("inputs", "outputs"), form, sides, strict=True):
         own = {name: tuple(s.shape) for name, s in zip(names, symbols, strict=True)}

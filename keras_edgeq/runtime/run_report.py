@@ -65,13 +65,13 @@ class RunReport:
         artifact: file name.
         runtime: what ran it.
         samples: number of samples compared.
-        on_data: False where only random input was at hand.
+        on_data: False if only random input was available.
         agreement: share of samples with the same largest output, in %, of the first output with
             several values per sample; None if there is no such output. Ties go to the lowest index.
         identical: share of equal integers over all outputs that lie on a grid, 0 to 1.
         mean_steps: mean absolute difference of those, in steps of the output's scale.
         max_steps: largest of those.
-        max_abs_difference: largest difference over all outputs, in their own unit; None where the
+        max_abs_difference: largest difference over all outputs, in their own unit; None if the
             run failed.
         first_difference: the first operation that the verdict is about: it computes something else
             on the same input. None if there is none, or if the artifact shows no inner tensors.
@@ -94,7 +94,7 @@ class RunReport:
             - `"failed"`: the runtime ended, failed, or took too long or too much memory.
         failed: why it failed.
         drift: how far the outputs are from the sim's in all, in steps of 8 bits: of their grid, or
-            of their range where they have none. None where the run failed.
+            of their range where they have none. None if the run failed.
         not_compared: quantized tensors that the converter moved or left out.
 
     Example:

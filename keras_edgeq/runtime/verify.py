@@ -80,7 +80,7 @@ def verify(
 def verify_beside(
     sim: QuantSim, path: Path, known: BesideFloat, child: Child
 ) -> tuple[RunReport, ...]:
-    """Do what `verify` does for a file that was just written, with all that is known at hand.
+    """Do what `verify` does for a file that was just written, and reuse what is known of the sim.
 
     What `verify` raises is a report of a failed run here: other files are still to be verified.
     """
@@ -157,7 +157,7 @@ class _Inside:
         step: the first one that the verdict is for.
         not_compared: tensors that are nowhere to be seen.
         optimizer_difference: see `RunReport`.
-        when_apart: the verdict where outputs are apart all the same.
+        when_apart: the verdict if outputs are apart nevertheless.
     """
 
     verdict: str

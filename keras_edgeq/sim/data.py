@@ -41,7 +41,7 @@ def batches(
         batch_size: for arrays and files; other sources are batched already. A model with a fixed
             batch gets batches of that size.
         steps: read at most that many batches; needed for endless sources.
-        notes: takes what is to be said of the data, at its end; None has it said as warnings.
+        notes: receives remarks on the data, at its end; with None they become warnings.
 
     Raises:
         CalibrationDataError: nothing to read, a wrong shape, name or type, NaN or infinity; or
@@ -93,7 +93,7 @@ def batches(
 
 
 def fixed_batch(model: tf_keras.Model) -> int | None:
-    """Return the batch size that a model is built for, None where it takes any."""
+    """Return the batch size that a model is built for, None if it takes any."""
     return next((s.shape[0] for s in model.inputs if s.shape[0] is not None), None)
 
 
@@ -101,7 +101,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raise unless an argument is a whole number.
 
     Raises:
-        CalibrationDataError: it is none, or below `least`.
+        CalibrationDataError: it is not a whole number, or below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise CalibrationDataError(

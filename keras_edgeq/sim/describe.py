@@ -1,4 +1,4 @@
-"""Say what a target makes of a model, layer by layer, before any data is read."""
+"""Say how a target computes a model, layer by layer, before any data is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADER = ("layer", "operation", "computes", "")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What becomes of one layer.
+    """How one layer is computed.
 
     Args:
         layer: its name in the prepared model; parts of a split layer are `conv/relu`.

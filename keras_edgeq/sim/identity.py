@@ -53,7 +53,7 @@ def check_identity(floats: Floats, sim: QuantSim, model: tf_keras.Model | None =
     Args:
         floats: the float model with the layers of the sim, on a few samples.
         sim: calibrated or not; it is not changed.
-        model: the user's model, which the float model was made from, where it is at hand.
+        model: the user's model, which the float model was made from, if available.
 
     Returns:
         The largest difference, relative to the largest number of its tensor.

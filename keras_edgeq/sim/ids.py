@@ -46,7 +46,7 @@ def moving_ids(
         graph: of the prepared model.
         profile: the target.
         ids: what `id_tensors` found.
-        unsupported: why the target has no kernel, by the `id` of the call; None where it has one.
+        unsupported: why the target has no kernel, by the `id` of the call; None if it has one.
     """
     found: dict[int, str] = {}
     without_grid = set(ids)

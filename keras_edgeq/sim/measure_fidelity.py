@@ -27,7 +27,7 @@ def measure_fidelity(
     Args:
         sim: a calibrated sim; it is not changed.
         floats: its float model on a few samples; all tensors of one batch are held.
-        on_data: False where they are random.
+        on_data: False if they are random.
         watch: called with `(tensor, float value, the sim's value)` of each quantized tensor, both
             made from float.
     """

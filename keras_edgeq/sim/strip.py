@@ -39,7 +39,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
 
 
 def stripped(sim: QuantSim) -> tf_keras.Model:
-    """Do what `strip` does, unchecked: for callers that check what they make of it."""
+    """Do what `strip` does, unchecked: for callers that check their own result."""
     copies, batch_norms = [], []
     activations: dict[str, tf_keras.layers.Layer] = {}
 

@@ -19,7 +19,7 @@ class OutputFidelity:
     Args:
         output: its name.
         sqnr_db: signal to quantization noise, in dB; infinite where nothing differs.
-        agreement: share of samples with the same largest number, in %; None where a sample has
+        agreement: share of samples with the same largest number, in %; None if a sample has
             one number, or positions.
     """
 
@@ -52,7 +52,7 @@ class Fidelity:
 
     Args:
         samples: how many were compared.
-        on_data: False where they were random.
+        on_data: False if they were random.
         outputs: in the order of the model's.
         tensors: the quantized tensors in graph order.
     """
@@ -102,7 +102,7 @@ class Fidelity:
 
 
 def finite(value: Any) -> Any:
-    """Return JSON values without infinities: None where nothing differs, -1e9 for no signal."""
+    """Return JSON values without infinities: None if nothing differs, -1e9 for no signal."""
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -25,7 +25,7 @@ class TensorGrid:
         section: key of `SECTIONS`.
         name: the tensor in the file.
         encoding: its grid.
-        axis: channel axis of a grid per channel, in the layout of the named tensor; None where
+        axis: channel axis of a grid per channel, in the layout of the named tensor; None if
             several axes own the scales together.
     """
 
@@ -41,12 +41,12 @@ class FileEntry:
 
     Args:
         name: the tensor in the file.
-        section: key of `SECTIONS`, None where the version has one list for both.
+        section: key of `SECTIONS`, None if the version has one list for both.
         bits: integer width, or the width of the float type.
         scale: float32 vector; None for a float tensor.
         offset: `-zero_point` on the unsigned grid, int64 vector; None for a float tensor.
-        symmetric: what the file says; None where the version does not say.
-        signed: signedness of the integers; None where the version does not say.
+        symmetric: what the file says; None if the version does not say.
+        signed: signedness of the integers; None if the version does not say.
     """
 
     name: str
@@ -122,7 +122,7 @@ def width(data: dict, key: str, where: str) -> int:
 
 
 def flag(data: dict, key: str, where: str) -> bool | None:
-    """Return a boolean, written as JSON's or as AIMET's text; None where it is missing."""
+    """Return a boolean, written as JSON's or as AIMET's text; None if it is missing."""
     value = data.get(key)
     if value is None or isinstance(value, bool):
         return value

@@ -188,7 +188,7 @@ TFLite file.
         return found
 
     def _has_all(self, op: Op, values: Mapping[int, np.ndarray]) -> bool:
-        """Tell whether everything that an operation reads is at hand."""
+        """Tell whether everything that an operation reads is available."""
         return all(i < 0 or i in values or self._constants[i] is not None for i in op.inputs)
 
     def _compute(self, op: Op, values: Mapping[int, np.ndarray]) -> list[np.ndarray]:

@@ -26,7 +26,7 @@ def read_grid(graph: TfliteGraph, number: int) -> Grid:
     """Return a tensor's grid.
 
     Raises:
-        EdgeqError: its type is none that integer models have, or its channels differ in zero point.
+        EdgeqError: integer models do not have its type, or its channels differ in zero point.
     """
     raw, name = graph.tensors[number], graph.name(number)
     if raw.type not in DTYPES:
