@@ -70,7 +70,7 @@ class SearchSpace:
         self.groups = _groups(self.graph, sim, self.candidates)
 
     def sim_of(self, choice: Choice) -> QuantSim:
-        """Return a sim whose groups have the precisions of a choice; the other layers follow them."""
+        """Return a sim whose groups have the precisions of a choice; other layers follow them."""
         names = all_precisions(self.graph, self.sim.record.profile, choice)
         return self.requantize(precision=names)
 
