@@ -4,7 +4,7 @@
 
 Takes about half a minute on two cores. Expected: rounding to 4-bit weights costs the small model
 several percent of accuracy, and training gets them back. The TFLite file of the best epoch
-agrees with the sim. Writes to out/qat in the working directory, anew each time.
+agrees with the sim. Writes to out/qat in the working directory, again each time.
 """
 
 import shutil

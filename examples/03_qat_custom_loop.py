@@ -6,7 +6,7 @@ Takes about half a minute on two cores. Expected: a line per model with accuracy
 the float model. Rounding to 4-bit weights costs some percent of accuracy; distillation with learned
 ranges brings the outputs several dB nearer, from the training images alone. A second call with the
 same folder returns at once: training that was killed would go on from there. Writes to
-out/distilled in the working directory, anew each time.
+out/distilled in the working directory, again each time.
 """
 
 import shutil

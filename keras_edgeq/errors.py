@@ -13,7 +13,7 @@ class EdgeqError(ValueError):
 
 
 class UnsupportedModelError(EdgeqError):
-    """The model is no built functional or Sequential `tf_keras` model, or its weights hold NaN."""
+    """The model is not a built functional or Sequential `tf_keras` model, or has NaN weights."""
 
 
 class CalibrationDataError(EdgeqError):
@@ -29,7 +29,7 @@ class EncodingsError(EdgeqError):
 
 
 class SimMismatchError(EdgeqError):
-    """A sim, its grids without rounding, would compute something else than the float model.
+    """A sim whose grids do not round would compute something else than the float model.
 
     Attributes:
         tensor: the first one that differs.
@@ -51,7 +51,7 @@ class ExportError(EdgeqError):
 
 
 class TrainingError(EdgeqError):
-    """A sim cannot be trained so: the data, the teacher or the loss does not allow it."""
+    """A sim cannot be trained in this way: the data, the teacher or the loss does not allow it."""
 
 
 class SearchError(EdgeqError):
@@ -59,7 +59,7 @@ class SearchError(EdgeqError):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called the package, whatever was called inside of it since."""
+    """Warn at the line that called the package, however deep inside it this is called."""
     level, frame = 1, sys._getframe(0)
     while frame is not None and frame.f_globals.get("__name__", "").startswith(PACKAGE):
         level, frame = level + 1, frame.f_back
@@ -67,8 +67,8 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 class QuantizationWarning(UserWarning):
-    """A sim is right but may not be good: what collapsed, why, and the way out.
+    """A sim is correct but may be inaccurate: the message says what was lost, why, and what to do.
 
-    So is an export that lacks a format. `sim.record.warnings` and the report of an export repeat
-    the messages.
+    An export that lacks a format is such a case, too. `sim.record.warnings` and the report of an
+    export repeat the messages.
     """

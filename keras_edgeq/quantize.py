@@ -54,44 +54,45 @@ def quantize(
 ) -> QuantSim:
     """Return a calibrated simulation of `model` on a target.
 
-    The sim is a Keras model: compile, evaluate, fit and save it. What it computes is what the
-    target's integer kernels compute, in float. The given model is not changed. Layers under a
-    mixed policy train in half precision as before (`QuantizedLayer`); inference is in float32.
+    The sim is a Keras model: compile, evaluate, fit and save it. It computes in float what the
+    target's integer kernels compute. The given model is not changed. Layers under a mixed policy
+    train in half precision as before (`QuantizedLayer`); inference is in float32.
 
     Args:
         model: a built functional or Sequential `tf_keras` model, nested models and op layers
             included. Layers without an integer kernel stay float; `sim.record.plan.floats` and
             `keras-edgeq inspect` name them and say why.
-        calibration: representative inputs, without labels or with: an array `(samples, ...)`, a
+        calibration: representative inputs, with or without labels: an array `(samples, ...)`, a
             dict by input name or list of arrays, an `.npy` or `.npz` path, a `tf.data.Dataset`, a
-            generator or a `Sequence`. 100 to 500 samples usually do. None takes the ranges from
-            the model's batch norms instead, and rule `"minmax"` where `rules` says nothing.
+            generator or a `Sequence`. 100 to 500 samples are usually enough. With None, ranges come
+            from the model's batch norms, by rule `"minmax"` unless `rules` names another.
         profile: a built-in name (`keras-edgeq profiles`), a profile's JSON path, or a
             `TargetProfile`.
-        precision: glob over layer names -> precision, for layers that shall compute in another one
+        precision: glob over layer names -> precision, for layers that are to compute in another one
             than the profile's own: `{"conv_pw_*": "W4A8", "head": "FP16"}`. The name of a nested
             model stands for all its layers; the last glob that matches counts. A precision alone,
             `"W4A8"`, is for all layers that have a kernel of it, as glob `"*"` is.
         rules: range rules other than the profile's: `{"activations": "entropy", "weights": "octav",
             "conv1": "minmax"}`; see `QuantPlan.with_rules`.
-        plan: where quantizers stand and on which grids, as another sim of this model has it
-            (`sim.record.plan`, `QuantPlan.from_json`), with the bits its `with_bits` asks for; in
-            place of `precision`.
+        plan: where quantizers stand and on which grids, instead of `precision`: the plan of another
+            sim of this model (`sim.record.plan`, `QuantPlan.from_json`). Bits asked for by its
+            `with_bits` are resolved.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         keep_samples: calibration samples stored in the sim, on which exports are verified when no
             other data is given; 0 stores none. A model with a fixed batch gets whole batches.
         input_range: `(low, high)` of the model's inputs, or a dict by input name; only without
             calibration data. Not needed where a batch norm, Normalization or Rescaling reads it.
-        batch_norm: `"fold"`, or `"train"` for a sim that is trained at few bits: batch norms stay
-            behind their layers, whose kernels are quantized as they are, and the quantizer sits
-            behind the batch norm. `fold_batch_norms(sim)` folds them after training. Those that do
-            not fold into the layer in front of them are treated as with `"fold"`.
+        batch_norm: `"fold"`, or `"train"` for a sim that is trained at few bits. With `"train"`,
+            batch norms stay behind their layers, the kernels are quantized as they are, and the
+            quantizer sits behind the batch norm. `fold_batch_norms(sim)` folds them after training.
+            Batch norms that do not fold into the layer in front of them are treated as with
+            `"fold"`.
         check: compute four samples in the model and in the sim without rounding, and refuse to
-            return a sim that differs; random samples within the inputs' ranges where there is no
-            data. Then hold the sim beside the model (`sim.record.fidelity`), warn of what was lost,
-            and give channels that are far apart grids of their own where that is known to help.
-            False does none of it.
+            return a sim that differs. Without data, the samples are random, within the inputs'
+            ranges. Then compare the sim with the model (`sim.record.fidelity`), warn of losses, and
+            give channels that are far apart grids of their own where that is known to help. False
+            skips all of this.
         progress: show a progress bar.
 
     Returns:
@@ -101,14 +102,15 @@ def quantize(
         UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; or there is
             none, and nothing is known about some tensors, which are named.
-        ProfileError: no such profile, precision or rule, or a name matches nothing; a plan that is
-            that of another model.
-        SimMismatchError: the sim would compute something else than the model, which is a fault of
-            this package; the first layer that differs is named.
+        ProfileError: no such profile, precision or rule; a name that matches nothing; or a plan of
+            another model.
+        SimMismatchError: the sim would not compute what the model does, which is a fault of this
+            package; the first layer that differs is named.
 
     Warns:
-        QuantizationWarning: tensors or channels that rounding all but destroys, inputs that leave
-            their grid, too few samples; each with the way out. `sim.record.warnings` repeats them.
+        QuantizationWarning: tensors or channels that rounding almost destroys, inputs that leave
+            their grid, too few samples. Each warning says what to do. `sim.record.warnings` repeats
+            them.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -123,7 +125,7 @@ def quantize(
     target = load_profile(profile)
     data_free = calibration is None
     if input_range is not None and not data_free:
-        raise CalibrationDataError("input_range is read only without calibration data; leave one.")
+        raise CalibrationDataError("input_range is read only without calibration data; give one.")
     rules = {**(RULES if data_free else {}), **(rules or {})}
     if batch_norm not in ("fold", "train"):
         raise UnsupportedModelError(
@@ -190,7 +192,7 @@ def quantize(
 def _replanned(
     folded: tf_keras.Model, target: TargetProfile, asked: Mapping[str, str], rules: Mapping
 ) -> QuantPlan | None:
-    """Return the plan of other precisions, None where the range rules asked for do not hold."""
+    """Return the plan of other precisions, None if the range rules asked for do not hold."""
     try:
         return resolve(folded, target, asked).with_rules(rules)
     except ProfileError:

@@ -41,16 +41,17 @@ def requantize(
 ) -> QuantSim:
     """Return a sim of the same model with other grids, from the statistics of its calibration.
 
-    Weights are those the sim has now. Grids whose settings stay the same are kept as they are,
-    learned or loaded ones too, and so are frozen ones; the others are derived anew. The given sim
-    is not changed.
+    The weights are the sim's present ones. Grids whose settings stay the same are kept, including
+    learned and loaded ones; so are frozen grids. The others are derived again. The given sim is not
+    changed.
 
     Args:
         sim: a calibrated sim with its statistics (`quantize`, `load_sim`).
         profile: another target; None keeps the sim's.
         precision: as for `quantize`; None keeps what was asked for, `{}` asks for nothing.
-        rules: as for `quantize`; likewise. Beside a plan, changes to the rules it holds.
-        plan: where quantizers stand and on which grids, in place of `precision`:
+        rules: as for `quantize`; None keeps the sim's, `{}` takes none. With a plan, changes to its
+            rules.
+        plan: where quantizers stand and on which grids, instead of `precision`:
             `sim.record.plan.with_bits("conv_pw_*", weights=4)`.
         check: as for `quantize`, on the samples that the sim keeps, or random ones.
 
@@ -58,8 +59,7 @@ def requantize(
         CalibrationDataError: the sim has no statistics, or they lack a tensor that becomes
             quantized; all are named.
         ProfileError: no such profile or precision, a name matches nothing, the plan is that of
-            another model, or a frozen grid, such as that of rounded weights, cannot stay what it
-            is.
+            another model, or a frozen grid, such as that of rounded weights, would have to change.
         SimMismatchError: as for `quantize`.
 
     Example:
@@ -115,7 +115,7 @@ class Requantizer:
         plan: QuantPlan | None = None,
         check: bool = True,
     ) -> QuantSim:
-        """Return what `requantize` does; what there is to say of it is in its record."""
+        """Return what `requantize` does; its warnings are in its record."""
         sim, record, folded = self.sim, self.sim.record, self.prepared.folded
         target = record.profile if profile is None else load_profile(profile)
         asked = record.precision if precision is None else by_layer(precision, target)

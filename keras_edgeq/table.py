@@ -23,7 +23,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def brief(what: str, *facts: str) -> str:
-    """Return a `repr` of one line: what it is, and what there is to know of it."""
+    """Return a `repr` of one line: the kind of object, and its main properties."""
     return f"<{what}: {', '.join(filter(None, facts))}>"
 
 

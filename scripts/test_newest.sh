@@ -5,7 +5,7 @@
 #
 #     scripts/test_newest.sh [--write] [PYTEST OPTION ...]
 #
-# With --write, constraints.txt is written anew if the suite passed. PYTHON picks the interpreter
+# With --write, constraints.txt is written again if the suite passed. PYTHON picks the interpreter
 # (default: python3).
 set -euo pipefail
 

@@ -4,7 +4,7 @@
 #     scripts/test_pairs.sh 3.11:2.18 3.12:2.21
 #
 # Needs python3.11, python3.12, ... on the PATH. Prints one line per pair at the end; exits non-zero
-# if any pair failed. Each pair installs TensorFlow anew: expect minutes and some gigabytes of
+# if any pair failed. Each pair installs TensorFlow again: expect minutes and some gigabytes of
 # temporary space.
 set -euo pipefail
 

@@ -303,17 +303,12 @@ def with_subclassed_inside():
     return tf_keras.Model(x, L.Dense(2)(Subclassed()(x)))
 
 
-def keras3():
-    x = keras.Input((5,))
-    return keras.Model(x, keras.layers.Dense(2)(x))
-
-
 WRONG_MODELS = {
     "subclassed": (Subclassed, "'mine'.*Subclassed.*subclassed"),
     "functional with another call": (overridden, "'mine'.*subclassed"),
     "subclassed inside": (with_subclassed_inside, "'mine'.*subclassed"),
     "unbuilt": (lambda: tf_keras.Sequential([L.Dense(2)], name="mine"), "'mine' is not built"),
-    "Keras 3": (keras3, "Keras 3 model.*TF_USE_LEGACY_KERAS"),
+    "a layer of Keras 3": (lambda: keras.layers.Dense(2), r"Dense.*not a model of Keras 3"),
     "a layer": (lambda: L.Dense(2), r"Dense.*Give a tf_keras\.Model"),
     "a path": (lambda: "model.keras", r"str.*Give a tf_keras\.Model"),
 }

@@ -49,7 +49,7 @@ STYLE = {
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Let what is drawn or written inside look the same whatever the user's settings.
+    """Let what is drawn or written inside look the same under all settings of the user.
 
     Raises:
         EdgeqError: matplotlib is not installed.

@@ -52,7 +52,7 @@ def _json(values: Any) -> str:
 
 
 def _finite(values: Any) -> Any:
-    """Return JSON values with null where a number is none that JSON has."""
+    """Return JSON values with null for numbers that JSON does not have."""
     if isinstance(values, dict):
         return {key: _finite(value) for key, value in values.items()}
     if isinstance(values, list):

@@ -40,9 +40,9 @@ def sensitivity(
 ) -> SensitivityReport:
     """Measure what a model loses when one layer alone computes in another precision.
 
-    A layer goes with what it reads: a tensor made in more bits than the layer reads is rounded
-    again in front of it. Sums, pools and concatenations follow what they read. The network in
-    front of a layer is computed once for all its candidates.
+    A layer's inputs have its precision: a tensor made in more bits is rounded again in front of it.
+    Sums, pools and concatenations follow their inputs. The network in front of a layer is computed
+    once for all its candidates.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize`; it is not changed.
@@ -53,13 +53,13 @@ def sensitivity(
         measure: `"sqnr"` (noise power over signal power of the outputs), `"kl"` (KL divergence
             of the classes, in nats), `"gradient"` (an estimate of the first, of all layers in a few
             backward passes, each counted as two passes), or a function of a sim that returns a
-            score, the more the better. The named ones need no labels.
+            score, higher is better. The named ones need no labels.
         rounding: `"nearest"`, or `"gptq"` to round the weights of each candidate as `gptq` does:
             they are fitted to every second batch and judged on the others.
         batch_size: for arrays and files.
         steps: read at most that many batches.
-        memory_bytes: what is kept of the data stays in memory up to that size.
-        resume: folder of what was measured: the same call goes on from there.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        resume: folder of earlier measurements: the same call goes on from there.
         jobs: number of processes that measure; 1 stays in this one. None takes what joblib's
             context says, such as the workers of a cluster under `joblib.parallel_config("dask")`;
             without one, several where they pay, which needs eight cores and minutes of work.
@@ -70,7 +70,7 @@ def sensitivity(
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; the sim has
             no statistics.
         ProfileError: the target has no such precision, or none of the layers a kernel for it.
-        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is no
+        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is not a
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
@@ -80,7 +80,7 @@ def sensitivity(
     """
     if not callable(measure) and measure not in MEASURES:
         raise EdgeqError(
-            f"measure is one of {MEASURES} or a function, not {measure!r}."
+            f"measure must be one of {MEASURES} or a function, not {measure!r}."
             + did_you_mean(measure, MEASURES)
         )
     begin = time.perf_counter()

@@ -20,7 +20,7 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
 
     At the start of an epoch that the schedule names, grids get other integers and a range that
     suits them: weights from their present values, activations from `sim.stats`, by their rules;
-    learned ranges keep what they cover. Bits are variables, so nothing is traced anew. No grid gets
+    learned ranges keep what they cover. Bits are variables: nothing is traced again. No grid gets
     fewer bits than the plan gives it; half precision and grids that are frozen when `fit` starts
     keep theirs.
 
@@ -30,14 +30,14 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
 
     Args:
         schedule: epoch, counted from 0, -> bits of all tensors, or `{"weights": bits,
-            "activations": bits}`; None, and a kind that is left out, stands for the plan's own.
-            An epoch in between has the bits of the last one named before it; before the first one
-            named, bits stay what they are.
+            "activations": bits}`. None, or leaving out a kind, means the plan's own bits. An epoch
+            in between has the bits of the last one named before it; before the first one named,
+            bits stay as they are.
 
     Raises:
         ValueError: a schedule that is empty or names an epoch below 0.
-        ProfileError: bits that are no number from 2 to 16, or an unknown kind.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        ProfileError: bits that are not a number from 2 to 16, or an unknown kind.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
         CalibrationDataError: when `fit` starts, grids were never calibrated, or there are no
             statistics to give activations other bits.
 
@@ -71,7 +71,7 @@ class BitWidthSchedule(tf_keras.callbacks.Callback):
             raise CalibrationDataError(
                 f"Sim {sim.name!r} has no calibration statistics to give activations other bits; "
                 "load it with keras_edgeq.load_sim, beside its .stats.npz file, quantize the model "
-                'anew, or schedule {"weights": ...} only.'
+                'again, or schedule {"weights": ...} only.'
             )
 
     def on_epoch_begin(self, epoch, logs=None):

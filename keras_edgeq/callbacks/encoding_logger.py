@@ -25,13 +25,13 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     the first one; TensorBoard shows them as one.
 
     Args:
-        log_dir: folder for the event files; made if need be.
-        every: each so many epochs; the first and the last always.
+        log_dir: folder for the event files; made if needed.
+        every: write every so many epochs; the first and the last always.
 
     Raises:
         ValueError: `every` is below 1.
         EdgeqError: TensorBoard is not installed; or in training, `log_dir` cannot be written.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
 
     Example:
         >>> logger = eq.callbacks.EncodingLogger("logs/encodings")
@@ -41,7 +41,7 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     def __init__(self, log_dir: str | Path, every: int = 1):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if find_spec("tensorboard") is None:
             raise EdgeqError(
                 "EncodingLogger writes by way of TensorBoard, which is not installed: "

@@ -29,17 +29,18 @@ MOST_BYTES = 1_000_000
 class ExportBest(tf_keras.callbacks.Callback):
     """Exports a sim at the end of each epoch that improved a monitored value.
 
-    The folder always holds one whole set of artifacts, that of the best epoch so far: a new set is
-    written and verified beside it, then put in its place. `best.json` in it keeps the value, so a
-    restarted training goes on from there; for a new training give a new folder. Batch norms that
-    still train are folded into what is exported. The sim stays as it is.
+    The folder always holds one complete set of artifacts, that of the best epoch so far: a new set
+    is written and verified beside it, then replaces it. `best.json` in the folder keeps the value,
+    so a restarted training goes on from there; for a new training give a new folder. Batch norms
+    that still train are folded in the exported files. The sim stays as it is.
 
-    List it behind callbacks that log what it monitors.
+    List it after the callbacks that log the monitored value.
 
     Args:
-        folder: where the artifacts go; made if need be. Nothing else may be in it.
+        folder: where the artifacts go; made if needed. Nothing else may be in it.
         monitor: name of a value in the logs of an epoch.
-        mode: `"min"`, `"max"`, or `"auto"`: the greatest accuracy or AUC, of others the least.
+        mode: `"min"`, `"max"`, or `"auto"`: the maximum for accuracy and AUC, the minimum for
+            others.
         formats: as for `export`.
         verify: data to verify on, as for `export`.
         options: further arguments of `export`.
@@ -50,10 +51,10 @@ class ExportBest(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: an unknown mode.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
         ExportError: when `fit` starts, the folder holds other files, or the best of another value;
             or a format that the profile does not have. At an epoch's end, as `export` raises.
-        EdgeqError: at an epoch's end, the logs do not have what is monitored.
+        EdgeqError: at an epoch's end, the logs do not have the monitored value.
 
     Example:
         >>> best = eq.callbacks.ExportBest("out/best", "val_loss", verify=x[:8])
@@ -76,7 +77,7 @@ class ExportBest(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; it is one of {', '.join(MODES)}.")
+            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}.")
         if mode == "auto":
             mode = "max" if monitor.endswith(("acc", "accuracy", "auc")) else "min"
         self.folder, self.monitor, self.mode = Path(folder), monitor, mode

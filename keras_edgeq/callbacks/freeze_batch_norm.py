@@ -11,9 +11,9 @@ from keras_edgeq.errors import UnsupportedModelError
 class FreezeBatchNorm(tf_keras.callbacks.Callback):
     """Lets all batch norms of a sim run on their moving statistics from an epoch on.
 
-    What is trained then is what is deployed: the folded batch norm knows no batches. Gamma and
-    beta train on. Nothing is traced anew. The batch norms stay frozen after training;
-    `layer.frozen.assign(0.0)` thaws one.
+    Training then matches deployment: a folded batch norm does not depend on the batch. Gamma and
+    beta train on. Nothing is traced again. The batch norms stay frozen after training;
+    `layer.frozen.assign(0.0)` unfreezes one.
 
     Works with `BackupAndRestore` in any order.
 
@@ -22,7 +22,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: a negative epoch.
-        UnsupportedModelError: when `fit` starts, the model is no sim, or a sim without batch norms.
+        UnsupportedModelError: when `fit` starts, the model is not a sim with batch norms.
 
     Example:
         >>> sim = eq.quantize(model, data, batch_norm="train", progress=False)
@@ -38,7 +38,7 @@ class FreezeBatchNorm(tf_keras.callbacks.Callback):
     def __init__(self, epoch: int):
         super().__init__()
         if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; it is at least 0.")
+            raise ValueError(f"epoch is {epoch}; it must be at least 0.")
         self.epoch = epoch
 
     def on_train_begin(self, logs=None):

@@ -1,4 +1,4 @@
-"""`FreezeEncodings`: ranges that stay what they are from an epoch on."""
+"""`FreezeEncodings`: ranges that no longer change from an epoch on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
     """Keeps the ranges of some tensors from an epoch on, while the weights train on.
 
     Learned ranges are held: no optimizer step changes them. `Recalibrate` and later calibrations
-    leave them too, as after `freeze_encodings`. Nothing is traced anew.
+    leave them too, as after `freeze_encodings`. Nothing is traced again.
 
     Works with `BackupAndRestore` in any order.
 
@@ -22,7 +22,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
 
     Raises:
         ValueError: a negative epoch.
-        UnsupportedModelError: when `fit` starts, the model is no sim.
+        UnsupportedModelError: when `fit` starts, the model is not a sim.
         EncodingsError: when `fit` starts, a pattern names no tensor, or one without a grid.
 
     Example:
@@ -35,7 +35,7 @@ class FreezeEncodings(tf_keras.callbacks.Callback):
     def __init__(self, epoch: int, *patterns: str):
         super().__init__()
         if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; it is at least 0.")
+            raise ValueError(f"epoch is {epoch}; it must be at least 0.")
         self.epoch, self.patterns = epoch, patterns
         self._names: frozenset[str] = frozenset()
         self._froze = False

@@ -23,19 +23,19 @@ ATTRIBUTE = "oscillations"
 class OscillationFreezing(tf_keras.callbacks.Callback):
     """Freezes weights that oscillate between two integers, at low bits, while a sim trains.
 
-    After each step a weight whose integer turned back too often is set to the integer where it was
+    After each step, a weight whose integer turned back too often is set to the integer where it was
     most of the time, times the present scale, and stays there. Ranges may be static or learned.
     With `dampening`, weights are also pulled towards the grid: `w -= 2 λ lr (clip(w) - rounded w)`
     after the optimizer's step, with the optimizer's present learning rate. This is decoupled from
-    the loss as AdamW's weight decay; the paper adds `λ (clip(w) - rounded w)²` to the loss, which
-    is the same for plain SGD, but for the order of the two. When the bits of a kernel change,
-    tracking starts anew and its frozen weights are free again.
+    the loss, as AdamW's weight decay is. The paper adds `λ (clip(w) - rounded w)²` to the loss;
+    for plain SGD that is the same except for the order of the two. When the bits of a kernel
+    change, tracking starts again and its frozen weights are free again.
 
-    What is known of the weights takes 17 bytes each while training. `BackupAndRestore` and other
-    TensorFlow checkpoints save it; list those that save after batches behind this callback. Such a
-    restart goes on within the epoch but reads the dataset from its beginning, so it equals a
-    training that was not killed only where all batches are alike. Weights that were saved while
-    training in TensorFlow's own format bring it to a later training too.
+    The tracking data take 17 bytes per weight while training. `BackupAndRestore` and other
+    TensorFlow checkpoints save them; list those that save after batches behind this callback. Such
+    a restart goes on within the epoch but reads the dataset from its beginning. It therefore equals
+    a training that was not killed only if all batches are alike. Weights saved in TensorFlow's own
+    format during training bring the tracking data to a later training, too.
 
     Args:
         threshold: turns per step, as a moving average, above which a weight is frozen. Above
@@ -43,7 +43,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         momentum: share of the present step in the moving averages.
         final_threshold: where the threshold goes, by half a cosine over all steps of the training.
         dampening: λ; 0 pulls nothing.
-        final_dampening: where λ goes, likewise.
+        final_dampening: λ at the end, on the same schedule.
         most_bits: kernels whose plan has more bits are left alone; so is each for as long as
             `BitWidthSchedule` gives it more.
 
@@ -53,7 +53,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
     Raises:
         ValueError: a threshold or a momentum outside (0, 1], or a negative dampening; when `fit`
             starts, an annealing over a number of steps that is not known.
-        UnsupportedModelError: when `fit` starts, the model is no sim, has no kernel of so few
+        UnsupportedModelError: when `fit` starts, the model is not a sim, has no kernel of so few
             bits, or has no optimizer to take the learning rate of the dampening from; when a call
             has taken several steps, which `steps_per_execution` above 1 does.
 
@@ -87,9 +87,11 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         final_dampening = dampening if final_dampening is None else final_dampening
         for value in (threshold, final_threshold, momentum):
             if not 0.0 < value <= 1.0:
-                raise ValueError(f"threshold and momentum lie in (0, 1], but one is {value}.")
+                raise ValueError(f"threshold and momentum must lie in (0, 1], but one is {value}.")
         if min(dampening, final_dampening) < 0.0:
-            raise ValueError(f"dampening is {min(dampening, final_dampening)}; it is at least 0.")
+            raise ValueError(
+                f"dampening is {min(dampening, final_dampening)}; it must be at least 0."
+            )
         self.thresholds = threshold, final_threshold
         self.dampenings = dampening, final_dampening
         self.momentum, self.most_bits = momentum, most_bits
@@ -150,7 +152,7 @@ class OscillationFreezing(tf_keras.callbacks.Callback):
         del self._tracked, self._step, self._update
 
     def _total_steps(self) -> int | None:
-        """Return over how many steps something is annealed, None where nothing is."""
+        """Return over how many steps something is annealed, None if nothing is."""
         annealed = any(start != end for start, end in (self.thresholds, self.dampenings))
         if not annealed:
             return None

@@ -42,7 +42,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
             evaluation. A generator, which can be read once, is kept in memory, up to 1 GiB.
         validation: `(x, y)` or `(x, y, sample_weight)`, a finite `tf.data.Dataset` or a `Sequence`.
         profile: the target, as in `quantize`.
-        every: evaluate each so many epochs; the first and the last always.
+        every: evaluate every so many epochs; the first and the last always.
         batch_size: of calibration and validation arrays.
         steps: read at most that many calibration batches.
         options: further arguments of `quantize`, such as `precision`.
@@ -85,7 +85,7 @@ class QuantizedEval(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if calibration is None:
             raise CalibrationDataError(
                 "Calibration data is None; the grids follow the weights, so give representative "

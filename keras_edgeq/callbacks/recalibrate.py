@@ -15,9 +15,9 @@ from keras_edgeq.sim.new_ranges import recalibrate
 
 
 class Recalibrate(tf_keras.callbacks.Callback):
-    """Derives static ranges anew at the end of epochs, from the present weights and from data.
+    """Derives static ranges again at the end of epochs, from the present weights and from data.
 
-    Frozen and learned ranges stay; bits stay what they are now. It comes before the epoch's
+    Frozen and learned ranges stay; bits stay as they are. It comes before the epoch's
     validation, so `val_loss`, and what `ModelCheckpoint` saves for it, belong to the new ranges.
     When `fit` ends, `sim.stats` are the statistics of the sim as it is then. The pass over the data
     is traced once per `fit`.
@@ -25,9 +25,9 @@ class Recalibrate(tf_keras.callbacks.Callback):
     List `BackupAndRestore` after it, with `save_freq="epoch"`.
 
     Args:
-        data: representative inputs in any form that `quantize` takes, but no generator: they are
+        data: representative inputs in any form that `quantize` takes, except a generator: they are
             read again each time.
-        every: each so many epochs; after the last one always.
+        every: recalibrate every so many epochs; after the last one always.
         batch_size: for arrays and files.
         steps: read at most that many batches.
 
@@ -35,7 +35,7 @@ class Recalibrate(tf_keras.callbacks.Callback):
         ValueError: `every` is below 1.
         CalibrationDataError: no data, or data that can be read only once; when the ranges are
             derived, data that does not fit or makes NaN.
-        UnsupportedModelError: when `fit` starts, the model is no sim; later, weights became NaN.
+        UnsupportedModelError: when `fit` starts, the model is not a sim; later, weights became NaN.
 
     Warns:
         UserWarning: `BackupAndRestore` saves what is not recalibrated yet.
@@ -50,7 +50,7 @@ class Recalibrate(tf_keras.callbacks.Callback):
     ):
         super().__init__()
         if every < 1:
-            raise ValueError(f"every is {every}; it is at least 1.")
+            raise ValueError(f"every is {every}; it must be at least 1.")
         if data is None or isinstance(data, Iterator):
             raise CalibrationDataError(
                 f"Recalibrate got {type(data).__name__} and reads its data again at each epoch's "

@@ -28,7 +28,7 @@ def check_validation(validation: Any) -> None:
         )
     endless = int(tf.data.INFINITE_CARDINALITY)
     if isinstance(validation, tf.data.Dataset) and int(validation.cardinality()) == endless:
-        raise CalibrationDataError("The validation dataset repeats for ever; give .take(batches).")
+        raise CalibrationDataError("The validation dataset repeats forever; give .take(batches).")
     if isinstance(validation, tuple) and len(validation) not in (2, 3):
         raise CalibrationDataError(
             f"Validation data is a tuple of {len(validation)}; give (x, y) or (x, y, weights)."

@@ -15,7 +15,7 @@ def sim_of(callback: tf_keras.callbacks.Callback) -> QuantSim:
     """Return the sim that a callback is used with.
 
     Raises:
-        UnsupportedModelError: the model is no sim.
+        UnsupportedModelError: the model is not a sim.
     """
     model: Any = callback.model
     if not isinstance(model, QuantSim):

@@ -23,7 +23,7 @@ HDF5_STARTS = (0, 512, 1024, 2048)
 
 
 def check(args: Namespace) -> None:
-    """Raise where an argument of a command cannot be right.
+    """Raise if an argument of a command cannot be right.
 
     Raises:
         EdgeqError: the first that is wrong, in the order in which they are typed.
@@ -39,7 +39,7 @@ def _model(path: str, args: Namespace) -> None:
     if where.is_dir():
         if not (where / "saved_model.pb").exists():
             raise UnsupportedModelError(
-                f"{path} is a folder, but no SavedModel: no saved_model.pb."
+                f"{path} is a folder, but not a SavedModel: it has no saved_model.pb."
             )
     elif not (_begins(where, ZIP) or any(_begins(where, HDF5, at) for at in HDF5_STARTS)):
         raise UnsupportedModelError(
@@ -64,7 +64,7 @@ def _data(path: str, args: Namespace) -> None:
     where = _existing(path, "file of inputs", CalibrationDataError)
     if where.is_dir() or not (_begins(where, ZIP) or _begins(where, NUMPY)):
         raise CalibrationDataError(
-            f"{path} is no .npy or .npz file; numpy.savez('inputs.npz', x=array) writes one."
+            f"{path} is not an .npy or .npz file; numpy.savez('inputs.npz', x=array) writes one."
         )
 
 
@@ -88,7 +88,7 @@ def _input_range(ends: list[float], args: Namespace) -> None:
             f"--input-range is LOW and HIGH, LOW the smaller one, not {low:g} {high:g}."
         )
     if args.calibration is not None:
-        raise EdgeqError("--input-range is for quantizing without data: leave it or --calibration.")
+        raise EdgeqError("--input-range is for quantizing without data: give it or --calibration.")
 
 
 def _folder(path: str, args: Namespace) -> None:

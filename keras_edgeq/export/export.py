@@ -48,19 +48,20 @@ def export(
 ) -> ExportReport:
     """Write a sim for its target and verify what was written.
 
-    The files of one export are a set. It is written and verified beside an older set and exchanged
-    for it when it is whole; an export that fails or is killed leaves the older one. Files of the
-    older set that the new one has not are removed, unless they were changed since; other files in
-    the folder stay. Exports into one folder at the same time do not mix: the last one counts.
+    The files of one export are a set. The new set is written and verified beside an older one, and
+    replaces it when it is complete. An export that fails or is killed leaves the older set. Files
+    of the older set that are not in the new one are removed, unless they were changed since; other
+    files in the folder stay. Exports into one folder at the same time do not mix: the last one
+    counts.
 
-    A format that cannot be converted does not keep the others from being written: it has no file
-    then, a warning and `failed` of the report say why. One that its runtime cannot run stays, and
-    its run in the report says so.
+    If a format cannot be converted, the others are still written. The failed one has no file; a
+    warning and `failed` of the report say why. A file that its runtime cannot run stays, and its
+    run in the report says so.
 
     Args:
-        sim: a calibrated sim; it is not changed. Batch norms that train are folded in what is
-            written, as by `fold_batch_norms`.
-        folder: where to write; made if need be.
+        sim: a calibrated sim; it is not changed. Batch norms that train are folded in the files,
+            as by `fold_batch_norms`.
+        folder: where to write; made if needed.
         formats: of `"tflite"` (integer kernels), `"onnx"` (QDQ with integer initializers),
             `"encodings"` (float ONNX with AIMET encodings in a `.aimet` folder, and encodings by
             Keras names) and `"saved_model"` (frozen, and the float Keras model). Default: all that
@@ -71,8 +72,8 @@ def export(
         encodings_version: `"0.6.1"`, `"1.0.0"` or `"2.0.0"`, as AIMET numbers them.
         name: stem of the file names.
         progress: show a progress bar.
-        timeout_s: what a runtime may take in verification, as in `verify`.
-        memory_bytes: likewise.
+        timeout_s: time limit of a runtime in verification, as in `verify`.
+        memory_bytes: limit of a runtime's memory in verification, as in `verify`.
 
     Returns:
         Files, sizes, what stayed float, and a comparison with the sim per artifact and runtime.
@@ -104,7 +105,7 @@ def export(
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """The arguments of `export` beside the sim and the folder."""
+    """The arguments of `export` other than the sim and the folder."""
 
     formats: Sequence[str] | None = None
     verify: Any = None
@@ -184,7 +185,7 @@ class _Job:
         return [one for made in self.converted.values() for one in made.artifacts]
 
     def raise_if_none(self) -> None:
-        """Raise where no format is left: the only one's own error, or one that lists all."""
+        """Raise if no format is left: the only one's own error, or one that lists all."""
         if self.converted:
             return
         if len(self.failures) == 1:
@@ -217,11 +218,11 @@ def _report(job: _Job, known: BesideFloat | None) -> ExportReport:
 
 def _check_name(name: str) -> None:
     if not isinstance(name, str) or name != Path(name).name or name in ("", ".."):
-        raise ExportError(f"name is {name!r}; it is the stem of file names, without a folder.")
+        raise ExportError(f"name is {name!r}; it must be the stem of file names, without a folder.")
 
 
 def _warnings(sim: QuantSim, known: BesideFloat | None) -> tuple[str, ...]:
-    """Return what was said of the sim, and what the data that it was verified on adds."""
+    """Return the sim's warnings, and those that the verification data adds."""
     said = list(sim.record.warnings)
     if known is not None and known.on_data:
         joined = [np.concatenate(parts) for parts in zip(*known.data, strict=True)]

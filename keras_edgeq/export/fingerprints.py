@@ -1,4 +1,4 @@
-"""Constants by which the parameters of a sim are recognized in what a converter makes of it."""
+"""Constants by which the parameters of a sim are recognized in the output of a converter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Param:
 
     @property
     def is_bias(self) -> bool:
-        """Whether this is a layer's bias, whatever its precision."""
+        """Whether this is a layer's bias, in any precision."""
         return self.ref.param == "bias"
 
 
@@ -101,7 +101,7 @@ class Fingerprints:
         self._starts = np.array([p.first for p in self._params], np.int64)
 
     def find(self, constant: np.ndarray) -> Found | None:
-        """Recognize a constant of the converter's output; None where it is no parameter's."""
+        """Recognize a constant of the converter's output; None if it belongs to no parameter."""
         if constant.dtype != np.float32 or not constant.size or not self._params:
             return None
         position = constant.view(np.int32).astype(np.int64) - FIRST_PATTERN

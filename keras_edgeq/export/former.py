@@ -20,7 +20,7 @@ def former_files(folder: Path) -> list[str]:
     """
     try:
         report = read_json(folder / REPORT, MOST_BYTES, ExportError)
-    except ExportError:  # there is none, or it is no report
+    except ExportError:  # there is none, or it is not a report
         return []
     files, sizes, digests = (_part(report, name) for name in ("files", "sizes", "sha256"))
     found = []

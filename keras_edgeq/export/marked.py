@@ -1,10 +1,10 @@
 """Trace a sim so that a converter's output can be read back: marked tensors, fingerprinted weights.
 
-A converter renames tensors and rearranges weights. Two tricks make its output readable whatever it
-does. Each quantizer becomes a fake-quant op with range [0, 255 id], which converters keep as a
-QUANTIZE and DEQUANTIZE pair of scale `id` at the exact place. Each quantized parameter becomes a
-constant whose float32 elements are all different, over all parameters of the model, so that every
-element of every constant in the output tells which parameter and which element it came from.
+A converter renames tensors and rearranges weights. Two tricks keep its output readable. Each
+quantizer becomes a fake-quant op with range [0, 255 id], which converters keep as a QUANTIZE and
+DEQUANTIZE pair of scale `id` at the exact place. Each quantized parameter becomes a constant whose
+float32 elements are all different, over all parameters of the model. Every element of every
+constant in the output then tells which parameter and which element it came from.
 
 Where a converter would compute with a fingerprint or match a pattern across markers, a fence stops
 it: a marker of a number that no tensor has.

@@ -20,7 +20,7 @@ class ExportReport:
         profile: name of the target profile.
         files: artifact -> path.
         sizes: artifact -> bytes.
-        sha256: artifact -> its digest; of a folder, that of the lines `digest  name` of all files.
+        sha256: artifact -> its digest; for a folder, that of the lines `digest  name` of all files.
         failed: format that could not be written -> why.
         integer_layers: layers that compute in integers.
         float_layers: layer -> why it stays float.
@@ -29,11 +29,11 @@ class ExportReport:
             that holds them.
         floored: layer -> channels whose weight scale was raised for the int32 bias.
         runs: the verification, one entry per artifact and runtime.
-        fidelity: the sim beside its float model, on the same data; without verification as it was
-            when its grids were derived.
+        fidelity: the sim compared with its float model, on the same data; without verification, as
+            it was when its grids were derived.
         float_bytes: bytes of the float model's weights.
         weight_bytes: bytes of the sim's weights, packed on their grids.
-        warnings: what was lost, and the way out.
+        warnings: what was lost, and what to do about it.
 
     Example:
         >>> report = eq.export(sim, "out", ["tflite"], progress=False)

@@ -33,7 +33,7 @@ def open_file(path: str | Path) -> Iterator[BufferedReader]:
     """Open a file for reading in binary; a device or a pipe may never end.
 
     Raises:
-        OSError: there is no such file, or it is none.
+        OSError: there is no such file, or the path is not a file.
     """
     check_file(path)
     with Path(path).open("rb") as file:
@@ -43,7 +43,7 @@ def open_file(path: str | Path) -> Iterator[BufferedReader]:
 def check_file(path: str | Path) -> None:
     """Raise OSError where a path leads to something else than a file."""
     if Path(path).exists() and not Path(path).is_file():
-        raise OSError(EINVAL, "it is no file")
+        raise OSError(EINVAL, "it is not a file")
 
 
 def sha256_of(path: Path) -> str:
@@ -77,7 +77,7 @@ def read_json(path: Path, most_bytes: int, error: type[EdgeqError]) -> Any:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON.")
+    raise ValueError(f"{text} is not a number of JSON.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,5 +85,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"{twice[:100]!r} stands twice in one object.")
+        raise ValueError(f"{twice[:100]!r} appears twice in one object.")
     return made

@@ -115,7 +115,7 @@ class _Scratch:
 
     @classmethod
     def of_dead(cls, path: Path) -> _Scratch | None:
-        """Take over the scratch of a process that is gone, None where it lives."""
+        """Take over the scratch of a process that is gone, None if it lives."""
         lock = FileLock(path / LOCK)
         with suppress(FileNotFoundError):  # it has just ended
             if lock.take() and lock.is_sure:
@@ -247,7 +247,7 @@ def _is_folder(path: Path) -> bool:
 def _plain(name: str) -> str:
     """Return the name of a file in a folder; a journal of somebody else could hold other paths."""
     if name != os.path.basename(name) or name in ("", ".", ".."):
-        raise OSError(f"a journal names {name!r}, which is no file of this folder")
+        raise OSError(f"a journal names {name!r}, which is not a file of this folder")
     return name
 
 

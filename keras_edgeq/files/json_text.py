@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 MOST_BYTES = 64_000_000
-# An object or a list of Python takes some 64 bytes, a number 32, whatever JSON needs for it.
+# An object or a list of Python takes some 64 bytes, a number 32, however short it is in JSON.
 MOST_PARTS, MOST_VALUES = 400_000, 2_000_000
 
 

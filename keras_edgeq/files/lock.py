@@ -42,7 +42,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Make and lock the file; False where another process or thread has it.
+        """Make and lock the file; False if another process or thread has it.
 
         Raises:
             OSError: the file cannot be made.

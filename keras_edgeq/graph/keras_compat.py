@@ -133,7 +133,7 @@ def mask_argument(layer: tf_keras.layers.Layer) -> bool:
 
 
 def mask_of(tensor: Any) -> Any:
-    """Return the mask that Keras hung on a tensor, None where there is none."""
+    """Return the mask that Keras hung on a tensor, None if there is none."""
     return getattr(tensor, "_keras_mask", None)
 
 
@@ -178,7 +178,7 @@ def os_errors():
 
 @contextmanager
 def float32_policy():
-    """Let layers that are made inside compute in float32, whatever the user's global policy is."""
+    """Let layers that are made inside compute in float32 under any global policy of the user."""
     with _policy.policy_scope("float32"):
         yield
 

@@ -17,7 +17,7 @@ class KnownOutputs(tf_keras.layers.Layer):
     """A layer that says what its outputs are like, so that Keras need not trace its call for it."""
 
     def output_specs(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the `tf.TensorSpec`s of the outputs of a call, None where Keras has to look.
+        """Return the `tf.TensorSpec`s of the outputs of a call, None if Keras has to look.
 
         The layer is built.
         """
@@ -83,7 +83,7 @@ def _is_called_alike(node: keras_compat.KerasNode, args: tuple, kwargs: dict) ->
 
 
 def _leaves(args: tuple, kwargs: dict) -> list[Any]:
-    """Return what a call is given, but for what Keras itself adds to it."""
+    """Return what a call is given, except what Keras itself adds to it."""
     given = {name: v for name, v in kwargs.items() if name != "training" and v is not None}
     return tf.nest.flatten((tuple(args), given))
 

@@ -1,4 +1,4 @@
-"""`LayerGraph`: who makes a tensor and who reads it."""
+"""`LayerGraph`: which layer makes a tensor and which layers read it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class LayerGraph:
         return self._consumers.get(ref, [])
 
     def only_consumer(self, ref: TensorRef) -> GraphNode | None:
-        """Return the call that reads `ref` where it is the only reader and `ref` no output."""
+        """Return the call that reads `ref` if it is the only reader and `ref` is not an output."""
         readers = self.consumers(ref)
         return readers[0] if len(readers) == 1 and ref not in self.outputs else None
 

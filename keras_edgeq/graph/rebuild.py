@@ -131,7 +131,7 @@ def clone(layer: Any, **changes: Any) -> Any:
 
 
 def is_users(function: Any) -> bool:
-    """Tell whether a function is the user's, whatever it is named."""
+    """Tell whether a function is the user's, under any name."""
     packages = ("tensorflow", "tf_keras", "keras")
     return (function.__module__ or "").partition(".")[0] not in packages
 

@@ -82,7 +82,7 @@ def to_keras3(model: tf_keras.Model, like: Any) -> Any:
 
 
 def _check_type(model: Any) -> None:
-    if not compat.is_keras3(model):
+    if not compat.is_keras3_model(model):
         raise UnsupportedModelError(
             f"Got {type(model).__module__}.{type(model).__name__} "
             f"{getattr(model, 'name', '')!r}, which is not a model of Keras 3."

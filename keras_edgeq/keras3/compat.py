@@ -15,6 +15,11 @@ def is_keras3(value: Any) -> bool:
     return isinstance(value, keras.layers.Layer)
 
 
+def is_keras3_model(value: Any) -> bool:
+    """Tell whether a value is a model of Keras 3."""
+    return is_keras3(value) and isinstance(value, sys.modules["keras"].Model)
+
+
 def is_symbol(value: Any) -> bool:
     """Tell whether a value is a symbolic tensor of Keras 3."""
     return type(value).__name__ == "KerasTensor" and type(value).__module__.startswith("keras.")

@@ -16,7 +16,7 @@ def infer_apart(layer: Any, args: tuple, kwargs: dict) -> Any:
 
     Where oneDNN is on, as TensorFlow (2.21) has it by default on processors with instructions for
     neural networks, a graph's convolution, bias, sum and leaky ReLU become one operation, and its
-    slope is 0.2 whatever the layer says. A check of a shape that is known stops that and costs
+    slope is 0.2, not the layer's own. A check of a shape that is known stops that and costs
     nothing.
     """
     if op_of(layer) is LEAKY_RELU and tf.is_tensor(args[0]):

@@ -28,29 +28,29 @@ class FakeQuant(KnownOutputs):
     """Rounds its input onto a grid held in variables, so bits change without retracing.
 
     Computes `s * (clip(round(x * (1 / s)) + z, qmin, qmax) - z)` in float32, or casts to half
-    precision and back, whatever the policy of the model: only `QuantizedLayer` trains in another
+    precision and back, under any policy of the model: only `QuantizedLayer` trains in another
     type. Calling one instance on several tensors makes them share a grid.
 
     Args:
         spec: the grid, as a `QuantSpec` or its JSON.
         tensor: printed `TensorRef` of the tensor that owns the grid.
-        learn: how the range is trained, one of `"lsq"`, `"tqt"`, `"pact"`; None where it is not.
+        learn: how the range is trained, one of `"lsq"`, `"tqt"`, `"pact"`; None if it is not.
         ewgs: strength of element-wise gradient scaling, as in `round_to_steps`.
         per_sample: the first axis of the inputs counts samples.
 
     Attributes:
-        start: variable: the scale, but for what was learned since training began.
-        start_zero_point: likewise.
+        start: variable: the scale, without what was learned since training began.
+        start_zero_point: the same for the zero point.
         qmin: variable: least integer.
         qmax: variable: greatest integer.
-        learned: `LearnedRange`, None where nothing is learned.
+        learned: `LearnedRange`, None if nothing is learned.
 
     Call arguments:
         inputs: float tensor.
         input_scale: what to multiply `inputs` with first, broadcastable to its last axis: the sums
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
         unit: what one step of the sums is worth that `inputs`, in real units, will be once a batch
-            norm is folded; broadcastable likewise. They are rounded to such steps first.
+            norm is folded; broadcastable to `inputs`. They are rounded to such steps first.
         activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
         rounding: what happens to ties, as in `round_to_steps`; those of `TWICE` round sums
             as fixed-point kernels do.
@@ -59,7 +59,7 @@ class FakeQuant(KnownOutputs):
     Returns:
         `(rounded, steps, scale)`: the rounded tensor; the same in steps of the scale, which a
         weighted layer sums exactly as an integer kernel does; the scale as a scalar (per channel:
-        with the spec's axes kept). What nobody reads is not computed in a traced model.
+        with the spec's axes kept). Results that no layer reads are not computed in a traced model.
     """
 
     learned: LearnedRange | None = None
@@ -236,7 +236,7 @@ class FakeQuant(KnownOutputs):
         return self.learned is not None and float(self.learned.active) > 0.0
 
     def hold(self) -> None:
-        """Keep the present range whatever an optimizer does; held again, nothing changes."""
+        """Keep the present range, against all optimizers; calling it again changes nothing."""
         if self.learned is None or not self.is_learning:
             return
         scale, zero_point = self.scale, self.zero_point

@@ -2,7 +2,7 @@
 
 What is trained is the change of the range relative to where training began: the scale is
 `start * (1 + GAIN * change)`, or `start * 2**(GAIN * change)`. Steps of Adam are relative then,
-whatever the units of the tensor, and weight decay pulls to the calibrated range and not to zero.
+in all units of the tensor, and weight decay pulls to the calibrated range and not to zero.
 Gradients are divided by the square of what a change of 1 is, so that plain SGD takes the steps that
 it would take on the variable of the paper.
 
@@ -55,7 +55,7 @@ class LearnedRange:
 
     Attributes:
         change: of the scale, in its shape.
-        shift: of the zero point, in spans of the integer grid; None where the zero point is 0, and
+        shift: of the zero point, in spans of the integer grid; None if the zero point is 0, and
             without effect where it lies at the lower bound: a range that starts at 0 stays so.
         active: 1 while the range is learned, 0 once it is held.
     """

@@ -30,7 +30,7 @@ HALF_STEPS = 2.0**HALF_BITS
 class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     """Runs a layer with its kernel on an integer grid and its bias on the int32 grid of a kernel.
 
-    The wrapped layer sees the rounded tensors in place of its variables for the length of the
+    The wrapped layer sees the rounded tensors instead of its variables for the length of the
     call, so gradients reach both the variables and the scales.
 
     It computes in float32, and inference always does. Under `dtype="mixed_float16"` or
@@ -48,7 +48,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             precision as the kernel is.
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
         constant: whether the parameters are constants of the user's model: no training changes
-            them, whatever `trainable` says.
+            them, regardless of `trainable`.
         dtype: the policy that it trains under; a mixed one only where inputs in steps have at most
             8 bits.
 
@@ -152,7 +152,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     def output_specs(self, inputs, input_scale=None, **_):
         """Return what a call makes.
 
-        None where the layer adds a loss or makes a mask, or does not know the size it makes.
+        None if the layer adds a loss or makes a mask, or does not know the size it makes.
         """
         layer = self.layer
         if layer.activity_regularizer is not None or getattr(layer, "mask_zero", False):

@@ -15,7 +15,7 @@ LOCK = RLock()
 
 @contextmanager
 def swapped(layer: Any, values: Mapping[str, Any]):
-    """Let `layer` see `values` in place of its attributes, and give it back what it had.
+    """Let `layer` see `values` instead of its attributes, and give it back what it had.
 
     Other threads wait until it is over, as the layers of a sim hold `LOCK` when they are called.
     Plain `setattr` would re-track the attribute and reorder the layer's weights.

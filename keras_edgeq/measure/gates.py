@@ -1,7 +1,7 @@
 """`Gates`: what a gated sim needs where candidates differ in their activations.
 
 A tensor lies on the grid of the precision that makes it, or on none. A layer that reads in fewer
-bits than that rounds again, at an edge. Each is a variable, so nothing is traced anew.
+bits than that rounds again, at an edge. Each is a variable, so nothing is traced again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gates:
         self._is_float.setdefault((kind, name), tf.Variable(False, trainable=False))
 
     def settings(self, names: Mapping[str, str]) -> dict[tuple[str, Any], str | None]:
-        """Return the precision of every tensor and edge; None where an edge does nothing.
+        """Return the precision of every tensor and edge; None if an edge does nothing.
 
         Args:
             names: precision of every layer.
@@ -103,7 +103,7 @@ class Gates:
                 self._edges[name].grid.assign(grid)
 
     def grid(self, key: tuple[str, Any], value: str | None) -> Encoding | None:
-        """Return the grid that a tensor or an edge has; None where it does not round."""
+        """Return the grid that a tensor or an edge has; None if it does not round."""
         kind, name = key
         return self._grid(value, name if kind == "tensor" else self._edges[name].tensor)
 

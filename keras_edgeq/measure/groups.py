@@ -24,10 +24,10 @@ Choice = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Group:
-    """A kernel of the model: its weights, what it reads and what it makes.
+    """A kernel of the model: its weights, its inputs and its outputs.
 
     A layer that is called twice is one group. An activation fused into a layer goes with it, and
-    what has no weights (sums, pools, concatenations) follows what it reads.
+    layers without weights (sums, pools, concatenations) follow their inputs.
 
     Args:
         name: of the layer that holds the weights.
@@ -55,7 +55,7 @@ class SearchSpace:
 
     Raises:
         CalibrationDataError: the sim has no statistics.
-        EdgeqError: it is no sim, or not calibrated.
+        EdgeqError: it is not a sim, or not calibrated.
         ProfileError: the profile does not have one of them, or no layer of the model a kernel for
             it; what is possible is listed.
         UnsupportedModelError: no layer has weights that the profile quantizes.
@@ -70,13 +70,13 @@ class SearchSpace:
         self.groups = _groups(self.graph, sim, self.candidates)
 
     def sim_of(self, choice: Choice) -> QuantSim:
-        """Return a sim whose groups have the precisions of a choice, and the rest what follows."""
+        """Return a sim whose groups have the precisions of a choice; other layers follow them."""
         names = all_precisions(self.graph, self.sim.record.profile, choice)
         return self.requantize(precision=names)
 
 
 def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
-    """Return the groups of a sim in graph order; what can go wrong is that of `SearchSpace`."""
+    """Return the groups of a sim in graph order; errors are those of `SearchSpace`."""
     return SearchSpace(sim, candidates).groups
 
 
@@ -118,7 +118,7 @@ def folded_graph(sim: QuantSim) -> LayerGraph:
 def _check_candidates(
     groups: tuple[Group, ...], wanted: tuple[str, ...], profile: TargetProfile
 ) -> None:
-    """Raise where a candidate fits no layer, or a layer no candidate."""
+    """Raise if a candidate fits no layer, or a layer no candidate."""
     ops = dict.fromkeys(group.op for group in groups)
     kernels = "; ".join(f"{op}: {', '.join(profile.allowed(op))}" for op in ops)
     for name in wanted:
@@ -172,7 +172,7 @@ def all_precisions(
 
 
 def sim_of_choice(sim: QuantSim, choice: Choice) -> QuantSim:
-    """Return a sim whose groups have the precisions of a choice, and the rest what follows."""
+    """Return a sim whose groups have the precisions of a choice; the other layers follow them."""
     again = Requantizer(sim)
     made = again(precision=all_precisions(again.graph, sim.record.profile, choice))
     say(made)

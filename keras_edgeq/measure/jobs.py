@@ -20,12 +20,12 @@ def check_jobs(jobs: int | None) -> None:
     """Raise unless that many processes can be had.
 
     Raises:
-        EdgeqError: `jobs` is no count, or joblib is missing.
+        EdgeqError: `jobs` is not a count, or joblib is missing.
     """
     if jobs is None:
         return
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise EdgeqError(f"jobs is None or a number of processes from 1 on, not {jobs!r}.")
+        raise EdgeqError(f"jobs must be None or a number of processes from 1 on, not {jobs!r}.")
     if jobs > 1:
         import_joblib()
 
@@ -81,7 +81,7 @@ def paying_jobs(cores: int, seconds: float, building: float) -> int:
     """Return how many processes pay; 1 where none do, as always on small machines.
 
     TensorFlow uses several cores within one process, and a new one has to import it and to trace
-    the network again. With fewer than eight cores the answer is 1, whatever the work.
+    the network again. With fewer than eight cores the answer is 1 for all work.
 
     Args:
         cores: that can be used.

@@ -53,7 +53,7 @@ class MeasurementLog:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise EdgeqError(
-                f"Cannot keep results in {self._path} ({error}); what is there stays good: make "
+                f"Cannot keep results in {self._path} ({error}); earlier results stay valid: make "
                 "room and start again."
             ) from error
 
@@ -70,7 +70,7 @@ class MeasurementLog:
                 numbers = np.array(line["numbers"], np.float64)
                 self._known[str(line["choice"]), str(line["part"])] = numbers
         except (KeyError, TypeError, ValueError) as error:
-            raise EdgeqError(f"{path} is damaged ({error!r}); delete it to start anew.") from None
+            raise EdgeqError(f"{path} is damaged ({error!r}); delete it to start again.") from None
         if known != fingerprint:
             raise EdgeqError(
                 f"{path} is of another run: the sim, the data, the candidates or an option was not "

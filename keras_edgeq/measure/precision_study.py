@@ -34,7 +34,7 @@ Score = Callable[[tf_keras.Model], float]
 class PrecisionStudy:
     """A sim, its candidates and data, ready to be measured.
 
-    A context manager: leaving it deletes what it keeps on disk, but for the folder of `resume`.
+    A context manager: leaving it deletes what it keeps on disk, except the folder of `resume`.
 
     Args:
         space: a calibrated sim, which is not changed, and what it can become.
@@ -45,7 +45,7 @@ class PrecisionStudy:
         memory_bytes: what is kept of the data stays in memory up to that size.
         resume: folder of what was measured, made where it is missing; None keeps nothing.
         progress: show progress bars.
-        jobs: number of processes that measure; None where joblib's context says or they pay.
+        jobs: number of processes that measure; None if joblib's context says or they pay.
 
     Attributes:
         judged: batches of model inputs on which choices are judged.
@@ -68,7 +68,7 @@ class PrecisionStudy:
     ):
         if rounding not in ROUNDINGS:
             raise EdgeqError(
-                f"rounding is one of {ROUNDINGS}, not {rounding!r}."
+                f"rounding must be one of {ROUNDINGS}, not {rounding!r}."
                 + did_you_mean(rounding, ROUNDINGS)
             )
         check_jobs(jobs)
@@ -108,7 +108,7 @@ class PrecisionStudy:
         """Return a user's score of a choice.
 
         Raises:
-            EdgeqError: the score is no finite number.
+            EdgeqError: the score is not a finite number.
         """
         return self._score(choice, score, lambda: self.model_of(choice))
 
@@ -126,7 +126,7 @@ class PrecisionStudy:
             number = float("nan")
         if not np.isfinite(number):
             raise EdgeqError(
-                f"The score of {dict(choice)} is {value!r}; it has to be a finite number, the more "
+                f"The score of {dict(choice)} is {value!r}; it must be a finite number, the more "
                 "the better."
             )
         log.add(choice, "score", np.array([number]))
@@ -150,7 +150,7 @@ class PrecisionStudy:
         """Return a user's score of the float model.
 
         Raises:
-            EdgeqError: the score is no finite number.
+            EdgeqError: the score is not a finite number.
         """
         return self._score(
             {"": "FP32"}, score, lambda: rebuild(self.space.requantize.prepared.model)
@@ -174,7 +174,7 @@ class PrecisionStudy:
             self._session.source = every
 
     def rounded_model(self, choice: Mapping[str, str]) -> QuantSim:
-        """Return a sim of a choice, its weights rounded anew behind the layers it has."""
+        """Return a sim of a choice, its weights rounded again behind the layers it has."""
         made = self.space.sim_of(choice)
         say(made)
         if self.rounding == "nearest":

@@ -49,7 +49,7 @@ class ChoiceFinder:
         compared: what plainer methods choose, by name.
 
     Raises:
-        EdgeqError: the score of the float model is no finite number.
+        EdgeqError: the score of the float model is not a finite number.
     """
 
     def __init__(

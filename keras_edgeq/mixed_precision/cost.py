@@ -40,7 +40,7 @@ class CostModel:
         packed: count weights with the bits of their grids, as other tools do, and not as they are
             stored.
         candidates: the columns; by default in the order in which the groups name them.
-        graph: that of `folded_graph`, where it is at hand.
+        graph: that of `folded_graph`, if available.
 
     Attributes:
         eight_bit_bytes: bytes of the weights at one byte each: what a size of 1 is.
@@ -103,7 +103,7 @@ class CostModel:
         """Return the largest sum of bytes of activations that live at one time, of one sample.
 
         A tensor lives from the kernel that makes it to the last that reads it, in graph order;
-        inputs from the start, outputs to the end. What a fused chain makes inside is no tensor.
+        inputs from the start, outputs to the end. What a fused chain makes inside is not a tensor.
         The copy of a tensor that a reader of another precision needs is not counted.
 
         Raises:
@@ -123,7 +123,7 @@ class CostModel:
 
     @property
     def eight_bit_bitops(self) -> float:
-        """`bitops` with 8 bits throughout, whatever the target has kernels for."""
+        """`bitops` with 8 bits throughout, even without such kernels on the target."""
         return float(self._bitops[2] * 8 * 8)
 
     def memory_rows(self) -> list[tuple[Table, int]]:
@@ -229,7 +229,7 @@ class CostModel:
         return count(self.profile, self.profile.precision(name), op)
 
     def _group_of(self, node: GraphNode) -> int | None:
-        """Return the group that decides about a layer's weights, None where they are float."""
+        """Return the group that decides about a layer's weights, None if they are float."""
         op = op_type(node.layer)
         weighted = weights_of(node.layer) is not None and self.profile.quantizes_weights(op)
         if not weighted or id(node) in self._group_map.floats:

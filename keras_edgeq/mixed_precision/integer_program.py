@@ -50,7 +50,7 @@ class IntegerProgram:
     def least(self, objective: Table, tie_break: Table) -> Numbers | None:
         """Return the choice of least objective, among equal ones that of least `tie_break`.
 
-        None where no choice keeps the limits.
+        None if no choice keeps the limits.
         """
         if not self.allowed.any(axis=1).all():
             return None
@@ -119,7 +119,7 @@ def _highs(
     mask: Mask,
     refused: Sequence[Numbers],
 ) -> Numbers | None:
-    """Return the choice that HiGHS finds, None where it proves that there is none."""
+    """Return the choice that HiGHS finds, None if it proves that there is none."""
     try:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_matrix
@@ -177,7 +177,7 @@ def _above(table: Table, choice: Numbers, mask: Mask) -> float:
 
 
 def _within(table: Table, limit: float, mask: Mask) -> Mask | None:
-    """Return the candidates that do not exceed a limit alone, None where the floor does."""
+    """Return the candidates that do not exceed a limit alone, None if the floor does."""
     least = _least(table, mask)
     floor = math.fsum(least)
     if floor > limit:

@@ -30,19 +30,19 @@ def keep_worst(
 ) -> QuantSim:
     """Return a sim whose most sensitive layers compute in a wider precision.
 
-    Each layer is measured alone in the float model, at the precision it has; the given share of
-    those that have a kernel of `precision`, rounded up, gets it. What has no weights follows what
-    it reads.
+    Each layer is measured alone in the float model, at the precision it has. The given share of the
+    layers that have a kernel of `precision`, rounded up, gets it. Layers without weights follow
+    their inputs.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize` with its statistics; it is not changed.
         data: inputs in any form `quantize` takes; labels are not used. 50 to 500 samples.
         percent: share of the layers, above 0 and up to 100.
-        precision: what they get, such as `"W8A16"` or `"FP16"`.
+        precision: of these layers, such as `"W8A16"` or `"FP16"`.
         batch_size: for arrays and files.
         steps: read at most that many batches.
-        memory_bytes: what is kept of the data stays in memory up to that size.
-        resume: folder of what was measured: the same call goes on from there.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        resume: folder of earlier measurements: the same call goes on from there.
         progress: show a progress bar.
 
     Raises:
@@ -60,7 +60,7 @@ def keep_worst(
         "Lite mixed precision" of AIMET's documentation: the SQNR of each layer alone decides.
     """
     if not 0.0 < percent <= 100.0:
-        raise SearchError(f"percent is above 0 and up to 100, not {percent!r}.")
+        raise SearchError(f"percent must be above 0 and at most 100, not {percent!r}.")
     kernels = sim.record.plan.kernels
     present = {g.name: kernels[g.name].precision for g in find_groups(sim, [precision, FLOAT])}
     space = SearchSpace(sim, [*present.values(), precision, FLOAT])
@@ -75,7 +75,7 @@ def keep_worst(
             if precision in group.candidates and present[group.name] not in (precision, FLOAT)
         ]
         if not open_groups:
-            raise SearchError(f"No layer of {sim.name!r} is left that could get {precision}.")
+            raise SearchError(f"{sim.name!r} has no layer left that could get {precision}.")
         choices = [{**floats, name: present[name]} for name in open_groups]
         losses = study.evaluator.measure(choices, floats, "keep_worst")
     ranked = sorted(

@@ -21,7 +21,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Most that the model of a choice may cost; None is no limit.
+    """Most that the model of a choice may cost; None means no limit.
 
     Args:
         size: bytes of all weights as the artifact stores them, as a share of one byte per weight.

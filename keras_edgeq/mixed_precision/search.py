@@ -45,12 +45,12 @@ def search_mixed_precision(
 ) -> SearchResult:
     """Find the precision of each layer with which the model loses least within limits.
 
-    Each layer is measured at each candidate in the model of the most precise one. An integer
-    program takes what these losses add up to; since they do not quite add up, changes of single
-    layers are then measured again beside the best choice, and so on. Nothing is traced anew, and
+    Each layer is measured at each candidate, with all others at the most precise one. An integer
+    program minimizes the sum of these losses. Since they do not quite add up, changes of single
+    layers are then measured again beside the best choice, and so on. Nothing is traced again, and
     the network in front of a changed layer is computed once for many choices.
 
-    Give one limit or more, or `max_drop`, which asks for the smallest model that keeps it.
+    Give one limit or more, or `max_drop`, which asks for the smallest model within it.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize` with its statistics; it is not changed.
@@ -64,22 +64,23 @@ def search_mixed_precision(
         activation_memory: largest sum of bytes of activations that live at one time, one sample.
         max_drop: most that may be lost against the float model: of `score` where it is given, else
             percent of the top-1 decisions that may differ.
-        score: function of a model that returns a number, the more the better: labels come in here.
+        score: function of a model that returns a number, higher is better: labels come in here.
             Without `max_drop` it decides between the best choices.
-        measure: loss to minimise: `"sqnr"`, noise power over signal power of the outputs, or
-            `"kl"`, KL divergence of the classes; `"gradient"` minimises the first, but takes the
+        measure: loss to minimize: `"sqnr"`, noise power over signal power of the outputs, or
+            `"kl"`, KL divergence of the classes. `"gradient"` minimizes the first, but takes the
             losses of single layers from gradients.
         rounding: `"nearest"`, or `"gptq"`: the weights of each candidate are rounded as `gptq`
             does, fitted to every second batch, before they are judged on the others; those of the
             result are fitted to all.
-        packed: count weights with the bits of their grids, as other tools do; else as stored: up to
-            4 bits two to a byte where the artifact has 4-bit weights, others whole bytes.
-        points: choices on the Pareto curve, at most.
-        effort: most forward passes over the data, times groups times candidates.
+        packed: count weights with the bits of their grids, as other tools do. Otherwise count them
+            as stored: two to a byte up to 4 bits if the artifact has 4-bit weights, else whole
+            bytes.
+        points: largest number of choices on the Pareto curve.
+        effort: limit of forward passes over the data, times groups times candidates.
         batch_size: for arrays and files.
         steps: read at most that many batches.
-        memory_bytes: what is kept of the data stays in memory up to that size.
-        resume: folder of what was measured: the same call goes on from there.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        resume: folder of earlier measurements: the same call goes on from there.
         jobs: number of processes that measure; 1 stays in this one. None takes what joblib's
             context says, such as the workers of a cluster under `joblib.parallel_config("dask")`;
             without one, several where they pay, which needs eight cores and minutes of work.
@@ -90,12 +91,12 @@ def search_mixed_precision(
         The model with the plan in `model.record.plan`, the Pareto curve and the sensitivities.
 
     Raises:
-        SearchError: no limit is given, none of the choices keeps it, or scipy is missing; what
-            would be possible is said.
+        SearchError: no limit is given, none of the choices keeps it, or scipy is missing; the
+            message says what is possible.
         ProfileError: the target has no such precision, or none of the layers a kernel for it.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; the sim has
             no statistics.
-        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is no
+        EdgeqError: the sim is not calibrated or its weights were rounded already, a score is not a
             number, `resume` holds another run, joblib is missing, or a worker failed.
 
     Example:
@@ -117,7 +118,7 @@ def search_mixed_precision(
         )
     if measure not in MEASURES:
         raise SearchError(
-            f"measure is one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
+            f"measure must be one of {MEASURES}, not {measure!r}." + did_you_mean(measure, MEASURES)
         )
     # What cannot be had is said before any work is done.
     space = SearchSpace(sim, candidates)

@@ -37,8 +37,8 @@ class Point:
         bitops: sum over the layers of multiply-accumulates times bits of weights times bits of
             activations.
         activation_memory: largest sum of bytes of activations that live at one time, of one sample.
-        predicted: loss that the sensitivities add up to; in the report's measure.
-        loss: loss that was measured, None where only the prediction is known.
+        predicted: sum of the losses of single layers, in the report's measure.
+        loss: measured loss, None if only the prediction is known.
         score: the user's score, None without one.
     """
 
@@ -85,7 +85,7 @@ class SearchResult:
         seconds: wall time.
         searched: the sim that was given, from which `model_at` makes others.
         rounding: how the weights of the model were rounded.
-        compared: what plainer methods choose within the same limits, measured: `"integer program"`
+        compared: choices of simpler methods within the same limits, measured: `"integer program"`
             on the sensitivities alone, `"greedy"`, and precisions that all layers share.
 
     Example:
@@ -111,8 +111,8 @@ class SearchResult:
 
         Args:
             point: one of `points`.
-            data: what the weights are rounded on, needed where `rounding` is `"gptq"`: inputs in
-                any form `keras_edgeq.quantize` takes.
+            data: inputs to round the weights on, in any form `keras_edgeq.quantize` takes; needed
+                if `rounding` is `"gptq"`.
             options: of `keras_edgeq.gptq`.
 
         Raises:

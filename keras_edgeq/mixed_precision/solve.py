@@ -46,7 +46,7 @@ def solve_ilp(
         distance: number of groups.
 
     Returns:
-        Candidate numbers, None where no choice keeps the limits.
+        Candidate numbers, None if no choice keeps the limits.
 
     Raises:
         SearchError: scipy is missing, or the solver gave up.
@@ -90,7 +90,7 @@ def solve_greedy(
         per_saving: order by loss per cost saved instead.
 
     Returns:
-        The choice, None where the limit is not reached.
+        The choice, None if the limit is not reached.
     """
     choice = np.array(baseline, np.int64)
     rows = np.arange(len(choice))

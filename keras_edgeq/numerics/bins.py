@@ -24,7 +24,7 @@ class Bins:
         start: left edge of the first bin, float64 `[channels]`.
         width: of each bin, above 0, float64 `[channels]`.
         low: smallest value, float64 `[channels]`.
-        high: largest value, likewise.
+        high: largest value, float64 `[channels]`.
     """
 
     counts: NDArray

@@ -40,7 +40,7 @@ class Histogram:
         low: exact smallest value; infinity while empty.
         high: exact largest value; minus infinity while empty.
         average_low: moving average of the smallest values of the batches; NaN if not known.
-        average_high: likewise of the largest values.
+        average_high: the same for the largest values.
         batches: number of batches in the averages; 0 if they are not known.
     """
 
@@ -200,7 +200,7 @@ def graph_exponent(low, high, previous_exponent):
 
     Args:
         low: float32 scalar, smallest value. NaN or infinity keeps the previous exponent.
-        high: float32 scalar, largest value, likewise.
+        high: float32 scalar, largest value; NaN and infinity as for `low`.
         previous_exponent: int32 scalar.
 
     Returns:

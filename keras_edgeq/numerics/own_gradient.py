@@ -1,6 +1,6 @@
 """Functions with a gradient of their own that leave nothing behind.
 
-`tf.custom_gradient` registers a new gradient for each call inside a graph, for ever, and with it
+`tf.custom_gradient` registers a new gradient for each call inside a graph, forever, and with it
 the graph and all that it refers to. Here each function registers its gradient once.
 """
 

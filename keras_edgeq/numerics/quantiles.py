@@ -66,7 +66,7 @@ class Quantiles:
     def mixture(self, points: NDArray) -> NDArray[np.float32]:
         """Join channels `[INTERVALS + 1, joined, channels]` to a normal distribution.
 
-        Mean and variance are theirs but for the tails that their extremes cut off.
+        Mean and variance are theirs except for the tails that their extremes cut off.
         """
         mean, variance = self.moments(points.reshape(len(points), -1))
         mean, variance = (v.reshape(points.shape[1:]) for v in (mean, variance))

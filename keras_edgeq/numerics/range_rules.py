@@ -42,10 +42,10 @@ def histogram_range(
             (`clip_search`); `"octav"`, nearly the same without a search (`octav`); `"sqnr"`,
             AIMET's `tf_enhanced` (`sqnr`); `"entropy"`, least lost information (`entropy`);
             `"moving_average"`, averages of the batches' extremes (`histogram.merge`).
-        bits: grid, which some rules look at; see `affine.grid_from_range`.
-        symmetric: likewise.
-        signed: likewise.
-        narrow_range: likewise.
+        bits: of the grid, which some rules look at; see `affine.grid_from_range`.
+        symmetric: of the grid, as in `affine.grid_from_range`.
+        signed: of the grid, as in `affine.grid_from_range`.
+        narrow_range: of the grid, as in `affine.grid_from_range`.
         percentile: in percent. Each tail loses at most half of the rest; data without negative
             (positive) values loses the whole rest at the top (bottom).
 
@@ -82,10 +82,10 @@ def weight_range(
         axes: axes that keep a range per index; `()` gives one range per tensor.
         rule: as in `histogram_range`, on the exact values; `"sqnr"` and `"entropy"` on a
             histogram of 512 bins per channel, and `"moving_average"` is `"minmax"`.
-        bits: grid, which some rules look at; see `affine.grid_from_range`.
-        symmetric: likewise.
-        signed: likewise.
-        narrow_range: likewise.
+        bits: of the grid, which some rules look at; see `affine.grid_from_range`.
+        symmetric: of the grid, as in `affine.grid_from_range`.
+        signed: of the grid, as in `affine.grid_from_range`.
+        narrow_range: of the grid, as in `affine.grid_from_range`.
         percentile: as in `histogram_range`.
 
     Returns:

@@ -39,7 +39,7 @@ def round_to_steps(
     Args:
         ratio: float32 tensor, `x / scale`.
         low: smallest result, `qmin - zero_point`, broadcastable to `ratio`.
-        high: largest result, likewise.
+        high: largest result, `qmax - zero_point`, of the same shape.
         zero_point: where integer 0 lies; `"half_away"` needs it.
         rounding: what happens to ties: `"half_even"`, `"half_up"`, or `"half_away"`, away from
             integer 0 of the stored `ratio + zero_point`; behind `scale_sums`, `"twice"` is half up,
@@ -93,7 +93,7 @@ def scale_sums(sums, factor):
 
 
 def to_steps(inputs, scale, whole=tf.round):
-    """Return a tensor that lies on a grid, but for float noise, in whole steps of its scale.
+    """Return a tensor that lies on a grid, up to float noise, in whole steps of its scale.
 
     Args:
         inputs: float32 tensor, in real units.

@@ -23,8 +23,8 @@ class ChannelMap:
         layer: a built layer.
         kernel: name of its attribute.
         inputs: number of the input channel, of a shape that broadcasts to the kernel's.
-        outputs: number of the output channel, likewise; None where one cannot be scaled alone.
-        units: number of the sum to which an element adds, likewise: of the element of the bias.
+        outputs: number of the output channel, same shape; None if one cannot be scaled alone.
+        units: number of the sum to which an element adds (the element of the bias), same shape.
         bias_shape: of a bias with an element for each sum.
         with_bias: options of a layer that has such a bias.
     """
@@ -39,7 +39,7 @@ class ChannelMap:
 
     @property
     def bias_name(self) -> str | None:
-        """Name of the bias's attribute, None where the layer has none."""
+        """Name of the bias's attribute, None if the layer has none."""
         return None if self.layer.bias is None else "bias"
 
     def values(self) -> NDArray[np.float64]:

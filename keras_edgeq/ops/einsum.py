@@ -157,7 +157,7 @@ class EinsumForm(MatrixForm):
         return tf.reshape(ordered, [self.groups, -1, inputs_of_each])[:, offset::every]
 
     def products(self, outputs: Any) -> Any:
-        """Return what the layer makes of a batch as `[rows, groups * outputs]`."""
+        """Return the layer's results for a batch as `[rows, groups * outputs]`."""
         e = self.equation
         letters = spelled(e.parts[2], len(outputs.shape))
         rest = [c for c in letters if c not in e.parts[1]]

@@ -78,7 +78,7 @@ class MatrixForm:
         return tf.reshape(inputs, [1, -1, inputs.shape[-1]])[:, offset::every]
 
     def products(self, outputs: Any) -> Any:
-        """Return what the layer makes of a batch as `[rows, groups * outputs]`."""
+        """Return the layer's results for a batch as `[rows, groups * outputs]`."""
         return tf.reshape(outputs, [-1, outputs.shape[-1]])
 
 

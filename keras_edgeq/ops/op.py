@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unsupported:
-    """In place of an answer: why there is none, the end of a sentence that names the layer."""
+    """The reason why there is no answer: the end of a sentence that names the layer."""
 
     why: str
 
@@ -50,14 +50,14 @@ NO_WEIGHTS = Unsupported("has no kernel")
 
 @dataclass(frozen=True, kw_only=True)
 class Op:
-    """An operation in the vocabulary of the profiles. Techniques ask it, and own no such tables.
+    """An operation in the vocabulary of the profiles. Techniques ask it and have no own tables.
 
     Args:
         name: as profiles name it.
         classes: Keras layers that compute it, exactly these: a subclass may compute something else.
         symbols: TensorFlow functions that compute it, as layers of a functional model name them.
         functions: names of activation functions that compute it.
-        weights: layer -> its parameters; None where it has none that are quantized.
+        weights: layer -> its parameters; None if it has none that are quantized.
         matrix: layer -> the layer as a product of matrices: what gptq, adaround, seq_mse, bias
             correction and costs work on.
         channels: layer -> which channels its kernel connects: what folding, equalization,
@@ -67,24 +67,24 @@ class Op:
             say; `"none"`.
         window: whether it slides a window over its input, as convolutions do.
         sees_all: layer -> whether each output sees the whole kernel on real inputs, no padding;
-            None where that is never so.
+            None if it never does.
         scale: what a factor `s > 0` per channel does: `"passes"` through, `"caps"` while it stays
             below a cap, `"pools"` where the channels stay apart, `"joins"` those of all operands,
             `"moves"` with the elements, or `"stops"`.
-        rectifies: whether it makes nothing of what is below zero.
+        rectifies: whether it makes zero of all negative numbers.
         shifts: whether `f(x - c) = f(x) - c` holds for each channel.
-        spread: what becomes of the distribution of an input: `"keeps"` it, computes `"each"`
+        spread: what it does with the distribution of an input: `"keeps"` it, computes `"each"`
             element on its own, `"moves"` elements; looks up a `"table"`, makes a `"normal"`
             distribution, `"shares"` that add up to one; `"other"`.
-        combine: how two operands become one, in NumPy; None for what needs more than their moments.
-        bounds: what the results lie between, whatever is read.
+        combine: how two operands become one, in NumPy; None if that needs more than their moments.
+        bounds: between which the results lie for all inputs.
         stays_in_range: whether results lie between the least and greatest input and zero.
         activates: whether it is an activation function of single elements.
-        transparent: whether it computes nothing: what it makes is what it reads.
+        transparent: whether it computes nothing: its output equals its input.
         affine: a constant, and whether it is the second operand -> scale and offset of the same
-            function of the other one; None where it is no such function.
+            function of the other one; None if it is not such a function.
         operands: what is read beside tensors; None for all but elementwise and joining operations.
-        reads_ids: whether it reads whole numbers, whatever type holds them: no grid may round them.
+        reads_ids: whether it reads whole numbers, of any type: no grid may round them.
     """
 
     name: str

@@ -31,7 +31,7 @@ def takes_constants(keras_node: Any) -> bool:
     for value in keras_compat.operands(keras_node)[: taken.count]:
         if keras_compat.is_keras_tensor(value):
             continue
-        # The axis of a concatenation is no operand.
+        # The axis of a concatenation is not an operand.
         is_axis = taken.count is None and np.ndim(value) == 0
         if not is_axis and (not taken.scalars or np.size(value) != 1):
             return False
@@ -51,7 +51,7 @@ def pads_zero(keras_node: Any) -> bool:
 
 
 def resampling(keras_node: Any) -> str | None:
-    """Return how a call resizes images: `"bilinear"`, `"area"`; None where it does not.
+    """Return how a call resizes images: `"bilinear"`, `"area"`; None if it does not.
 
     `"antialias"` stands for each method that smooths before it samples.
     """

@@ -30,8 +30,8 @@ def by_layer(asked: Asked, profile: TargetProfile) -> dict[str, str]:
         asked = {ALL: asked}
     if not isinstance(asked, Mapping) or not all(isinstance(glob, str) for glob in asked):
         raise ProfileError(
-            f"precision is {asked!r}; it is a name such as 'W4A8', for all layers that can, or "
-            "names by layer, {'conv_pw_*': 'W4A8'}."
+            f"precision is {asked!r}; it must be a name such as 'W4A8', for all layers that "
+            "can have it, or names by layer, {'conv_pw_*': 'W4A8'}."
         )
     return {glob: _name(one, profile) for glob, one in asked.items()}
 
@@ -39,7 +39,8 @@ def by_layer(asked: Asked, profile: TargetProfile) -> dict[str, str]:
 def _name(one: Any, profile: TargetProfile) -> str:
     if not isinstance(one, str | Precision):
         raise ProfileError(
-            f"{one!r} is no precision; {profile.name!r} has {', '.join(profile.precision_names)}."
+            f"{one!r} is not a precision; {profile.name!r} has "
+            f"{', '.join(profile.precision_names)}."
         )
     name = one if isinstance(one, str) else one.name
     known = profile.precision(name)

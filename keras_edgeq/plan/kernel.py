@@ -117,7 +117,7 @@ def matching(kernels: Mapping[str, Kernel], pattern: str, floats: Mapping[str, s
     """Return the layers whose kernels a pattern means.
 
     Raises:
-        ProfileError: there is none; the reason is told where `floats` (layer -> why) has one.
+        ProfileError: nothing matches; the reason is given if `floats` (layer -> why) has one.
     """
     found = [layer for layer, kernel in kernels.items() if kernel.matches(layer, pattern)]
     if found:

@@ -20,7 +20,7 @@ class Change:
     Args:
         name: of the layer, or the printed name of the tensor.
         before: precision, or grid.
-        after: likewise.
+        after: precision, or grid, after the change.
         why: `"asked for"`, the tensor whose grid it shares, or the layer that quantizes it again.
     """
 

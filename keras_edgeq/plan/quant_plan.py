@@ -30,12 +30,12 @@ class QuantPlan:
         shared: tensor -> owner, for tensors that are quantized again on another tensor's grid.
         carriers: tensor -> owner, for tensors that lie on a grid without a quantizer of their own
             (reshaped, pooled by max, concatenated).
-        rounding: tensor -> how its kernel rounds ties, where that is not half to even.
+        rounding: tensor -> how its kernel rounds ties, if that is not half to even.
         floats: layer -> why it stays float.
         kernels: layer -> what it computes in and could compute in; `with_bits` chooses among them.
             Empty in a plan from before they were kept.
-        asked: layer -> precision that was asked for and is not resolved yet: which quantizers that
-            takes is known only to `quantize` and `requantize`, which see the model.
+        asked: layer -> precision that was asked for and is not resolved yet. Only `quantize` and
+            `requantize`, which see the model, can tell which quantizers it takes.
 
     Example:
         >>> sim.record.plan
@@ -57,10 +57,10 @@ class QuantPlan:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         missing = {str(o) for o in self.shared.values() if o not in self.specs}
         if missing:
-            raise ProfileError(f"Tensors share the grid of {sorted(missing)}, which own none.")
+            raise ProfileError(f"Tensors share the grid of {sorted(missing)}, which have none.")
 
     def owner(self, ref: TensorRef) -> TensorRef | None:
-        """Return the tensor whose grid `ref` lies on, or None where it is float."""
+        """Return the tensor whose grid `ref` lies on, or None if it is float."""
         if ref in self.specs:
             return ref
         return self.shared.get(ref) or self.carriers.get(ref)
@@ -94,7 +94,7 @@ class QuantPlan:
             refs = [ref for ref, spec in specs.items() if _has_rule(spec) and _is_meant(key, ref)]
             if not refs and key not in KINDS:
                 raise ProfileError(
-                    f"Range rules name {key!r}, but no calibrated grid is called so."
+                    f"Range rules name {key!r}, but no calibrated grid has that name."
                     + did_you_mean(key, [*KINDS, *(ref for ref in specs if _has_rule(specs[ref]))])
                 )
             specs.update({ref: replace(specs[ref], **fields) for ref in refs})
@@ -109,21 +109,21 @@ class QuantPlan:
     ) -> QuantPlan:
         """Return a plan that asks for other bits for some layers.
 
-        The plan's grids stay what they are until `quantize(model, data, plan=plan)` or
-        `requantize(sim, plan=plan)` resolves what is asked for, tells which other layers follow,
-        and keeps range rules and exchanged grids where nothing else changed.
+        The plan's grids stay as they are until `quantize(model, data, plan=plan)` or
+        `requantize(sim, plan=plan)` resolves the request, names the other layers that follow, and
+        keeps range rules and exchanged grids where nothing else changed.
 
         Args:
             patterns: names of layers or of nested models, globs, operations (`"Conv2D"`), or
                 `"input"` and `"output"`: the layers between an input or output of the model and the
                 next layer with weights, and that one. What is fused into a layer names the layer.
             weights: bits of the weights; None keeps them. Layers without weights have none.
-            activations: bits of what the layers read and make; None keeps them.
-            precision: name of a precision, in place of bits: `"FP16"`, `"FP32"`, `"W8A16"`.
+            activations: bits of the layers' inputs and outputs; None keeps them.
+            precision: name of a precision, instead of bits: `"FP16"`, `"FP32"`, `"W8A16"`.
 
         Raises:
             ProfileError: a pattern matches nothing, or the profile has no such kernel for a layer;
-                what there is is listed.
+                the existing ones are listed.
 
         Example:
             >>> plan = sim.record.plan.with_bits("conv*", weights=4)

@@ -85,7 +85,7 @@ def rewrite_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, frozenset[s
 
 
 def _replaced(group: list) -> Callable | None:
-    """Return a function for all calls of one layer, None where the layer stays."""
+    """Return a function for all calls of one layer, None if the layer stays."""
     read = [call.reads for call in group]
     if any(len(symbols) != 1 or not _is_float(symbols[0]) for symbols in read):
         return None

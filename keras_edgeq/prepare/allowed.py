@@ -1,7 +1,7 @@
 """What a saved model may name: classes and functions of Keras, and operations of TensorFlow.
 
-A configuration names what Keras looks up, imports and calls. All that is not here is refused before
-Keras sees the file, whatever it would do.
+A configuration names what Keras looks up, imports and calls. All other names are refused before
+Keras sees the file, harmless or not.
 """
 
 from __future__ import annotations

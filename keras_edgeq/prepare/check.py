@@ -21,13 +21,7 @@ def check_model(model: Any) -> None:
     """
     if not isinstance(model, tf_keras.Model):
         module = type(model).__module__
-        hint = (
-            "This is a Keras 3 model: build or load it with tf_keras (set TF_USE_LEGACY_KERAS=1 "
-            "before TensorFlow is imported, or `import tf_keras`)."
-            if module.startswith("keras.")
-            else "Give a tf_keras.Model."
-        )
-        raise UnsupportedModelError(f"Got {module}.{type(model).__name__}. {hint}")
+        raise UnsupportedModelError(f"Got {module}.{type(model).__name__}. Give a tf_keras.Model.")
     if not keras_compat.is_graph_model(model):
         if isinstance(model, tf_keras.Sequential):
             raise UnsupportedModelError(

@@ -23,7 +23,7 @@ LOOKUPS = (L.StringLookup, L.IntegerLookup, L.TextVectorization, L.Hashing, L.Ha
 
 
 def check_layers(model: tf_keras.Model) -> None:
-    """Raise where a layer, or one inside of another, cannot be copied or exported.
+    """Raise if a layer, or one inside of another, cannot be copied or exported.
 
     Raises:
         UnsupportedModelError: names the layer, why, and what to do.
@@ -32,9 +32,9 @@ def check_layers(model: tf_keras.Model) -> None:
         method = resampling(call.node)
         if method is not None and method not in EXPORTED_METHODS:
             raise UnsupportedModelError(
-                f"Layer {call.layer.name!r} resizes by {method!r}, which LiteRT and "
-                "ONNX Runtime do not, or otherwise. Resize the images in front of the model, or by "
-                f"{' or '.join(EXPORTED_METHODS)}, without antialias."
+                f"Layer {call.layer.name!r} resizes by {method!r}, which LiteRT and ONNX Runtime "
+                "do not have, or compute differently. Resize the images in front of the model, or "
+                f"by {' or '.join(EXPORTED_METHODS)}, without antialias."
             )
     for layer in model.layers:
         if isinstance(layer, tf_keras.Model):

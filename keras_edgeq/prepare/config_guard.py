@@ -18,7 +18,7 @@ VALUES = frozenset(
 )
 SPECS = frozenset({"TypeSpec", "__typespec__"})
 OPERATIONS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-# Layers that read a file where their configuration has a path in place of words or numbers.
+# Layers that read a file where their configuration has a path instead of words or numbers.
 WORDS = ("vocabulary", "idf_weights", "vocabulary_file")
 # What a registered class of the caller's has to be one of.
 BASES = (
@@ -58,14 +58,14 @@ def refused(config: Any, trusted: Collection[str] = ()) -> Iterator[Finding]:
 
 
 def _why_not(part: dict, trusted: Collection[str]) -> str | None:
-    """Return what is wrong with one object of a configuration, None where nothing is."""
+    """Return what is wrong with one object of a configuration, None if nothing is."""
     if part.get("function_type") in PYTHON_CODE:
         return CODE
     kind = part.get("class_name")
     if kind is None:
         return _words(part)
     if not isinstance(kind, str):
-        return f"has a class that is no name: {str(kind)[:60]!r}"
+        return f"has a class that is not a name: {str(kind)[:60]!r}"
     if kind in PYTHON_CODE:
         return CODE
     if kind in VALUES or (kind in SPECS and _is_plain_spec(part)):
@@ -74,10 +74,10 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
     if kind == "function":
         return _why_no_function(inner, module, trusted)
     if not isinstance(inner, dict | list | None):
-        return f"has {str(inner)[:60]!r} in place of the configuration of a {kind[:60]}"
+        return f"has {str(inner)[:60]!r} instead of the configuration of a {kind[:60]}"
     name = part.get("registered_name") or kind
     if not isinstance(name, str):
-        return f"has a name that is none: {str(name)[:60]!r}"
+        return f"has a name that is not a text: {str(name)[:60]!r}"
     if name in trusted or (kind in trusted and name == kind):
         return None
     found = tf_keras.utils.get_registered_object(name)
@@ -97,7 +97,7 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
 
 def _why_no_function(name: Any, module: Any, trusted: Collection[str]) -> str | None:
     if not isinstance(name, str):
-        return f"calls a function that is no name: {str(name)[:60]!r}"
+        return f"calls a function that is not a name: {str(name)[:60]!r}"
     registered = callable(tf_keras.utils.get_registered_object(name))
     known = allowed.is_keras_module(module) and name in allowed.functions()
     place = "" if allowed.is_keras_module(module) else f"{str(module)[:60]}."

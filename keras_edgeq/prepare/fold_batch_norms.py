@@ -70,11 +70,11 @@ def fold_and_name(
 def batch_norms_to_affine(
     model: tf_keras.Model, keep: Container[str] = frozenset()
 ) -> tf_keras.Model:
-    """Return the model with the remaining batch norms, but for some, as 1x1 depthwise convolutions.
+    """Return the model with its remaining batch norms as 1x1 depthwise convolutions.
 
     Args:
         model: what `fold_and_name` made; it is not changed.
-        keep: names of batch norms that stay.
+        keep: names of batch norms that stay as they are.
     """
     graph, replacements = LayerGraph.of(model), {}
     for layer in model.layers:

@@ -1,6 +1,6 @@
 """Check that the layers of a saved model can be put together.
 
-Keras waits for ever for a tensor that no layer makes, and runs at once what is called on constants.
+Keras waits forever for a tensor that no layer makes, and runs at once what is called on constants.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_TENSORS = 64
 
 
 def check_graph(path: Path, config: Any) -> None:
-    """Raise where a call in a functional model, at any depth, cannot be made.
+    """Raise if a call in a functional model, at any depth, cannot be made.
 
     Args:
         path: named in the error.

@@ -36,7 +36,7 @@ class KnownStatistics:
     """Statistics of activations that a model carries.
 
     Args:
-        made: layer of the prepared model -> what its outputs are like, whatever it reads: the
+        made: layer of the prepared model -> what its outputs are like, for all inputs: the
             output of a batch norm, or of the layer that swallowed it.
         seen: tensor -> what a layer behind it saw in training: the input of a batch norm or
             Normalization layer.

@@ -24,12 +24,12 @@ def check_size(path: Path) -> int:
     """Return the bytes of a saved model when unpacked; nothing of it is unpacked.
 
     Raises:
-        UnsupportedModelError: it is no regular file, or unpacks to many times its size.
+        UnsupportedModelError: it is not a regular file, or unpacks to many times its size.
     """
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if not path.is_file():  # a device or a pipe may never end
-        raise UnsupportedModelError(f"{path} is no regular file.")
+        raise UnsupportedModelError(f"{path} is not a regular file.")
     size = path.stat().st_size
     if not zipfile.is_zipfile(path):
         return size

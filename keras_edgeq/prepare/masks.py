@@ -56,7 +56,7 @@ class _Walk:
         return outputs
 
     def _own(self, inputs: Any) -> Any:
-        """Return the masks of inputs in their structure, None where there is none."""
+        """Return the masks of inputs in their structure, None if there is none."""
         found = tf.nest.map_structure(self._mask, inputs)
         return found if any(m is not None for m in tf.nest.flatten(found)) else None
 

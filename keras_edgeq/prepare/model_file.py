@@ -45,9 +45,9 @@ def load_model(
 ) -> tf_keras.Model:
     """Load a float model that `tf_keras` or Keras 3 saved; the latter as `from_keras3` gives it.
 
-    The file may come from anywhere: all that it names is held against what Keras and TensorFlow
-    have for computing, before Keras sees it. Loss and metrics stay in the file: quantization needs
-    none.
+    The file may come from anywhere: every name in it is checked against the layers and operations
+    of Keras and TensorFlow that only compute, before Keras reads it. Loss and metrics are not
+    loaded: quantization needs none.
 
     Args:
         path: a `.keras` file, an `.h5` file of a whole model, or a SavedModel folder of `tf_keras`.
@@ -63,9 +63,9 @@ def load_model(
         The model, as `quantize` takes it.
 
     Raises:
-        UnsupportedModelError: the file is missing, damaged or of another framework, holds weights
-            only or code, names what is not known, reaches outside itself, or its model is
-            subclassed or a sim; of Keras 3, also as for `from_keras3`.
+        UnsupportedModelError: the file is missing, damaged, or of another framework; it holds only
+            weights, or code; it has unknown names, or reaches outside itself; or its model is
+            subclassed or a sim. For a file of Keras 3, also as for `from_keras3`.
 
     Example:
         >>> import tempfile, tf_keras, keras_edgeq as eq
@@ -133,12 +133,12 @@ def _refuse(path: Path, findings: Iterable[tuple[str, str]], way_out: str) -> No
         raise UnsupportedModelError(
             f"{path} holds Python code in {code}, as Lambda layers do, and loading would run it. "
             f"{way_out} if you trust where the file came from; better, save the model with "
-            "ordinary layers in place of the code."
+            "ordinary layers instead of the code."
         )
     if found:
         parts = "; ".join(f"{name[:100]!r} {why}" for name, why in found[:5])
         raise UnsupportedModelError(
-            f"{path} names what is not known to only compute: {parts}. Your own layers and "
+            f"{path} names things not known to only compute: {parts}. Your own layers and "
             f"functions go into custom_objects={{name: object}}. {way_out} if you trust where the "
             "file came from."
         )
@@ -245,7 +245,9 @@ def _h5_config(path: Path, newest: int) -> Any:
 
 def _folder_config(path: Path) -> Any:
     if not (path / "saved_model.pb").exists():
-        raise UnsupportedModelError(f"{path} is a folder, but no SavedModel: no saved_model.pb.")
+        raise UnsupportedModelError(
+            f"{path} is a folder, but not a SavedModel: it has no saved_model.pb."
+        )
     if not (path / KERAS_METADATA).exists():
         raise UnsupportedModelError(
             f"{path} is a SavedModel without Keras layers in it (no {KERAS_METADATA}), a frozen "

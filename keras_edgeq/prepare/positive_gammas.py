@@ -16,7 +16,7 @@ def with_positive_gammas(model: tf_keras.Model, behind: Mapping[str, str]) -> tf
 
     Such a batch norm folds into a kernel on an integer grid by a positive factor per channel, so
     the integers stay, also on a grid that has one more negative integer than positive ones. A
-    constraint of the user's own on a gamma stays in place of that.
+    constraint of the user's own on a gamma stays instead of that.
 
     Args:
         model: a functional model; it is not changed.

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare.allowed import is_kernel
 
-# Other forms of the graph, of which TensorFlow would take one in place of `saved_model.pb`.
+# Other forms of the graph, of which TensorFlow would take one instead of `saved_model.pb`.
 OTHER_GRAPHS = ("saved_model.pbtxt", "saved_model.cpb")
 # What saves and restores variables. Every SavedModel has it, in functions that loading by objects
 # leaves alone.
@@ -20,7 +20,7 @@ SAVERS = frozenset({"SaveV2", "RestoreV2", "MergeV2Checkpoints", "ShardedFilenam
 
 
 def check_saved_model(path: Path, way_out: str) -> None:
-    """Raise where the graph of a SavedModel does more than compute.
+    """Raise if the graph of a SavedModel does more than compute.
 
     Args:
         path: the folder.
@@ -37,14 +37,14 @@ def check_saved_model(path: Path, way_out: str) -> None:
     others = [name for name in OTHER_GRAPHS if (path / name).exists()]
     if others or len(model.meta_graphs) != 1 or not model.meta_graphs[0].object_graph_def.nodes:
         raise UnsupportedModelError(
-            f"{path} is no SavedModel of one Keras model: it has "
+            f"{path} is not a SavedModel of one Keras model: it has "
             f"{', '.join(others) or f'{len(model.meta_graphs)} graphs, or none of objects'}."
         )
     found = list(dict.fromkeys(_reaching(model.meta_graphs[0])))
     if found:
         parts = "; ".join(f"{op[:60]} in {place[:100]}" for op, place in found[:5])
         raise UnsupportedModelError(
-            f"The graph of {path} does what is not known to only compute: {parts}. {way_out} if "
+            f"The graph of {path} has operations not known to only compute: {parts}. {way_out} if "
             "you trust where the folder came from; better, save the model as model.keras."
         )
 
@@ -55,7 +55,7 @@ def _reaching(meta: Any) -> Iterator[tuple[str, str]]:
     library = {function.signature.name: function for function in graph.library.function}
     used = _closure(library, {*objects.concrete_functions, *_gradients(graph.library)})
     for name, function in library.items():
-        # One function is run in place of another that "implements" the same.
+        # One function is run instead of another that "implements" the same.
         alone = name not in used and "api_implements" not in function.attr
         for node in function.node_def:
             saves = node.op in SAVERS and alone

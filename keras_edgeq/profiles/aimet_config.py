@@ -52,7 +52,7 @@ def read_aimet_config(data: Any, name: str, where: str) -> dict[str, Any]:
     except jsonschema.ValidationError as error:
         place = "/".join(map(str, error.absolute_path)) or "top level"
         raise ProfileError(
-            f"{where} is no valid AIMET configuration: at {place}: {error.message}"
+            f"{where} is not a valid AIMET configuration: at {place}: {error.message}"
         ) from None
     try:
         return _Reader(data).profile(name)
@@ -239,7 +239,7 @@ class _Reader:
                 )
 
     def _check_inputs(self) -> None:
-        """Raise where an input shall be quantized that an operation may leave float."""
+        """Raise if the file quantizes an input that an operation may leave float."""
         key = "is_input_quantized"
         asking = [self._path(op, key) for op in self.said if self._says(op, key)]
         floats = [

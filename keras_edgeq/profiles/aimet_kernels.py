@@ -86,7 +86,7 @@ def _kind(width: dict[str, Any], place: str) -> Kind:
         return bits
     if not is_int and bits >= 16:
         return f"FP{bits}"
-    raise ProfileError(f"{place}: {width['dtype']} of {bits} bits is no width of a tensor here.")
+    raise ProfileError(f"{place}: {width['dtype']} of {bits} bits is not a width of a tensor here.")
 
 
 def _name(kernel: Kernel, place: str) -> str:

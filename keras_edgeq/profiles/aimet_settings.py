@@ -31,7 +31,7 @@ def refuse_what_aimet_refuses(data: dict[str, Any]) -> None:
     for place, is_refused in refused.items():
         if is_refused:
             raise ProfileError(
-                f"{place} cannot be so, in AIMET neither: outputs are quantized by default "
+                f"{place} cannot have this value, as in AIMET: outputs are quantized by default "
                 "(is_output_quantized True) and inputs where they are made; other entries of "
                 "is_input_quantized and is_output_quantized are True or left out."
             )

@@ -24,7 +24,7 @@ class Precision:
 
     Args:
         name: such as `"W4A8"`: 4-bit weights, 8-bit activations; `"FP16"`; `"FP32"`.
-        activation: grid of what the kernel reads and makes; None leaves it float.
+        activation: grid of the kernel's inputs and outputs; None leaves them float.
         weight: grid of its weights; None leaves them float.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"`, `"float"`.
         fixed_ranges: operation -> `(low, high)` of its output.
@@ -65,7 +65,7 @@ class Precision:
 
     @property
     def bias_spec(self) -> QuantSpec | None:
-        """Grid of a bias, None where it stays float."""
+        """Grid of a bias, None if it stays float."""
         return BIAS_SPECS[self.bias]
 
     def to_json(self) -> dict[str, Any]:
@@ -97,13 +97,13 @@ FLOAT_PRECISION = Precision(FLOAT, None, None, "float")
 
 @dataclass(frozen=True)
 class OpRule:
-    """What a target wants of one operation beside the rule for all.
+    """A target's rules for one operation that differ from its rules for all.
 
     Args:
         precisions: names of the precisions it has kernels for, its own first; empty is all.
         activation: fields of its output's grid that differ.
         weight: fields of its weights' grid that differ.
-        fixed_range: `(low, high)` of its output, whatever the precision.
+        fixed_range: `(low, high)` of its output, in every precision.
         output: False leaves its output without a quantizer.
         weights: False leaves its weights float.
     """

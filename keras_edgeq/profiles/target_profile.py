@@ -38,7 +38,7 @@ class TargetProfile:
     Args:
         name: the name users type.
         description: one sentence: what it is for.
-        activation: grid of activation tensors; None where weights are float16 and computation is
+        activation: grid of activation tensors; None if weights are float16 and computation is
             float32.
         weight: grid of weights; its channel axes come from the layer.
         per_channel: operations whose weights own a scale per channel.
@@ -49,12 +49,13 @@ class TargetProfile:
             input's grid, and several inputs share one.
         regrid: operations whose kernel rounds onto its input's grid, with the rounding.
         fixed_ranges: operation -> `(low, high)` of its output.
-        precisions: other precisions of the target by name, with their grids. An entry of the name
-            of the profile's own, which activation, weight, bias and fixed_ranges give, is not read.
-        ops: operation -> what it wants otherwise.
+        precisions: other precisions of the target by name, with their grids. An entry with the name
+            of the profile's own precision is not read: activation, weight, bias and fixed_ranges
+            describe that one.
+        ops: operation -> its rules that differ from those above.
         arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
         onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
-        onnx_weight: signedness of weights, likewise.
+        onnx_weight: signedness of weights in an ONNX file: `"uint8"` or `"int8"`.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         formats: artifacts that can be exported.
 
@@ -141,7 +142,7 @@ class TargetProfile:
         return rule is None or rule.weights
 
     def weight_spec(self, op: str, precision: Precision) -> QuantSpec | None:
-        """Return the grid of an operation's weights at a precision, None where they stay float.
+        """Return the grid of an operation's weights at a precision, None if they stay float.
 
         Its axes come from the layer.
         """
@@ -151,7 +152,7 @@ class TargetProfile:
         return spec if spec.is_half or rule is None else replace(spec, **rule.weight)
 
     def _check_rule(self, op: str, rule: OpRule) -> None:
-        """Raise where the rule of an operation contradicts another rule of the profile."""
+        """Raise if the rule of an operation contradicts another rule of the profile."""
         for name in rule.precisions:
             if name not in self.precision_names:
                 raise ProfileError(
@@ -206,7 +207,7 @@ class TargetProfile:
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "top level"
             raise ProfileError(
-                f"{where} is no valid profile: at {place[:200]}: {error.message[:400]}"
+                f"{where} is not a valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
         return cls._read(with_new_names(data, where))
 
@@ -253,14 +254,15 @@ def profile_names() -> list[str]:
 def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
     """Return a profile by its built-in name, from a JSON file, or as given.
 
-    The file holds a profile, what differs from another one (`"extends"`: a built-in name, or a file
-    beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
+    The file holds a profile, the differences from another one (`"extends"`: a built-in name, or a
+    file beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
 
     Raises:
-        ProfileError: no such name or file, or the file is no valid profile.
+        ProfileError: no such name or file, or the file is not a valid profile.
 
     Warns:
-        QuantizationWarning: the file names an operation that does not exist, and nearly does.
+        QuantizationWarning: the file names an operation that does not exist, but is near one that
+            does.
 
     Example:
         >>> eq.load_profile("litert_int8").precision_names

@@ -24,7 +24,7 @@ def warn_of_typos(profile: TargetProfile, known: Sequence[str], where: str) -> N
         hint = "" if name.startswith("tf.") else did_you_mean(name, known)
         if hint:
             warn(
-                f"In {where}: {name!r} is no operation of keras_edgeq; what is said of it holds "
-                f"only for layers of a class of that name.{hint}",
+                f"In {where}: {name!r} is not an operation of keras_edgeq; its settings hold only "
+                f"for layers of a class of that name.{hint}",
                 QuantizationWarning,
             )

@@ -1,4 +1,4 @@
-"""Move what a channel never falls below into the next layer's bias.
+"""Move the constant part of a channel into the next layer's bias.
 
 Reference:
     Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
@@ -53,16 +53,16 @@ def absorb_bias(
 ) -> tf_keras.Model:
     """Return an equal float model whose activations have no large constant part.
 
-    A channel that never falls below `c` is lowered by `c`, and the layers that read it add what `c`
-    contributed to their biases. Through ReLU this holds where the channel never falls below `c`,
-    so `c` is what no sample of the data is expected to fall below, as `equalize` takes caps. A
-    channel without activation is centred. Without data, batch norms tell; the paper's `beta - 3
-    gamma` is crossed by one value in 700 even of a normal distribution, so that the function
-    changes. It is `beta - 24 gamma` here.
+    A channel that never falls below `c` is lowered by `c`, and the layers that read it add the
+    contribution of `c` to their biases. Through ReLU this is exact as long as the channel does not
+    fall below `c`, so `c` is a bound that no sample is expected to fall below, found in the data as
+    `equalize` finds caps. A channel without activation is centred. Without data, the bound comes
+    from batch norms. One value in 700 of a normal distribution lies below the paper's `beta - 3
+    gamma`, so the function would change; the bound here is `beta - 24 gamma`.
 
-    Left as they are: channels that a padded kernel reads, because the border would miss `c`; those
-    in front of a cap, which would move with it; those that anything but Conv, DepthwiseConv and
-    Dense reads behind ReLU, pools and Flatten.
+    These channels stay as they are: those that a padded kernel reads, because the border would miss
+    `c`; those in front of a cap, which would move with it; and those that, behind ReLU, pools and
+    Flatten, a layer other than Conv, DepthwiseConv and Dense reads.
 
     Args:
         model: a built functional or Sequential `tf_keras` model; it is not changed.
@@ -130,7 +130,7 @@ def _paths(graph: LayerGraph) -> dict[TensorRef, _Path]:
 
 
 def _follow(graph: LayerGraph, ref: TensorRef, repeat: int, path: _Path) -> bool:
-    """Collect what reads a tensor; False where a reader cannot take up a shift.
+    """Collect what reads a tensor; False if a reader cannot take up a shift.
 
     Args:
         graph: of a prepared model.

@@ -34,11 +34,11 @@ def correct_bias(
 ) -> QuantSim:
     """Return a sim whose biases make up for the mean error of the rounded weights.
 
-    With data, empirically: layer by layer in graph order, with rounded weights and float
-    activations, the bias loses by how much the mean of each output channel is off. Without data,
-    analytically: the mean of what a layer reads, per channel, follows from the model's batch norms;
-    its product with the error of the kernel is the shift. Layers of which nothing is known keep
-    their bias then.
+    With data, the correction is empirical: layer by layer in graph order, with rounded weights and
+    float activations, the mean error of each output channel is subtracted from the bias. Without
+    data it is analytical: the mean of a layer's input, per channel, follows from the model's batch
+    norms, and its product with the error of the kernel is the shift. Layers whose input means are
+    not known keep their bias then.
 
     Args:
         sim: a calibrated sim; it is not changed. Without data it has to come from `quantize` or

@@ -38,14 +38,14 @@ def equalize(
 ) -> tf_keras.Model:
     """Return an equal float model whose kernels lose less with one scale per tensor.
 
-    A channel divided by `s` in one layer and multiplied by `s` in the next is the same channel.
+    A channel divided by `s` in one layer and multiplied by `s` in the next gives the same result.
     Scales run through ReLU, LeakyReLU, PReLU, pools, padding, reshapes, concatenation and sums;
-    layers that meet in an Add share theirs. Where anything else reads a channel, it stays as it is.
+    layers that meet in an Add share theirs. A channel that any other layer reads stays as it is.
 
-    Through ReLU6 and other caps a scale is exact while the channel stays below the cap. Which
-    channels do, and how far, is read from the data; without data from batch norms, and what
-    neither says anything about stays. An input that drives a channel further than any of the data
-    by several deviations is the only one that can make a difference.
+    Through ReLU6 and other caps a scale is exact while the channel stays below the cap. The data
+    shows which channels do, and by how much; without data, batch norms do. Channels that neither
+    says anything about stay. Only an input that drives a channel several deviations further than
+    all of the data can make a difference.
 
     Args:
         model: a built functional or Sequential `tf_keras` model; it is not changed.

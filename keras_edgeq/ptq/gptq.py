@@ -32,16 +32,16 @@ def gptq(
 ) -> QuantSim:
     """Return a sim whose weights are rounded so that each layer's outputs change least.
 
-    Layer by layer in graph order: what the layer reads in the sim so far is fitted onto what the
-    float layer makes of float inputs, in real numbers first, then on the grid, each rounding error
-    being moved onto the weights that are still free, and single weights moved on as long as that
-    helps. Scales per channel and the bias are then refitted. How far the fit may leave the given
-    weights is judged on held-out halves of the data. Dense, Conv1D/2D, depthwise and transposed
-    convolutions; what else has weights keeps them rounded to the nearest. `sim.record.rounded`
-    names the layers.
+    Layers are taken in graph order. The weights of each are fitted so that the layer, on its inputs
+    in the sim so far, gives the outputs that the float layer gives on float inputs. They are fitted
+    in real numbers first, then on the grid: each rounding error is moved onto the weights that are
+    still free, and single weights are moved as long as that helps. Scales per channel and the bias
+    are then refitted. Held-out halves of the data decide how far the fit may leave the given
+    weights. This is done for Dense, Conv1D/2D, depthwise and transposed convolutions; other layers
+    with weights keep them rounded to the nearest. `sim.record.rounded` names the layers.
 
-    Weights lie on their grid afterwards, and their scales are frozen; `reference` keeps the float
-    ones. Activations are calibrated anew on the same data.
+    Afterwards the weights lie on their grid, and their scales are frozen; `reference` keeps the
+    float weights. Activations are calibrated again on the same data.
 
     Args:
         sim: a calibrated sim of `keras_edgeq.quantize`; it is not changed.

@@ -178,6 +178,6 @@ class NormalEquations:
         return share / (1.0 - share)
 
     def _problems(self) -> list[LeastSquares] | None:
-        """Return the problems of both halves, None where one has no data."""
+        """Return the problems of both halves, None if one has no data."""
         halves = [half.problem(self.centered) for half in self._halves if half is not None]
         return halves if len(halves) == 2 else None

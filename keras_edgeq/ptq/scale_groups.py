@@ -35,9 +35,9 @@ class Ends:
 
     Args:
         kernel: name of its kernel.
-        bias_name: name of its bias, None where it has none.
+        bias_name: name of its bias, None if it has none.
         inputs: group of the input channel of each kernel element, broadcasting to the kernel.
-        outputs: group of the output channel, likewise.
+        outputs: group of the output channel, same shape.
         bias: group of each element of the bias.
     """
 
@@ -125,7 +125,7 @@ class _Kernel:
 
     @classmethod
     def of(cls, layer, norms: bool) -> _Kernel | None:
-        """Return that of a linear layer on the last axis; None where it has no such."""
+        """Return that of a linear layer on the last axis; None if it has no such."""
         if norms and type(layer) in NORMS:
             axes = np.ravel(layer.axis)
             last = len(axes) == 1 and axes[0] in (-1, len(layer.input_shape) - 1)
@@ -179,7 +179,7 @@ class _Walk:
         return np.arange(first, first + count)
 
     def _made(self, node: GraphNode) -> list[NDArray[np.intp]] | None:
-        """Return the elements of what a call makes, None where no scale can pass."""
+        """Return the elements of what a call makes, None if no scale can pass."""
         op, layer = op_of(node.layer), node.layer
         symbols = node.call.node.keras_inputs
         shapes = [tuple(s.shape) if s.shape.rank is not None else () for s in symbols]

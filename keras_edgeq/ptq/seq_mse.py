@@ -30,10 +30,10 @@ def seq_mse(
 ) -> QuantSim:
     """Return a sim whose weight ranges leave each layer's outputs the least squared error.
 
-    Layer by layer in graph order, on inputs as the sim makes them so far and against what the float
-    layer makes of float inputs; per output channel where the target has scales per channel. Each
-    weight is still rounded to the nearest. Weights and biases stay what they are, the ranges are
-    frozen. `gptq` chooses integers as well, and needs no such ranges.
+    Layers are taken in graph order. A layer's inputs are those of the sim so far; its outputs are
+    compared with those of the float layer on float inputs, per output channel if the target has
+    scales per channel. Each weight is still rounded to the nearest. Weights and biases stay as they
+    are; the ranges are frozen. `gptq` chooses integers as well, and needs no such ranges.
 
     Args:
         sim: a calibrated sim; it is not changed.
@@ -58,7 +58,7 @@ def seq_mse(
         candidate costs no forward pass.
     """
     if candidates < 1:
-        raise ValueError(f"candidates is {candidates}; it is at least 1.")
+        raise ValueError(f"candidates is {candidates}; it must be at least 1.")
     with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
         session.calibrate(float_weights=True)
         for visit in walk_layers(session, "seq_mse"):

@@ -69,7 +69,7 @@ class PtqSession:
             raise
 
     def calibrate(self, float_weights: bool = False) -> None:
-        """Calibrate the activations anew, with the weights as they are or with the float ones."""
+        """Calibrate the activations again, with the weights as they are or with the float ones."""
         observer = observer_of(self.exact if float_weights else self.work, float_weights)
         stats = collect(self.work, self.source, self.progress, observer)
         if self.work.stats is not None:
@@ -114,7 +114,7 @@ def check_calibrated(sim: Any) -> None:
     """
     if not isinstance(sim, QuantSim):
         raise EdgeqError(
-            f"Got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is no sim; a sim is "
+            f"Got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is not a sim; a sim is "
             "what keras_edgeq.quantize(model, calibration) returns."
         )
     empty = [name for name, q in all_quantizers(sim).items() if q.encoding is None]

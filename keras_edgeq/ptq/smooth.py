@@ -40,13 +40,13 @@ def smooth(
 
     A channel behind a normalization is divided by `s = max|X|^alpha / max|W|^(1 - alpha)` in gamma
     and beta, and multiplied by `s` in all Dense and EinsumDense layers that read it. Normalizations
-    that anything else reads stay as they are: MultiHeadAttention, an Add, the model's output.
+    stay as they are if anything else reads them: MultiHeadAttention, an Add, the model's output.
 
     Args:
         model: a built functional or Sequential `tf_keras` model; it is not changed.
         data: inputs as `quantize` takes them; 100 samples usually do.
-        alpha: how much of the difficulty goes into the weights, 0 to 1. Greater where activations
-            lose more than weights; the paper takes 0.5, and 0.75 for models with greater outliers.
+        alpha: how much of the difficulty goes into the weights, 0 to 1. Use more if activations
+            lose more than weights; the paper takes 0.5, and 0.75 for models with larger outliers.
         batch_size: for arrays and files.
         steps: read at most that many batches.
         progress: show a progress bar.
@@ -74,7 +74,7 @@ def smooth(
         Xiao et al. 2022, arXiv:2211.10438, equations 3 and 4.
     """
     if not 0.0 <= alpha <= 1.0:
-        raise EdgeqError(f"alpha is {alpha!r}; it is a number from 0 to 1, such as 0.5.")
+        raise EdgeqError(f"alpha is {alpha!r}; it must be a number from 0 to 1, such as 0.5.")
     model = as_tf_keras(model)
     prepared = prepare(model)
     graph, groups = LayerGraph.of(prepared), scale_groups(prepared, norms=True)

@@ -118,7 +118,7 @@ def optimizer_of(given: Any) -> tf_keras.optimizers.Optimizer:
     optimizer = tf_keras.optimizers.get(given)
     if not isinstance(optimizer, tf_keras.optimizers.Optimizer):
         raise TrainingError(
-            f"{type(optimizer).__name__} is no tf_keras.optimizers.Optimizer; legacy optimizers "
-            "are not taken."
+            f"{type(optimizer).__name__} is not a tf_keras.optimizers.Optimizer; legacy optimizers "
+            "are not accepted."
         )
     return optimizer

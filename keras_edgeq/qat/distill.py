@@ -30,14 +30,14 @@ class Distillation:
     """How the teacher counts in `train`.
 
     Args:
-        outputs: `"kl"`, the divergence of softened class probabilities, in front of a softmax where
-            the output is one; `"mse"` for regression and any other output; `"none"` leaves outputs
-            out; `"auto"` takes `"kl"` for an output that is a softmax or has a categorical
-            cross-entropy as loss, and `"mse"` for all others.
+        outputs: `"kl"` is the divergence of softened class probabilities, taken in front of the
+            softmax if the output is one. `"mse"` is for regression and any other output. `"none"`
+            leaves outputs out. `"auto"` takes `"kl"` for an output that is a softmax or has a
+            categorical cross-entropy as loss, and `"mse"` for all others.
         temperature: of `"kl"`; the term is multiplied by its square, so that its gradients keep
             their size.
         weight: of the term of the outputs. The loss on labels has weight 1.
-        features: names of tensors that shall come near the teacher's, as `describe` prints them
+        features: names of tensors that are to come near the teacher's, as `describe` prints them
             for the model and for the teacher; a dict sim name -> teacher name where they differ.
         feature_weight: of the term of each feature, the squared error of a sample divided by the
             teacher's squared norm.
@@ -61,9 +61,9 @@ class Distillation:
 
     def __post_init__(self):
         if self.outputs not in OUTPUT_LOSSES:
-            raise ValueError(f"outputs is {self.outputs!r}; it is one of {OUTPUT_LOSSES}.")
+            raise ValueError(f"outputs is {self.outputs!r}; it must be one of {OUTPUT_LOSSES}.")
         if self.temperature <= 0.0:
-            raise ValueError(f"temperature is {self.temperature}; it is above 0.")
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0.")
 
     @property
     def pairs(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class Teaching:
     Args:
         student: a model of the sim's own layers; returns outputs, what is compared of them, and
             features.
-        teacher: returns the last two; None where there is none.
+        teacher: returns the last two; None if there is none.
         losses: `"kl"`, `"mse"` or `"none"` per output; empty without a teacher.
         names: of the features.
     """
@@ -129,7 +129,7 @@ def teaching(
 
     Raises:
         TrainingError: the teacher has other inputs or outputs, or a feature is not known.
-        UnsupportedModelError: the teacher is no built functional or Sequential model.
+        UnsupportedModelError: the teacher is not a built functional or Sequential model.
     """
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:
@@ -179,7 +179,7 @@ def _check_alike(sim: QuantSim, teacher: tf_keras.Model) -> None:
 
 
 def _logits(model: tf_keras.Model, output: Any) -> Any | None:
-    """Return what the softmax of an output is made of, None where it is no softmax."""
+    """Return what the softmax of an output is made of, None if it is not a softmax."""
     graph = LayerGraph.of(model)
     node = graph.producer(graph.name_of(output))
     if isinstance(node.layer, FakeQuant):

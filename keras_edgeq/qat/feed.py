@@ -67,13 +67,13 @@ def check_length(passes: Passes, steps_per_epoch: int | None, what: str) -> None
         raise empty_error(what)
     if known == int(tf.data.INFINITE_CARDINALITY) and steps_per_epoch is None:
         raise TrainingError(
-            f"The {what} dataset repeats for ever; give "
+            f"The {what} dataset repeats forever; give "
             + ("steps_per_epoch=." if what == "training" else ".take(batches).")
         )
 
 
 def batches_in(dataset: tf.data.Dataset) -> int | None:
-    """Return how many batches a dataset has, None where only reading it tells."""
+    """Return how many batches a dataset has, None if only reading it tells."""
     known = int(dataset.cardinality())
     return known if known >= 0 else None
 

@@ -18,25 +18,25 @@ from keras_edgeq.sim.quant_sim import QuantSim
 def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float = 0.0) -> QuantSim:
     """Return a sim like `sim` whose ranges are trained by gradients.
 
-    What is trained is the change relative to the present range, so one learning rate suits all
+    The trained variable is the change relative to the present range, so one learning rate suits all
     tensors, and the sim computes the same until the first step. `sim.range_variables()` lists the
-    variables; ranges that the target fixes (softmax) and half precision have none.
+    variables. Ranges that the target fixes (softmax) and half precision have none.
 
     Args:
         sim: a calibrated sim; it is not changed.
         patterns: names of tensors as `describe` prints them, `*` and `?` allowed; these are learned
-            even where they were frozen. None learns all that are not frozen. What was learned
-            before goes on being learned.
+            even if they were frozen. None learns all that are not frozen. Ranges that were learned
+            before are still learned.
         method: `"lsq"` trains scale and, of asymmetric ranges, zero point, with LSQ's gradient
-            scale; a range that starts at 0 keeps doing so. `"tqt"` trains the logarithm of the
+            scale; a range that starts at 0 keeps its start. `"tqt"` trains the logarithm of the
             scale, and zero points. `"pact"` trains the clipping bound of activations, by clipped
             values alone; weights keep their ranges.
         ewgs: strength of element-wise gradient scaling for these tensors, in units of the whole
             range; 0 is the straight-through gradient.
 
     Raises:
-        EncodingsError: a pattern names no tensor, or one without a range to learn; an unknown
-            method.
+        EncodingsError: a pattern names no tensor, or one without a range to learn; or the method is
+            unknown.
 
     Example:
         >>> sim = eq.learn_ranges(sim)
@@ -50,8 +50,7 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
     """
     if method not in METHODS:
         raise EncodingsError(
-            f"Ranges are learned by one of {METHODS}, not {method!r}."
-            + did_you_mean(method, METHODS)
+            f"method must be one of {METHODS}, not {method!r}." + did_you_mean(method, METHODS)
         )
     quantizers = all_quantizers(sim)
     empty = sorted(name for name, q in quantizers.items() if q.encoding is None)

@@ -63,7 +63,7 @@ class Objective:
         if labels is None:
             raise TrainingError(
                 "loss= compares with labels, and the data yields inputs alone; give (x, y), or "
-                "leave loss away to learn from the teacher."
+                "leave loss out to learn from the teacher."
             )
         labels, weights = self._by_output(labels), self._by_output(weights, alike=True)
         terms = []
@@ -99,7 +99,7 @@ def label_losses(loss: Any, names: Sequence[str]) -> tuple[PerSample | None, ...
 
 
 def losses_of(loss: Any, names: Sequence[str]) -> list:
-    """Return what `loss` says per output, None where an output has no loss."""
+    """Return what `loss` says per output, None if an output has no loss."""
     if loss is None:
         return [None] * len(names)
     if isinstance(loss, Mapping):
@@ -124,7 +124,7 @@ def is_categorical(loss: Any) -> bool:
 
 
 def _per_sample(loss: Any) -> PerSample:
-    """Return a function of labels and outputs with a value per sample, whatever the reduction."""
+    """Return a function of labels and outputs with a value per sample, under any reduction."""
     function = tf_keras.losses.get(loss) if isinstance(loss, str) else loss
     # `call` is a loss without its reduction, which would not know the size of the global batch.
     if isinstance(function, tf_keras.losses.Loss):

@@ -1,4 +1,4 @@
-"""Measure the statistics of batch norms anew, on the sim as it computes after training."""
+"""Measure the statistics of batch norms again, on the sim as it computes after training."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def reestimate_batch_norms(
 ) -> QuantSim:
     """Return a sim whose batch norms hold the exact statistics of some data.
 
-    At few bits weights oscillate between two integers, and moving averages taken meanwhile are
-    those of other weights. Here mean and variance of each batch norm's input are those of all
-    samples together, computed by the sim as it predicts, the batch norms in front of it measured
-    already. One pass over the graph; a batch norm that is called several times gets the statistics
-    of the calls up to the last one, in front of which it uses those of the earlier ones.
+    At few bits weights oscillate between two integers, and moving averages collected meanwhile
+    belong to other weights. Here mean and variance of each batch norm's input are those of all
+    samples together. The sim computes them as in prediction, with the batch norms in front measured
+    already. It takes one pass over the graph. A batch norm that is called several times gets the
+    statistics of all its calls; in front of the last one it uses those of the earlier ones.
 
     Args:
         sim: made with `batch_norm="train"` and trained; it is not changed.
-        data: in any form that `quantize` takes, like what was trained on, augmentation included;
-            some hundred samples do.
+        data: in any form that `quantize` takes, like the training data, augmentation included; a
+            few hundred samples are enough.
         batches: read at most that many batches; fewer are fine.
         batch_size: for arrays and files.
-        memory_bytes: activations are kept in memory up to that size, on disk past it.
-        cache_folder: where they lie then.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        cache_folder: where those files lie meanwhile; None takes the system's temporary folder.
         progress: show a progress bar.
 
     Raises:

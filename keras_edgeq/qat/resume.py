@@ -92,7 +92,7 @@ class Resume:
                 self._write()
         except OSError as error:
             raise TrainingError(
-                f"Cannot write a checkpoint to {self.folder} ({error}); the one before stays good. "
+                f"Cannot write a checkpoint to {self.folder} ({error}); earlier ones stay valid. "
                 "Make room, or give checkpoint= another folder."
             ) from error
 

@@ -85,12 +85,12 @@ def train(
     save_every: int | None = None,
     progress: bool = True,
 ) -> TrainingResult:
-    """Train a sim in place, on labels, on what a float teacher says, or on both.
+    """Train a sim in place, on labels, on the outputs of a float teacher, or on both.
 
-    As `fit`, it changes the sim that it is given; what the sim was compiled with is not used. The
-    loss is the mean over the samples of a batch of the loss on labels and of the terms of
-    `distillation`, plus the regularization losses of the sim. Under a `tf.distribute.Strategy`
-    under whose scope the sim was made, each replica takes a part of each batch.
+    Like `fit`, it changes the given sim. The loss and optimizer of `compile` are not used. The loss
+    is the mean over the samples of a batch of the loss on labels and of the terms of
+    `distillation`, plus the regularization losses of the sim. If the sim was made under the scope
+    of a `tf.distribute.Strategy`, each replica takes a part of each batch.
 
     Args:
         sim: a calibrated sim, with or without learned ranges.
@@ -99,41 +99,41 @@ def train(
             of these. x alone is enough for a teacher.
         epochs: train until so many are done.
         loss: on labels, as `compile` takes it. Its own reduction is not used. None: no labels.
-        teacher: a float model of the same inputs and outputs; `"float"` is the float model that
-            the sim stands for at this moment. None takes `"float"` where there is no `loss`, or
-            where `distillation` is given, and no teacher otherwise.
-        distillation: what of the teacher counts, and how much.
+        teacher: a float model of the same inputs and outputs; `"float"` is the float model of the
+            sim at this moment. None means `"float"` if there is no `loss` or if `distillation` is
+            given, and no teacher otherwise.
+        distillation: which tensors of the teacher are compared, and with which weights.
         optimizer: of the weights. A number is the learning rate of Adam.
-        range_optimizer: of the learned ranges, likewise. None trains them as the weights.
+        range_optimizer: of the learned ranges; a number as above. None trains them as the weights.
         clip_norm: bound of the norm of all gradients, of the whole batch, together.
         metrics: on labels, as `compile` takes them.
         validation: data as `data`, for `val_loss` (the same loss) and `val_<metric>` after each
             epoch.
         callbacks: Keras callbacks. `sim.stop_training = True` ends training. `BackupAndRestore`
-            cannot work here; `checkpoint` does what it does.
+            cannot work here; use `checkpoint` instead.
         batch_size: of arrays; of all replicas together.
         shuffle: arrays, in another order in each pass.
         seed: of that order.
         steps_per_epoch: batches of an epoch; the data is read on from epoch to epoch, and again
             from its start. None makes each pass over the data an epoch.
         steps_per_execution: batches in one call of TensorFlow; callbacks see the last of them.
-        checkpoint: folder for what is needed to go on. Call `train` again, with a sim made anew
-            in the same way and the same arguments: training that was killed goes on from its last
-            checkpoint, to the same weights bit for bit, and what was finished returns at once.
-            That takes data that is the same each time: arrays are, a dataset that shuffles anew in
-            each pass is not (give a function of the pass that seeds it). Dropout draws other
-            numbers, callbacks begin anew, and logs of the epoch count from there.
-        save_every: write a checkpoint after so many steps. After each epoch one is written anyway.
+        checkpoint: folder for checkpoints. Make the sim again in the same way and call `train`
+            with the same arguments: training that was killed goes on from its last checkpoint, to
+            the same weights bit for bit, and finished training returns at once. The data must be
+            the same each time: arrays are; a dataset that shuffles again in each pass is not (give
+            a function of the pass that seeds it). Dropout draws other numbers, callbacks start from
+            scratch, and the logs of the epoch count from there.
+        save_every: write a checkpoint after so many steps, in addition to the one after each epoch.
         progress: show a bar per epoch.
 
     Returns:
         The result, with the trained sim.
 
     Raises:
-        EdgeqError: no sim, or one that is not calibrated.
-        TrainingError: empty data or such that can be read only once; a teacher of other inputs or
-            outputs; a feature that is not known; a loss that becomes NaN (what a step of NaN left
-            is not saved); a checkpoint of another sim.
+        EdgeqError: not a sim, or one that is not calibrated.
+        TrainingError: empty data, or data that can be read only once; a teacher of other inputs or
+            outputs; an unknown feature; a loss that becomes NaN (nothing is saved after such a
+            step); a checkpoint of another sim.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -156,7 +156,7 @@ def train(
         ("save_every", save_every),
     ):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it is at least 1.")
+            raise ValueError(f"{name} is {value}; it must be at least 1.")
     if save_every is not None and checkpoint is None:
         raise ValueError("save_every= needs checkpoint=, a folder to save in.")
     _check_callbacks(callbacks)
@@ -191,7 +191,7 @@ def train(
 def _teacher(given: Any, sim: QuantSim) -> tf_keras.Model | None:
     if isinstance(given, str):
         if given != "float":
-            raise TrainingError(f"teacher is {given!r}; it is 'float', a model, or None.")
+            raise TrainingError(f"teacher is {given!r}; it must be 'float', a model, or None.")
         return float_teacher(sim)
     return given
 

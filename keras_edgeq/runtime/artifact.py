@@ -33,7 +33,7 @@ class Runtime(Protocol):
     least_identical: float
 
     def form(self) -> Form:
-        """Return the shapes of inputs and outputs by name; a free size is no number."""
+        """Return the shapes of inputs and outputs by name; a free size is not a number."""
         ...
 
     def outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -187,7 +187,7 @@ def ways_to_run(
             tell; or its runtime is not installed.
     """
     if kernels not in (None, "litert", "integer"):
-        raise EdgeqError(f"kernels is {kernels!r}; it is 'litert', 'integer' or None.")
+        raise EdgeqError(f"kernels is {kernels!r}; it must be 'litert', 'integer' or None.")
     if not path.exists():
         raise EdgeqError(f"No such artifact: {path}.")
     try:
@@ -227,14 +227,14 @@ def _ways_to_run(
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return [("SavedModel", partial(SavedModel, path, sim))]
     raise EdgeqError(
-        f"{path} is no artifact that can be run: .tflite, .onnx or a SavedModel folder."
+        f"{path} is not an artifact that can be run: .tflite, .onnx or a SavedModel folder."
     )
 
 
 def _content(path: Path, limits: Limits) -> bytes:
     """Read a file; a pipe or a device may never end."""
     if not path.is_file():
-        raise EdgeqError(f"Cannot read {path}: it is no file.")
+        raise EdgeqError(f"Cannot read {path}: it is not a file.")
     try:
         size = path.stat().st_size
         if size > limits.memory_bytes:
@@ -253,7 +253,7 @@ def _need(package: str) -> None:
 
 
 def check_form(path: Path, form: Form, sim: QuantSim) -> None:
-    """Raise where names or shapes of inputs or outputs are not the sim's."""
+    """Raise if names or shapes of inputs or outputs are not the sim's."""
     sides = ((sim.input_names, sim.inputs), (sim.output_names, sim.outputs))
     for what, made, (names, symbols) in zip(("inputs", "outputs"), form, sides, strict=True):
         own = {name: tuple(s.shape) for name, s in zip(names, symbols, strict=True)}

@@ -1,4 +1,4 @@
-"""Say whose a difference is: the kernel's rounding, the file's content or the runtime's own way."""
+"""Find the cause of a difference: the kernel's rounding, the file, or the runtime."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def explain(
 ) -> list[Step]:
     """Find the cause of differences between a runtime and the sim.
 
-    The file is executed on the runtime's own tensors, by NumPy. What the sim's arithmetic makes of
-    it has to be what the sim makes, or the file says something else (`"file"`). What the kernels'
-    arithmetic makes of it has to be what the runtime made, or that does something else than is
-    known of it (`"runtime"`). Else the difference is that between the two arithmetics (`"kernel"`).
+    NumPy executes the file on the runtime's own tensors, with two arithmetics. With the sim's
+    arithmetic, the result must equal the sim's; if not, the file differs from the sim (`"file"`).
+    With the kernels' arithmetic, the result must equal the runtime's; if not, the runtime does
+    something else than its kernels are known to do (`"runtime"`). Otherwise the difference is that
+    between the two arithmetics (`"kernel"`).
 
-    The arithmetics of LiteRT are those of the integer executor. ONNX Runtime computes what is
-    between two pairs in float and rounds once: an integer next to the sim's own number is its
-    kernel's, and what the file says is computed by ONNX's reference.
+    The arithmetics of LiteRT are those of the integer executor. ONNX Runtime computes the
+    operations between two pairs in float and rounds once. An integer next to the sim's own number
+    is due to its kernel; the content of the file is computed by ONNX's reference.
 
     Args:
         steps: the differences.
@@ -70,7 +71,7 @@ def explain(
 def _executed(
     sim: QuantSim, content: bytes, arithmetic: str, inputs: Sequence, tensors: Mapping
 ) -> dict[str, np.ndarray]:
-    """Return what the integer executor makes of the operations that it knows."""
+    """Return the integer executor's results for the operations that it knows."""
     try:
         model = IntegerModel(content, arithmetic, partial=True)
         return model.tensors(inputs, sim.input_names, quantized_tensors(sim), tensors)
@@ -111,12 +112,12 @@ def _onnx_cause(step: Step, said: Mapping[str, Step]) -> str | None:
 
 
 def _says_other(reading: Step) -> bool:
-    """Tell whether what is computed of the file is more than another rounding of the sim's."""
+    """Tell whether the results of the file differ by more than another rounding of the sim's."""
     return reading.differs(NOISE) and not reading.is_nearest
 
 
 def optimizer_difference(runtime: Runtime, inputs: Sequence[np.ndarray]) -> float | None:
-    """Return how far a runtime's optimizations move what the file says.
+    """Return how far a runtime's optimizations move the results of the file.
 
     Returns:
         The mean difference of an output to the same file without optimizations, as a share of its

@@ -32,7 +32,7 @@ class LiteRtModel:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         if kernels not in KERNELS:
-            raise EdgeqError(f"kernels is {kernels!r}; it is one of {sorted(KERNELS)}.")
+            raise EdgeqError(f"kernels is {kernels!r}; it must be one of {sorted(KERNELS)}.")
         resolver = getattr(OpResolverType, KERNELS[kernels])
         try:
             self._interpreter: Any = Interpreter(

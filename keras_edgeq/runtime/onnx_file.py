@@ -20,7 +20,7 @@ def half_name(tensor: object) -> str:
 
 
 def check_onnx(content: bytes) -> None:
-    """Raise on what is no ONNX model.
+    """Raise on what is not an ONNX model.
 
     Raises:
         EdgeqError: says so.
@@ -33,7 +33,7 @@ def check_onnx(content: bytes) -> None:
     except Exception as error:  # the reader of the format raises what its edition has
         why = str(error)
     raise EdgeqError(
-        f"ONNX Runtime cannot load the file: it is no ONNX model, or damaged ({why[:200]})."
+        f"ONNX Runtime cannot load the file: it is not an ONNX model, or damaged ({why[:200]})."
     )
 
 

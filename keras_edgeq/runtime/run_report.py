@@ -65,20 +65,19 @@ class RunReport:
         artifact: file name.
         runtime: what ran it.
         samples: number of samples compared.
-        on_data: False where only random input was at hand.
-        agreement: share of samples with the same largest output, in %; the first output with
-            several values per sample counts, None where there is none. Ties go to the lowest index.
+        on_data: False if only random input was available.
+        agreement: share of samples with the same largest output, in %, of the first output with
+            several values per sample; None if there is no such output. Ties go to the lowest index.
         identical: share of equal integers over all outputs that lie on a grid, 0 to 1.
         mean_steps: mean absolute difference of those, in steps of the output's scale.
         max_steps: largest of those.
-        max_abs_difference: largest difference over all outputs, in their own unit; None where the
+        max_abs_difference: largest difference over all outputs, in their own unit; None if the
             run failed.
-        first_difference: the first operation that computes something else on the same input, of
-            those that the verdict is for; None where none does, or where the artifact shows no
-            inner tensors.
-        bits: width of the outputs' grids, 8 where they have none.
-        float_outputs: the artifact beside the float model, output by output. That an artifact
-            agrees with the sim says nothing of that.
+        first_difference: the first operation that the verdict is about: it computes something else
+            on the same input. None if there is none, or if the artifact shows no inner tensors.
+        bits: width of the outputs' grids, 8 if they have none.
+        float_outputs: the artifact compared with the float model, output by output. Agreement with
+            the sim does not imply agreement with the float model.
         optimizer_difference: mean difference that ONNX Runtime's optimizations make to the outputs,
             as a share of the largest; None on other runtimes.
         verdict: one of
@@ -95,7 +94,7 @@ class RunReport:
             - `"failed"`: the runtime ended, failed, or took too long or too much memory.
         failed: why it failed.
         drift: how far the outputs are from the sim's in all, in steps of 8 bits: of their grid, or
-            of their range where they have none. None where the run failed.
+            of their range where they have none. None if the run failed.
         not_compared: quantized tensors that the converter moved or left out.
 
     Example:

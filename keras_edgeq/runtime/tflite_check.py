@@ -32,9 +32,9 @@ def check_tflite(content: bytes) -> None:
                 _check_sum(graph, op, scales)
     except EdgeqError as error:
         raise EdgeqError(f"LiteRT cannot run the file: {error}") from None
-    except Exception as error:  # the reader runs into whatever stands in place of a table
+    except Exception as error:  # the reader may meet any bytes instead of a table
         raise EdgeqError(
-            f"LiteRT cannot load the file: it is no TFLite model, or damaged ({error})."
+            f"LiteRT cannot load the file: it is not a TFLite model, or damaged ({error})."
         ) from None
 
 
@@ -50,7 +50,7 @@ def _checked(graph: TfliteGraph, tensor: int) -> np.ndarray:
     scale = np.asarray(quant.scale, np.float32)
     if not np.all(np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)):
         raise EdgeqError(
-            f"tensor {graph.name(tensor)[:100]!r} has a scale that is no positive number."
+            f"tensor {graph.name(tensor)[:100]!r} has a scale that is not a positive number."
         )
     return scale
 

@@ -26,7 +26,7 @@ from keras_edgeq.spec.encoding import Encoding
 
 WALK_SAMPLES = 16
 LEAST_IDENTICAL = 0.9
-# Stands for what is no number among integers of a grid.
+# Stands for what is not a number among integers of a grid.
 NO_NUMBER = 2**40
 
 
@@ -47,13 +47,13 @@ def verify(
     Args:
         sim: the sim that the artifact was exported from.
         path: a `.tflite` or `.onnx` file or a SavedModel folder.
-        data: inputs in any form that `quantize` takes for calibration. Without it the samples that
-            the sim keeps are used, and without those random input, which proves little.
+        data: inputs in any form that `quantize` takes for calibration. Without data, the samples
+            that the sim keeps are used; if it keeps none, random input, which proves little.
         kernels: what runs a `.tflite` file: `"litert"`, or `"integer"` for the integer executor,
-            which needs no LiteRT; None takes LiteRT where it is installed, else the executor.
+            which needs no LiteRT. None takes LiteRT if it is installed, else the executor.
         timeout_s: seconds that a runtime may take to load the file, and for each batch. The largest
-            image networks need some ten for 32 images on one slow core.
-        memory_bytes: what the file may take in the child, beside the runtime itself.
+            image networks need about ten for 32 images on one slow core.
+        memory_bytes: memory that the file may take in the child, in addition to the runtime itself.
 
     Returns:
         One report per runtime: LiteRT with XNNPACK and with its own kernels (or the executor with
@@ -80,7 +80,7 @@ def verify(
 def verify_beside(
     sim: QuantSim, path: Path, known: BesideFloat, child: Child
 ) -> tuple[RunReport, ...]:
-    """Do what `verify` does for a file that was just written, with all that is known at hand.
+    """Do what `verify` does for a file that was just written, and reuse what is known of the sim.
 
     What `verify` raises is a report of a failed run here: other files are still to be verified.
     """
@@ -157,7 +157,7 @@ class _Inside:
         step: the first one that the verdict is for.
         not_compared: tensors that are nowhere to be seen.
         optimizer_difference: see `RunReport`.
-        when_apart: the verdict where outputs are apart all the same.
+        when_apart: the verdict if outputs are apart nevertheless.
     """
 
     verdict: str

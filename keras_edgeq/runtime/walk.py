@@ -148,7 +148,7 @@ def walk_to_outputs(
 
 
 def first_difference(steps_seen: Sequence[Step], identical: float = 0.999) -> Step | None:
-    """Return the first tensor where an operation computes something else, None where none does."""
+    """Return the first tensor where an operation computes something else, None if none does."""
     return next((s for s in steps_seen if s.differs(identical)), None)
 
 
@@ -175,7 +175,7 @@ def _on_grid(integers: np.ndarray, encoding) -> np.ndarray:
 
 
 def _in_layout_of(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray | None:
-    """Return the artifact's tensor with its axes in the order of the sim's; None where none fits.
+    """Return the artifact's tensor with its axes in the order of the sim's; None if none fits.
 
     ONNX has channels ahead. A converter that carries transpositions through a graph leaves tensors
     in any order; another one than these two is taken only for what is the sim's tensor in it.

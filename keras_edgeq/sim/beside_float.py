@@ -27,7 +27,7 @@ class BesideFloat:
 
     Args:
         data: batches of model inputs.
-        on_data: False where they are random.
+        on_data: False if they are random.
         floats: outputs of the float model, one array per output.
         sims: those of the sim.
         fidelity: the two beside each other; its tensors are those of a few samples.

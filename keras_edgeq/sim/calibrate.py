@@ -35,9 +35,9 @@ def collect(
 ) -> CalibrationStats:
     """Run the sim over the data once and return histograms of its activations.
 
-    Weights are quantized meanwhile, activations are not. Memory does not depend on the number of
-    batches, and the result not on their order but for moving averages. An `observer` of the sim
-    from an earlier pass saves its tracing.
+    Weights are quantized in this pass, activations are not. Memory does not depend on the number of
+    batches. The result does not depend on their order, except for moving averages. An `observer` of
+    the sim from an earlier pass saves its tracing.
     """
     tensors, observe_batch = observer or observer_of(sim)
     merged: dict[str, Histogram] = dict.fromkeys(tensors, empty())

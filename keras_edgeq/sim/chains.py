@@ -17,7 +17,7 @@ def fused_chains(
     Args:
         graph: the prepared model.
         profile: the target.
-        unsupported: why the target has no kernel, by the `id` of the call; None where it has one.
+        unsupported: why the target has no kernel, by the `id` of the call; None if it has one.
 
     Returns:
         The others of each chain in order, by the `id` of the first; an empty list for no chain.

@@ -1,4 +1,4 @@
-"""What of a model is lost on its grids: tensors and channels that collapse, and the way out."""
+"""The losses of a model on its grids: tensors and channels that collapse, and what to do."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Watch:
 
     Attributes:
         found: channels that collapsed.
-        lost: tensor that collapsed -> signal to noise of its own in the median sample, in dB: one
-            sample beyond all others hides nothing.
+        lost: tensor that collapsed -> signal to its own noise in the median sample, in dB. With the
+            median, one sample far beyond all others hides nothing.
     """
 
     def __init__(self, graph: LayerGraph, sim: QuantSim):
@@ -152,7 +152,7 @@ def _median_db(real: np.ndarray, rounded: np.ndarray) -> float:
 
 
 def _is_sparse(values: np.ndarray) -> bool:
-    """Tell whether a tensor is what a ReLU makes, in which channels may well be silent."""
+    """Tell whether a tensor is the output of a ReLU, in which channels may well be silent."""
     return bool(values.min(initial=0.0) >= 0.0 and np.mean(values == 0.0) > 0.25)
 
 
@@ -161,7 +161,7 @@ def own_grids(found: Sequence[Collapse], asked: Mapping[str, str]) -> dict[str, 
 
     A Concat in float leaves each of its inputs the grid it has; constants in front of the network
     (Rescaling, Normalization, arithmetic with a constant) computed in float read the input as it
-    is. Layers that the user asked something for are left alone.
+    is. Layers for which the user chose a precision are left alone.
     """
     layers = {name for one in found for name in one.layers}
     free = (name for name in sorted(layers) if not any(names_layer(name, glob) for glob in asked))
@@ -169,7 +169,7 @@ def own_grids(found: Sequence[Collapse], asked: Mapping[str, str]) -> dict[str, 
 
 
 def advice(sim: QuantSim, layer: str) -> str:
-    """Return what to ask for to give a tensor finer steps, of what the profile has."""
+    """Return the argument that gives a tensor finer steps, from the profile's precisions."""
     profile, kernel = sim.record.profile, sim.record.plan.kernels.get(layer)
     now = profile.own.activation_bits
     names = list(kernel.allowed) if kernel is not None else list(profile.precision_names)
@@ -194,7 +194,7 @@ def collapsed_tensors(sim: QuantSim, lost: Mapping[str, float]) -> list[str]:
 
 
 def narrow_inputs(sim: QuantSim, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return a message for each input whose grid is narrower than what the model says of it."""
+    """Return a message for each input whose grid is narrower than the range the model declares."""
     found = []
     grids = {name: quantizer.encoding for name, quantizer in sim.quantizers().items()}
     for name, (low, high) in ranges.items():
@@ -212,7 +212,7 @@ def narrow_inputs(sim: QuantSim, ranges: Mapping[str, tuple[float, float]]) -> l
 
 
 def clipped_inputs(sim: QuantSim, samples: Sequence[np.ndarray]) -> list[str]:
-    """Return a message for each input that leaves its grid, by more than rules that clip cut off.
+    """Return a message for each input that leaves its grid by more than clipping rules cut off.
 
     That is one value in twenty, or one that lies beyond by half the grid's range.
     """
@@ -235,7 +235,7 @@ def clipped_inputs(sim: QuantSim, samples: Sequence[np.ndarray]) -> list[str]:
 
 
 def few_samples(count: int) -> list[str]:
-    """Return a message where ranges rest on fewer samples than they should."""
+    """Return a message if ranges rest on fewer samples than they should."""
     if not 0 < count < FEWEST_SAMPLES:
         return []
     return [

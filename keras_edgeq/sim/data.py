@@ -41,11 +41,11 @@ def batches(
         batch_size: for arrays and files; other sources are batched already. A model with a fixed
             batch gets batches of that size.
         steps: read at most that many batches; needed for endless sources.
-        notes: takes what is to be said of the data, at its end; None has it said as warnings.
+        notes: receives remarks on the data, at its end; with None they become warnings.
 
     Raises:
         CalibrationDataError: nothing to read, a wrong shape, name or type, NaN or infinity; or
-            `batch_size` or `steps` is no count.
+            `batch_size` or `steps` is not a count.
 
     Warns:
         QuantizationWarning: samples far beyond the others, or all of one number; and 1,000 batches
@@ -74,8 +74,8 @@ def batches(
             odd.see(batch)
             if is_open and count == MANY:
                 warn(
-                    f"The data gave {MANY:,} batches and does not say how many are left. Should it "
-                    "never end, stop this and give steps=, the number of batches to read.",
+                    f"The data gave {MANY:,} batches and does not say how many are left. If it "
+                    "never ends, stop this and give steps=, the number of batches to read.",
                     QuantizationWarning,
                 )
             yield batch
@@ -93,7 +93,7 @@ def batches(
 
 
 def fixed_batch(model: tf_keras.Model) -> int | None:
-    """Return the batch size that a model is built for, None where it takes any."""
+    """Return the batch size that a model is built for, None if it takes any."""
     return next((s.shape[0] for s in model.inputs if s.shape[0] is not None), None)
 
 
@@ -101,10 +101,12 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raise unless an argument is a whole number.
 
     Raises:
-        CalibrationDataError: it is none, or below `least`.
+        CalibrationDataError: it is not a whole number, or below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise CalibrationDataError(f"{name} is {value!r}; it is a whole number, at least {least}.")
+        raise CalibrationDataError(
+            f"{name} is {value!r}; it must be a whole number, at least {least}."
+        )
 
 
 def _says_its_length(data: Any) -> bool:
@@ -161,7 +163,7 @@ def _array_batches(data: Any, model, batch_size: int) -> Iterator[Any]:
 def _stream(data: Any, steps: int | None) -> Iterable[Any]:
     if isinstance(data, tf.data.Dataset):
         if steps is None and int(data.cardinality()) == int(tf.data.INFINITE_CARDINALITY):
-            raise CalibrationDataError("The dataset repeats for ever; give steps=.")
+            raise CalibrationDataError("The dataset repeats forever; give steps=.")
         return data
     if isinstance(data, tf_keras.utils.Sequence):
         return (data[i] for i in range(len(data)))
@@ -214,7 +216,7 @@ def _checked(part: Any, symbol: Any, name: str) -> np.ndarray:
     if array.dtype.kind in "iu" and given.dtype.kind in "iuf" and not np.array_equal(array, given):
         raise CalibrationDataError(
             f"Input {name!r}: the model takes {symbol.dtype.name}, and the data ({given.dtype}) "
-            "has numbers that are none, such as fractions or larger ones."
+            "has numbers that do not fit it, such as fractions or larger ones."
         )
     if not symbol.shape.is_compatible_with(array.shape):
         hint = " Add the batch axis." if array.ndim + 1 == symbol.shape.rank else ""
@@ -231,8 +233,8 @@ def _check_type(part: Any, array: np.ndarray, wanted: tf.DType, name: str) -> No
     """Refuse what NumPy would turn into numbers by losing or inventing something."""
     if isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part):
         raise CalibrationDataError(
-            f"Input {name!r} is a masked array with {np.ma.count_masked(part)} masked values, of "
-            "which the model would see what is under the mask. Fill them: array.filled(0.0)."
+            f"Input {name!r} is a masked array with {np.ma.count_masked(part)} masked values; the "
+            "model would see the numbers under the mask. Fill them: array.filled(0.0)."
         )
     try:
         given = tf.as_dtype(array.dtype)

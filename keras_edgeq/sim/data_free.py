@@ -140,7 +140,7 @@ def _checked(name: str, pair: Any) -> tuple[float, float]:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise CalibrationDataError(
-            f"input_range of {name!r} is {pair!r}; it is a pair (low, high) of finite numbers, "
+            f"input_range of {name!r} is {pair!r}; it must be two finite numbers (low, high), "
             "such as (-1, 1)."
         )
     return low, high

@@ -37,7 +37,7 @@ def derive(
 ) -> CalibrationStats:
     """Give a sim grids: weights, then activations, then weights under large biases again.
 
-    Frozen grids stay what they are. `record.floored` follows; `record.stats` does not, because
+    Frozen grids stay as they are. `record.floored` follows; `record.stats` does not, because
     statistics may be of other bits than the plan's.
 
     Args:
@@ -139,7 +139,7 @@ def raise_scales(
     output cannot see the weight. Such channels are dead: tiny weights under a large bias.
 
     Args:
-        sim: its grids change, but for frozen ones, and `record.floored`.
+        sim: its grids change, except frozen ones, and `record.floored`.
         derived: printed names of weights whose grids are new, so that none of their channels was
             raised before.
         held: weights whose scale stays.

@@ -1,4 +1,4 @@
-"""Say what a target makes of a model, layer by layer, before any data is read."""
+"""Say how a target computes a model, layer by layer, before any data is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADER = ("layer", "operation", "computes", "")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What becomes of one layer.
+    """How one layer is computed.
 
     Args:
         layer: its name in the prepared model; parts of a split layer are `conv/relu`.
@@ -101,9 +101,9 @@ def describe(
 ) -> ModelDescription:
     """Return what a target computes in integers of `model`, and what stays float and why.
 
-    Needs no data and does not change the model. Rows are those of the model a sim is made of:
-    batch norms are folded away, fused activations stand on their own. What makes integers or
-    booleans, such as a mask, has no row.
+    Needs no data and does not change the model. The rows are the layers of the prepared model:
+    batch norms are folded, fused activations are layers of their own. Layers that make integers or
+    booleans, such as masks, have no row.
 
     Args:
         model: as for `quantize`.
@@ -111,7 +111,7 @@ def describe(
         precision: as for `quantize`.
 
     Raises:
-        UnsupportedModelError: as `quantize`; also where the profile quantizes nothing.
+        UnsupportedModelError: as for `quantize`; also if the profile quantizes nothing.
         ProfileError: no such profile or precision, or a name matches nothing.
 
     Example:

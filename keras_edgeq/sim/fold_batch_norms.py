@@ -30,15 +30,15 @@ from keras_edgeq.sim.strip import stripped
 def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal model with batch norms folded into neighbouring weights.
 
-    Of a sim made with `batch_norm="train"`, the batch norms multiply the scale of each channel of
-    the kernel in front of them, whose integers stay, and become its bias; the result is the sim
-    that is exported. The sim computed in these units before: but for float noise at a tie, the
-    result makes the same integers. All ranges stay what training made of them and are no longer
-    learned. What a technique knows of the weights before it rounded them is folded, too.
+    In a sim made with `batch_norm="train"`, each batch norm multiplies the scales of the kernel in
+    front of it, per channel, and becomes its bias. The integers of the kernel stay. The result is
+    the sim that is exported. The sim computed in these units before, so the result makes the same
+    integers, except for float noise at a tie. All ranges keep their trained values and are no
+    longer learned. The float weights that a technique keeps from before rounding are folded, too.
 
-    Of a float model, batch norms fold backward into Conv1D/2D/3D, their transposes, depthwise
-    convolutions, Dense and EinsumDense, forward into those that add no padding and are not
-    transposed; others stay.
+    In a float model, batch norms fold backward into Conv1D/2D/3D, their transposes, depthwise
+    convolutions, Dense and EinsumDense. They fold forward into those of these layers that add no
+    padding and are not transposed. Others stay.
 
     Args:
         model: a sim, or a functional model; it is not changed.
@@ -52,9 +52,9 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         (1, 0)
 
     Raises:
-        UnsupportedModelError: a kernel has one scale for all channels, so that no batch norm
-            folds into it; the layers are named.
-        SimMismatchError: the result would compute something else, which is a fault of this package.
+        UnsupportedModelError: a kernel has one scale for all channels, so no batch norm folds into
+            it; the layers are named.
+        SimMismatchError: the result would compute other values, which is a fault of this package.
 
     Reference:
         Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.2; Nagel et al. 2021, "A White Paper on
@@ -113,10 +113,10 @@ def _check_channels(sim: QuantSim, layers) -> None:
     whole = [name for name in layers if name in wrapped and not _per_channel(wrapped[name])]
     if whole:
         raise UnsupportedModelError(
-            f"The kernels of {sorted(whole)} have one scale for all channels, so that their batch "
-            "norms do not fold without other integers. Quantize for a target with scales per "
-            'channel, or with batch_norm="fold"; eq.quantize(eq.strip(sim), data, profile) makes '
-            "new grids for what was trained."
+            f"The kernels of {sorted(whole)} have one scale for all channels, so folding their "
+            "batch norms would change the integers. Quantize for a target with scales per channel, "
+            'or with batch_norm="fold"; eq.quantize(eq.strip(sim), data, profile) makes new grids '
+            "for the trained weights."
         )
 
 

@@ -15,10 +15,10 @@ from keras_edgeq.spec.quant_spec import QuantSpec
 
 
 def freeze_encodings(sim: QuantSim, *patterns: str) -> QuantSim:
-    """Return a sim like `sim` in which the grids of some tensors stay what they are.
+    """Return a sim like `sim` in which the grids of some tensors no longer change.
 
-    No later calibration changes a frozen grid, nor does `requantize`. What was frozen before stays
-    frozen.
+    Later calibrations and `requantize` leave a frozen grid as it is. Grids that were frozen before
+    stay frozen.
 
     Args:
         sim: a calibrated sim; it is not changed.
@@ -64,8 +64,8 @@ def keep_frozen(old: QuantSim, new: QuantSim) -> None:
         quantizer, encoding = own.get(name), known[name].encoding
         if quantizer is None or encoding is None or not _alike(known[name].spec, quantizer.spec):
             raise ProfileError(
-                f"{name!r} is frozen, and what is asked for gives it another grid or none. Leave "
-                "its layer out, or quantize the model anew."
+                f"{name!r} is frozen, and the request gives it another grid or none. Leave "
+                "its layer out, or quantize the model again."
             )
         quantizer.assign(encoding)
         bits[name] = encoding.spec.bits

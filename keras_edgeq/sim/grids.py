@@ -36,13 +36,14 @@ class Grid:
         bits: of an integer; 16 in half precision.
         dtype: `"int"` or `"float"`.
         signed: whether its integers have a sign.
-        symmetric: whether the zero point is 0 whatever the data.
+        symmetric: whether the zero point is 0 for all data.
         scales: one number, or one per channel in the order of memory.
-        zero_points: likewise.
+        zero_points: in the same form as `scales`.
         low: smallest number on the grid, over all channels.
         high: greatest.
-        channel_axis: axis that owns the scales; None where there is one scale or more such axes.
-        shared: tensor whose grid this is; empty where it is its own.
+        channel_axis: axis that owns the scales; None if there is one scale, or more than one such
+            axis.
+        shared: tensor whose grid this is; empty if it is the tensor's own.
     """
 
     tensor: str
@@ -157,14 +158,14 @@ class Grids(Sequence):
 def grids(sim: QuantSim) -> Grids:
     """Return the grid of every tensor of a sim: inputs, activations, weights and biases.
 
-    What lies on the grid of another tensor has a row of its own that names it; what stays float has
-    none.
+    A tensor on the grid of another one has a row of its own that names the owner. A tensor that
+    stays float has none.
 
     Args:
         sim: a calibrated sim.
 
     Raises:
-        EdgeqError: `sim` is none, or is not calibrated.
+        EdgeqError: `sim` is not a sim, or is not calibrated.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq

@@ -53,7 +53,7 @@ def check_identity(floats: Floats, sim: QuantSim, model: tf_keras.Model | None =
     Args:
         floats: the float model with the layers of the sim, on a few samples.
         sim: calibrated or not; it is not changed.
-        model: the user's model, which the float model was made from, where it is at hand.
+        model: the user's model, which the float model was made from, if available.
 
     Returns:
         The largest difference, relative to the largest number of its tensor.
@@ -191,7 +191,7 @@ def _mismatch(model: str, name: str, gap: Gap, count: int) -> SimMismatchError:
         f"The sim of {model!r} would not compute what the model does: at {name!r}{more} the model "
         f"has {gap.wanted:.6g} where the sim, with grids that do not round, has {gap.got:.6g}. "
         "This is a fault of keras_edgeq, not of the model; please report it with model.to_json(). "
-        f'Until it is mended, leave the layer float, precision={{"{name}": "FP32"}}, or pass '
+        f'Until it is fixed, leave the layer float, precision={{"{name}": "FP32"}}, or pass '
         "check=False if you know better.",
         name,
         gap.wanted,

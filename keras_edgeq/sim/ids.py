@@ -19,7 +19,7 @@ def id_tensors(graph: LayerGraph) -> frozenset[TensorRef]:
     """Return the tensors that are looked up in a table, and what they are made from.
 
     Followed backward from layers that read ids, and from casts of real numbers to whole ones, to
-    model inputs and to layers with weights, whose outputs are no ids yet.
+    model inputs and to layers with weights, whose outputs are not ids yet.
     """
     waiting = [ref for node in graph.nodes if _reads_ids(node) for ref in node.inputs[:1]]
     found: set[TensorRef] = set()
@@ -46,7 +46,7 @@ def moving_ids(
         graph: of the prepared model.
         profile: the target.
         ids: what `id_tensors` found.
-        unsupported: why the target has no kernel, by the `id` of the call; None where it has one.
+        unsupported: why the target has no kernel, by the `id` of the call; None if it has one.
     """
     found: dict[int, str] = {}
     without_grid = set(ids)

@@ -36,7 +36,7 @@ def judge(
         floats: its float model on a few samples; None takes those that the sim keeps, or random
             ones.
         ranges: what the model's own layers say of its inputs.
-        on_data: False where those samples are random.
+        on_data: False if those samples are random.
 
     Returns:
         The channels of inputs and outputs that collapsed.

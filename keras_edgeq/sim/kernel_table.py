@@ -17,7 +17,7 @@ def kernel_table(
 ) -> dict[str, Kernel]:
     """Return the kernel of each layer that the target computes, in graph order.
 
-    A layer that is called twice is one kernel; what is fused into a layer is no kernel of its own.
+    A layer that is called twice is one kernel; an operation fused into a layer is part of it.
 
     Args:
         graph: of the prepared model, batch norms folded.

@@ -27,7 +27,7 @@ def measure_fidelity(
     Args:
         sim: a calibrated sim; it is not changed.
         floats: its float model on a few samples; all tensors of one batch are held.
-        on_data: False where they are random.
+        on_data: False if they are random.
         watch: called with `(tensor, float value, the sim's value)` of each quantized tensor, both
             made from float.
     """
@@ -70,7 +70,7 @@ def float_tensors(sim: QuantSim, samples: Sequence[np.ndarray]) -> Floats:
 def compare_outputs(
     names: Sequence[str], wanted: Sequence[Any], got: Sequence[Any]
 ) -> tuple[OutputFidelity, ...]:
-    """Return how close outputs are; those that are no real numbers are left out."""
+    """Return how close outputs are; outputs that are not real numbers are left out."""
     return tuple(
         OutputFidelity(name, sqnr_db(a, b), _agreement(np.asarray(a), np.asarray(b)))
         for name, a, b in zip(names, wanted, got, strict=True)

@@ -57,7 +57,7 @@ def change_bits(sim: QuantSim, bits: Mapping[str, int]) -> None:
     if stats is None and static & activations.keys():
         raise CalibrationDataError(
             f"Sim {sim.name!r} has no calibration statistics to give activations other bits; load "
-            "it with keras_edgeq.load_sim, beside its .stats.npz file, or quantize the model anew."
+            "it with keras_edgeq.load_sim, beside its .stats.npz file, or quantize the model again."
         )
     for name in learned:
         encoding = quantizers[name].encoding
@@ -73,7 +73,7 @@ def change_bits(sim: QuantSim, bits: Mapping[str, int]) -> None:
 def recalibrate(
     sim: QuantSim, source: Iterable[Batch], observer: Observer | None = None
 ) -> CalibrationStats:
-    """Derive every range anew that is neither frozen nor trained, at the bits it has.
+    """Derive every range again that is neither frozen nor trained, at the bits it has.
 
     Args:
         sim: a calibrated sim; its grids are changed, its statistics are not.

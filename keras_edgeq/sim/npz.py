@@ -36,8 +36,8 @@ def open_arrays(path: str | Path, most_bytes: int | None = None) -> Iterator[Any
         most_bytes: as for `check_arrays`; by default of the file's own size.
 
     Raises:
-        OSError, ValueError, zipfile.BadZipFile: there is none, or it is damaged; what reading its
-            arrays raises is in `READ_ERRORS`.
+        OSError, ValueError, zipfile.BadZipFile: the file is missing or damaged; the errors of
+            reading its arrays are in `READ_ERRORS`.
     """
     with open_file(path) as file:  # np.load would leave a damaged archive open
         check_arrays(file, most_bytes)

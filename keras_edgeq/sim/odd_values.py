@@ -36,7 +36,7 @@ class OddValues:
             self._ends[i] = min(low, ends[0]), max(high, ends[1])
 
     def messages(self) -> list[str]:
-        """Return what is to be said of all that passed by."""
+        """Return remarks on all values that were seen."""
         found = []
         for name, parts in zip(self._names, self._largest, strict=True):
             if parts:

@@ -1,4 +1,4 @@
-"""Check a plan that somebody brings against the model that it shall hold for."""
+"""Check a given plan against the model that it is to be used for."""
 
 from __future__ import annotations
 

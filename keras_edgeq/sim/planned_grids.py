@@ -41,7 +41,7 @@ class PlannedGrids:
         return ref
 
     def quantized_on(self, ref: TensorRef) -> TensorRef | None:
-        """Return the owner of the grid that a tensor is rounded onto, None where it is not."""
+        """Return the owner of the grid that a tensor is rounded onto, None if it is not."""
         planned = self.planned(ref)
         if planned is None or planned in self.plan.carriers:
             return None  # what a Concat makes of tensors on fixed grids owns the grid it lies on
@@ -53,7 +53,7 @@ class PlannedGrids:
         return None if planned is None else self.plan.owner(planned)
 
     def read_on(self, node: GraphNode, index: int = 0) -> TensorRef | None:
-        """Return the grid of a tensor that a call reads, None where it is float."""
+        """Return the grid of a tensor that a call reads, None if it is float."""
         return self.plan.owner(node.call.input_ref(index)) or self.lies_on(node.inputs[index])
 
     def is_half(self, owner: TensorRef) -> bool:

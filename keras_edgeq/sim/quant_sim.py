@@ -46,14 +46,14 @@ class SimRecord:
         policies: layer -> mixed policy that it had in the user's model.
         constants: layers that hold constants of the user's model; they are never trained.
         fidelity: the sim beside its float model when its grids were last derived; training since
-            then is not in it. None where nothing was measured.
+            then is not in it. None if nothing was measured.
         warnings: what was said about the sim then.
-        stats: statistics of the activations that the grids were derived from, None where they are
-            not at hand; saved beside the sim.
+        stats: statistics of the activations that the grids were derived from, None if they are
+            not available; saved beside the sim.
         reference: float parameters, `"conv1/kernel"` -> array, from before a technique rounded
-            them; None where none did. Saved beside the sim.
+            them; None if none did. Saved beside the sim.
         parts: part that `save_sim` wrote beside the model -> SHA-256 of its file. Only in files: it
-            tells a part of this sim from one of another. None where Keras alone saved the sim.
+            tells a part of this sim from one of another. None if Keras alone saved the sim.
     """
 
     profile: TargetProfile
@@ -127,10 +127,10 @@ class QuantSim(tf_keras.Model):
     """A functional model with quantizers inside: `fit`, `evaluate`, `save` as with any model.
 
     Made by `keras_edgeq.quantize`. Attribute `record` holds the profile, the plan, a few
-    calibration samples and what else a sim remembers; it goes from a sim to one made of it by
-    `attach`. `stats` are the histograms of the calibration, None after a plain `load_model`
-    (`keras_edgeq.load_sim` brings them back); `reference` the float parameters from before a
-    technique rounded them, None where none did.
+    calibration samples and the rest of what a sim remembers; `attach` passes it to a sim made from
+    this one. `stats` are the histograms of the calibration, None after a plain `load_model`
+    (`keras_edgeq.load_sim` brings them back). `reference` holds the float parameters from before a
+    technique rounded them, None if none did.
 
     Example:
         >>> sim

@@ -56,8 +56,8 @@ def resolve(
     plan = resolver.plan()
     if not plan.specs and not precision:
         raise UnsupportedModelError(
-            f"Profile {profile.name!r} has an integer kernel for no layer of {model.name!r}; "
-            f"it computes in integers: {', '.join(sorted(profile.quantized))}."
+            f"Profile {profile.name!r} has no integer kernel for any layer of {model.name!r}; "
+            f"it has them for {', '.join(sorted(profile.quantized))}."
         )
     return plan
 
@@ -140,7 +140,7 @@ class _Resolver:
         return None if on is None else self._root(on)
 
     def _input_owner(self, node: GraphNode, index: int = 0) -> TensorRef | None:
-        """Return the grid a call reads an input on, None where the target left it float."""
+        """Return the grid a call reads an input on, None if the target left it float."""
         return self._owner(node.call.input_ref(index)) or self._owner(node.inputs[index])
 
     def _root(self, ref: TensorRef) -> TensorRef:
@@ -243,7 +243,7 @@ class _Resolver:
         self.lies_on.update(dict.fromkeys(node.outputs, group))
 
     def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
-        """Raise where tensors that must share a grid were given different ones."""
+        """Raise if tensors that must share a grid were given different ones."""
         one = owners[0]
         for other in owners[1:]:
             if self.specs[other] != self.specs[one]:

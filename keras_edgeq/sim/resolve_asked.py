@@ -33,7 +33,7 @@ def settle(
         plan: of this model and this profile.
         model: prepared.
         profile: the target.
-        rules: range rules of tensors that become quantized anew.
+        rules: range rules of tensors that become quantized again.
 
     Raises:
         ProfileError: the plan is that of another model or profile.

@@ -1,4 +1,4 @@
-"""Random samples within what a model reads, where no data is at hand."""
+"""Random samples within the ranges of a model's inputs, for use without data."""
 
 from __future__ import annotations
 

@@ -22,19 +22,19 @@ from keras_edgeq.sim.stats import CalibrationStats
 
 
 def save_sim(sim: QuantSim, path: str | Path) -> None:
-    """Save a sim and the statistics of its calibration, all files whole or none.
+    """Save a sim and the statistics of its calibration: all files complete, or none.
 
-    The model names the digests of the files beside it, so that `load_sim` tells them from others.
+    The model names the digests of the files beside it, so `load_sim` can tell them from others.
 
     Args:
         sim: what `keras_edgeq.quantize` returned, trained or not.
         path: ends in `.keras` or `.h5`; any other path becomes a SavedModel folder. The statistics
-            go beside it, `sim.keras` to `sim.stats.npz`; a sim without any removes that file. So do
-            the float parameters of a sim whose weights `gptq` or `adaround` rounded, to
-            `sim.float.npz`.
+            of `sim.keras` are written to `sim.stats.npz` beside it; a sim without statistics
+            removes that file. The float parameters of a sim whose weights `gptq` or `adaround`
+            rounded are written to `sim.float.npz` in the same way.
 
     Raises:
-        EdgeqError: `sim` is no sim.
+        EdgeqError: `sim` is not a sim.
         ExportError: the place cannot be written.
 
     Example:
@@ -72,20 +72,21 @@ def _naming(sim: QuantSim, parts: Mapping[str, str] | None) -> Iterator[None]:
 
 
 def load_sim(path: str | Path, *, safe_mode: bool = True, **options: Any) -> QuantSim:
-    """Load a sim with its statistics; no `custom_objects` are needed for what quantize adds.
+    """Load a sim with its statistics; the layers of quantize need no `custom_objects`.
 
-    `sim.stats` is None where no statistics lie beside the file. A save that was killed when all
-    its files were whole is finished first.
+    `sim.stats` is None if no statistics lie beside the file. A save that was killed when all its
+    files were complete is finished first.
 
     Args:
-        path: what `save_sim` or `sim.save` wrote.
-        safe_mode: refuse a file that holds Python code (Lambda layers) or names what is not known
-            to only compute, and a SavedModel whose graph reaches files; False trusts the file.
+        path: a file or folder that `save_sim` or `sim.save` wrote.
+        safe_mode: refuse a file that holds Python code (Lambda layers) or names things that are not
+            known to only compute, and a SavedModel whose graph reaches files. False trusts the
+            file.
         options: as for `tf_keras.models.load_model`: `custom_objects`, `compile`.
 
     Raises:
-        EdgeqError: the file is missing or unreadable, holds code, or is no sim; or the float
-            parameters beside it are those of another sim, or of this one at another time.
+        EdgeqError: the file is missing or unreadable, holds code, or is not a sim; or the float
+            parameters beside it belong to another sim, or to this one at another time.
         CalibrationDataError: the statistics beside it are damaged, or those of another sim.
 
     Warns:
@@ -165,7 +166,7 @@ def _check_parts(sim: QuantSim, path: Path) -> None:
 
 _STRANGERS: dict[str, type[EdgeqError]] = {"stats": CalibrationDataError, "float": EdgeqError}
 _LOST = {
-    "stats": "Without the statistics no range can be chosen anew.",
+    "stats": "Without the statistics no range can be chosen again.",
     "float": "Without the float parameters the rounded weights are the float model's.",
 }
 
@@ -178,6 +179,6 @@ def _beside(path: Path, what: str) -> Path:
 def _check_sim(sim: Any, where: str) -> None:
     if not isinstance(sim, QuantSim):
         raise EdgeqError(
-            f"{where}: got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is no sim; a "
-            "sim is what keras_edgeq.quantize(model, calibration) returns."
+            f"{where}: got {type(sim).__name__} {getattr(sim, 'name', '')!r}, which is not a sim. "
+            "keras_edgeq.quantize(model, calibration) returns one."
         )

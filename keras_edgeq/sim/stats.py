@@ -101,7 +101,7 @@ def _read(data: Mapping[str, np.ndarray]) -> CalibrationStats:
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise ValueError("The tensors have no names of their own.")
     if type(samples) is not int or samples < 0:
-        raise ValueError("The number of samples is none.")
+        raise ValueError("The number of samples is not a whole number.")
     columns = {"counts": data["counts"], "exponent": data["exponent"]}
     columns["low"], columns["high"] = data["range"].reshape(-1, 2).T
     if "average" in data:

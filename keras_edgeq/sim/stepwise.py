@@ -14,9 +14,9 @@ def stepwise_calls(grids: PlannedGrids, profile: TargetProfile) -> set[int]:
     """Return the calls that move or average numbers in steps, by the `id` of their node.
 
     What such a call moves is known in steps only, so all that reads it has to take steps. A call
-    with another reader moves real numbers, and so do those around it that would mix the two: what
-    cannot stay is taken out until all fits. A layer that the target leaves float reads real
-    numbers, whatever it is.
+    with another reader moves real numbers, and so do those around it that would mix the two: calls
+    that cannot stay are taken out until all fit. A layer that the target leaves float always reads
+    real numbers.
     """
     walk = _Walk(grids, profile)
     while walk.shrinks():

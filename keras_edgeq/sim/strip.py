@@ -21,8 +21,8 @@ L = tf_keras.layers
 def strip(sim: QuantSim) -> tf_keras.Model:
     """Return the float Keras model inside a sim: plain layers, present weights, no rounding.
 
-    It is the prepared form of the user's model: batch norms folded, but for those that train, one
-    operation per layer. It loads without keras_edgeq.
+    It is the prepared form of the user's model: one operation per layer, batch norms folded except
+    those that train. It loads without keras_edgeq.
 
     Example:
         >>> plain = eq.strip(sim)
@@ -30,8 +30,8 @@ def strip(sim: QuantSim) -> tf_keras.Model:
         ['conv', 'head']
 
     Raises:
-        SimMismatchError: it would compute something else than the sim without rounding does, which
-            is a fault of this package.
+        SimMismatchError: it would not compute what the sim does without rounding, which is a fault
+            of this package.
     """
     model = stripped(sim)
     check_identity(Floats(model, few(samples_of(sim)[0], sim)), sim)
@@ -39,7 +39,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
 
 
 def stripped(sim: QuantSim) -> tf_keras.Model:
-    """Do what `strip` does, unchecked: for callers that check what they make of it."""
+    """Do what `strip` does, unchecked: for callers that check their own result."""
     copies, batch_norms = [], []
     activations: dict[str, tf_keras.layers.Layer] = {}
 

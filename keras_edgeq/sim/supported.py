@@ -10,7 +10,7 @@ from keras_edgeq.profiles.target_profile import TargetProfile
 
 
 def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
-    """Return why the target has no kernel for a call, None where it has one."""
+    """Return why the target has no kernel for a call, None if it has one."""
     op = op_type(node.layer)
     if op_of(node.layer).transparent:
         return "no computation"

@@ -19,7 +19,7 @@ def float_bytes(sim: QuantSim) -> int:
 
 
 def weight_bytes(sim: QuantSim) -> int:
-    """Return the bytes of the weights on their grids, packed; what has none takes four each.
+    """Return the bytes of the weights on their grids, packed; weights without one take four each.
 
     Scales and the container of a file are not in it.
     """

@@ -22,9 +22,10 @@ from keras_edgeq.ops.table import scales_channels, sees_all
 def weighted_sums(layer: Any, points: NDArray, quantiles: Quantiles) -> NDArray | None:
     """Return the distribution of a layer's sums, one column per output channel.
 
-    The mean is exact but for padding. The variance is that of independent inputs, which overlapping
-    pixels and related channels are not; what sums many of them is near normal. The bounds are those
-    that no input in its own bounds can exceed, and the normal distribution's ends.
+    The mean is exact except for padding. The variance is that of independent inputs, although
+    overlapping pixels and related channels are not independent; a sum of many of them is near
+    normal. The bounds are those that no input in its own bounds can exceed, and the ends of the
+    normal distribution.
 
     Args:
         layer: without an activation.
@@ -39,7 +40,7 @@ def weighted_sums(layer: Any, points: NDArray, quantiles: Quantiles) -> NDArray 
     if not channels or channels.outputs is None:
         return None
     kernel, bias = channels.values(), channels.bias()
-    if scales_channels(layer):  # then shape and ends stay what they are
+    if scales_channels(layer):  # then shape and ends stay as they are
         return (points * kernel.ravel() + bias).astype(np.float32)
     if op_of(layer).macs != "input":
         return _normal_sums(channels, kernel, points, quantiles)

@@ -19,7 +19,7 @@ class OutputFidelity:
     Args:
         output: its name.
         sqnr_db: signal to quantization noise, in dB; infinite where nothing differs.
-        agreement: share of samples with the same largest number, in %; None where a sample has
+        agreement: share of samples with the same largest number, in %; None if a sample has
             one number, or positions.
     """
 
@@ -34,9 +34,9 @@ class TensorError:
 
     Args:
         tensor: printed name.
-        own_db: signal to noise where all it is made from is float: the error of its own rounding
-            and that of its layer's weights, in dB.
-        inherited_db: signal to what changes where it is made from the sim's tensors, in dB.
+        own_db: signal to noise if its inputs are float: the error of its own rounding and of its
+            layer's weights, in dB.
+        inherited_db: signal to the error that comes with the sim's inputs, in dB.
         total_db: signal to the whole error, in dB.
     """
 
@@ -48,11 +48,11 @@ class TensorError:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A sim beside its float model.
+    """A sim compared with its float model.
 
     Args:
         samples: how many were compared.
-        on_data: False where they were random.
+        on_data: False if they were random.
         outputs: in the order of the model's.
         tensors: the quantized tensors in graph order.
     """
@@ -102,7 +102,7 @@ class Fidelity:
 
 
 def finite(value: Any) -> Any:
-    """Return JSON values without infinities: None where nothing differs, -1e9 for no signal."""
+    """Return JSON values without infinities: None if nothing differs, -1e9 for no signal."""
     if isinstance(value, dict):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

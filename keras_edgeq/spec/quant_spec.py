@@ -62,7 +62,7 @@ class QuantSpec:
                 f"Range rule {self.rule!r} is not one of {RULES}." + did_you_mean(self.rule, RULES)
             )
         if not 50.0 < self.percentile <= 100.0:
-            raise ProfileError(f"percentile is {self.percentile}; it lies in (50, 100].")
+            raise ProfileError(f"percentile is {self.percentile}; it must lie in (50, 100].")
         if self.narrow_range and self.signed is not True:
             raise ProfileError("narrow_range needs signed=True.")
         object.__setattr__(self, "axes", tuple(self.axes))

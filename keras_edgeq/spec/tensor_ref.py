@@ -42,7 +42,7 @@ class TensorRef:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise ValueError(f"TensorRef.kind is {self.kind!r}; it is one of {KINDS}.")
+            raise ValueError(f"TensorRef.kind is {self.kind!r}; it must be one of {KINDS}.")
         if (self.kind == "param") != bool(self.param):
             raise ValueError("TensorRef.param is set for kind 'param', and only there.")
 

@@ -93,7 +93,7 @@ class TensorStore:
 
 
 class StoredBatches:
-    """Batches of model inputs that can be read again and again, whatever they came from."""
+    """Batches of model inputs that can be read many times, from any kind of source."""
 
     def __init__(self, source: Iterable[Batch], store: TensorStore):
         self._store = store

@@ -21,7 +21,7 @@ from keras_edgeq.streams.store import StoredBatches, TensorStore
 
 
 def float_call(call: Call, args: tuple, kwargs: dict) -> Any:
-    """Compute a call of a sim as the float model does: no rounding, whatever the grids."""
+    """Compute a call of a sim as the float model does: no rounding, on any grid."""
     layer = call.layer
     if isinstance(layer, FakeQuant):
         tensor = layer.activate(args[0], kwargs)

@@ -277,7 +277,7 @@ def test_a_generator_too_large_to_keep_is_an_error(digits, monkeypatch):
     ("validation", "message"),
     [
         (iter([1]), "can be read only once"),
-        (tf.data.Dataset.from_tensors((0.0, 0)).repeat(), "repeats for ever"),
+        (tf.data.Dataset.from_tensors((0.0, 0)).repeat(), "repeats forever"),
         ((np.zeros(3),), "tuple of 1"),
     ],
 )

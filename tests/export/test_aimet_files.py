@@ -268,5 +268,5 @@ def test_channels_that_disagree_are_refused(sim, tmp_path):
 def test_a_name_that_stands_twice_in_one_object_is_refused(sim, tmp_path):
     path = tmp_path / "twice.json"
     path.write_text('{"version": "0.6.1", "param_encodings": {"a": [], "a": []}}')
-    with pytest.raises(EncodingsError, match="'a' stands twice"):
+    with pytest.raises(EncodingsError, match="'a' appears twice"):
         eq.load_encodings(sim, path)

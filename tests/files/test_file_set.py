@@ -249,9 +249,9 @@ def test_a_lock_is_free_again_when_its_holder_is_killed(tmp_path):
 def test_a_pipe_or_device_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
-        with pytest.raises(OSError, match="no file"), open_file(path):
+        with pytest.raises(OSError, match="not a file"), open_file(path):
             pass
-    with pytest.raises(ExportError, match="no file"):
+    with pytest.raises(ExportError, match="not a file"):
         read_json(tmp_path / "pipe", 100, ExportError)
 
 

@@ -48,7 +48,7 @@ def test_what_cannot_be_extended_is_said(tmp_path):
     written(tmp_path, "two", extends="one.json")
     with pytest.raises(ProfileError, match="extends a profile that extends it"):
         eq.load_profile(tmp_path / "one.json")
-    with pytest.raises(ProfileError, match="is no valid profile: at bias"):
+    with pytest.raises(ProfileError, match="is not a valid profile: at bias"):
         eq.load_profile(written(tmp_path, bias="int33"))
 
 
@@ -64,6 +64,6 @@ def test_the_schema_lists_the_operations_of_the_table():
 
 
 def test_a_name_that_is_nearly_an_operation_is_warned_of(tmp_path):
-    with pytest.warns(QuantizationWarning, match="'Conv2d' is no operation.*'Conv2D'"):
+    with pytest.warns(QuantizationWarning, match="'Conv2d' is not an operation.*'Conv2D'"):
         eq.load_profile(written(tmp_path, per_channel=["Conv2d"]))
     eq.load_profile(written(tmp_path, quantized=["MyOwnLayer", "Conv2D"]))  # a class of the user's

@@ -207,7 +207,7 @@ def test_data_that_does_not_fit_is_refused(technique, data, error, message):
 
 @pytest.mark.parametrize("technique", [eq.gptq, eq.correct_bias])
 def test_what_is_no_calibrated_sim_is_refused(technique):
-    with pytest.raises(EdgeqError, match="no sim"):
+    with pytest.raises(EdgeqError, match="not a sim"):
         technique(make("forward_dense"), images(4), **QUIET)
     model, profile = prepare(make("forward_dense")), load_profile("litert_int8")
     sim = insert(model, SimRecord(profile, resolve(model, profile), tuple(model.output_names)))

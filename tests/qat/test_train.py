@@ -269,7 +269,7 @@ def test_softmax_outputs_are_compared_in_front_of_the_softmax():
         ({"data": iter([X])}, TrainingError, "read only once"),
         ({"validation": (X[:0], Y[:0])}, TrainingError, "validation data holds no samples"),
         ({"teacher": build(classes=4)}, TrainingError, "teacher's outputs have shapes"),
-        ({"teacher": "yesterday"}, TrainingError, "it is 'float', a model, or None"),
+        ({"teacher": "yesterday"}, TrainingError, "it must be 'float', a model, or None"),
         (
             {"distillation": Distillation(features=["hiden"])},
             TrainingError,
@@ -284,7 +284,7 @@ def test_softmax_outputs_are_compared_in_front_of_the_softmax():
         ({"callbacks": [tf_keras.callbacks.BackupAndRestore("b")]}, TrainingError, "checkpoint="),
         ({"save_every": 2}, ValueError, "needs checkpoint="),
         ({"epochs": 0}, ValueError, "epochs is 0"),
-        ({"sim": build()}, EdgeqError, "which is no sim"),
+        ({"sim": build()}, EdgeqError, "which is not a sim"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(sim, change, error, said):

@@ -245,7 +245,7 @@ def test_a_pipe_is_refused_at_once(sim, x, tmp_path, name):
         os.mkfifo(path / "saved_model.pb")
     else:
         os.mkfifo(path)
-    with pytest.raises(EdgeqError, match=r"it is no file|no artifact that can be run"):
+    with pytest.raises(EdgeqError, match=r"it is not a file|not an artifact that can be run"):
         eq.verify(sim, path, x)
 
 

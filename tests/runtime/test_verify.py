@@ -250,7 +250,7 @@ def test_a_truncated_file_is_an_error(sim, files, tmp_path):
 
 def test_a_file_of_another_kind_and_a_folder_without_a_model_are_errors(sim, files, tmp_path):
     for path in (files["encodings"], files["float"], tmp_path):
-        with pytest.raises(EdgeqError, match="no artifact that can be run"):
+        with pytest.raises(EdgeqError, match="not an artifact that can be run"):
             eq.verify(sim, path)
 
 

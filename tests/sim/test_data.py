@@ -105,7 +105,7 @@ def test_counts_of_numpy_are_counts(model):
 
 def test_a_pipe_is_no_file(model, tmp_path):
     os.mkfifo(tmp_path / "x.npy")
-    with pytest.raises(CalibrationDataError, match="no file"):
+    with pytest.raises(CalibrationDataError, match="not a file"):
         read(tmp_path / "x.npy", model)
 
 

@@ -147,10 +147,10 @@ def test_a_place_that_cannot_be_written_is_named(sim, tmp_path):
 
 def test_a_float_model_is_no_sim_when_saving_and_when_loading(tmp_path):
     model = make("forward_dense")
-    with pytest.raises(EdgeqError, match="no sim"):
+    with pytest.raises(EdgeqError, match="not a sim"):
         eq.save_sim(model, tmp_path / "model.keras")
     model.save(tmp_path / "model.keras")
-    with pytest.raises(EdgeqError, match=r"model\.keras.*no sim"):
+    with pytest.raises(EdgeqError, match=r"model\.keras.*not a sim"):
         eq.load_sim(tmp_path / "model.keras")
 
 

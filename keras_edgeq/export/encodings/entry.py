@@ -1,4 +1,4 @@
-"""One tensor of an encodings file, whatever the version, and the checks that all versions share."""
+"""One tensor of an encodings file of any version, and the checks that all versions share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TensorGrid:
         section: key of `SECTIONS`.
         name: the tensor in the file.
         encoding: its grid.
-        axis: channel axis of a grid per channel, in the layout of the named tensor; None where
+        axis: channel axis of a grid per channel, in the layout of the named tensor; None if
             several axes own the scales together.
     """
 
@@ -41,12 +41,12 @@ class FileEntry:
 
     Args:
         name: the tensor in the file.
-        section: key of `SECTIONS`, None where the version has one list for both.
+        section: key of `SECTIONS`, None if the version has one list for both.
         bits: integer width, or the width of the float type.
         scale: float32 vector; None for a float tensor.
         offset: `-zero_point` on the unsigned grid, int64 vector; None for a float tensor.
-        symmetric: what the file says; None where the version does not say.
-        signed: signedness of the integers; None where the version does not say.
+        symmetric: what the file says; None if the version does not say.
+        signed: signedness of the integers; None if the version does not say.
     """
 
     name: str
@@ -116,25 +116,25 @@ def width(data: dict, key: str, where: str) -> int:
     bits: Any = data.get(key)
     if type(bits) is not int or not 2 <= bits <= MOST_BITS:
         raise EncodingsError(
-            f"{where}: {key} is {shown(bits)}; it is an integer from 2 to {MOST_BITS}."
+            f"{where}: {key} is {shown(bits)}; it must be an integer from 2 to {MOST_BITS}."
         )
     return bits
 
 
 def flag(data: dict, key: str, where: str) -> bool | None:
-    """Return a boolean, written as JSON's or as AIMET's text; None where it is missing."""
+    """Return a boolean, written as JSON's or as AIMET's text; None if it is missing."""
     value = data.get(key)
     if value is None or isinstance(value, bool):
         return value
     if value in ("True", "False"):
         return value == "True"
-    raise EncodingsError(f"{where}: {key} is {shown(value)}; it is true or false.")
+    raise EncodingsError(f"{where}: {key} is {shown(value)}; it must be true or false.")
 
 
 def scales(values: Any, where: str) -> np.ndarray:
     """Return positive finite numbers as float32."""
     if not _numbers(values):
-        raise EncodingsError(f"{where}: the scale is no number and no non-empty list of numbers.")
+        raise EncodingsError(f"{where}: the scale is neither a number nor a list of numbers.")
     try:
         with np.errstate(over="ignore"):
             made = np.array([float(s) for s in values]).astype(np.float32)
@@ -148,7 +148,7 @@ def scales(values: Any, where: str) -> np.ndarray:
 def integers(values: Any, count: int, limits: tuple[int, int], where: str) -> np.ndarray:
     """Return `count` whole numbers, which AIMET also writes as -7.0."""
     if not _numbers(values) or not all(int_like(v) for v in values):
-        raise EncodingsError(f"{where}: the offset is no whole number and no list of them.")
+        raise EncodingsError(f"{where}: the offset is neither a whole number nor a list of them.")
     if len(values) != count:
         raise EncodingsError(f"{where}: {count} scales but {len(values)} offsets.")
     if not all(limits[0] <= v <= limits[1] for v in values):

@@ -66,9 +66,9 @@ def _channels(encoding: Encoding) -> list[dict[str, Any]]:
 
 def _entry(name: str, section: str, channels: Any, where: str) -> FileEntry:
     if not isinstance(channels, list) or not channels:
-        raise EncodingsError(f"{where} is no list of one entry per channel.")
+        raise EncodingsError(f"{where} is not a list of one entry per channel.")
     if not all(isinstance(channel, dict) for channel in channels):
-        raise EncodingsError(f"{where} holds something that is no object.")
+        raise EncodingsError(f"{where} holds something that is not an object.")
     first = channels[0]
     dtype = first.get("dtype", "int")
     for key, value in (("bitwidth", None), ("dtype", "int"), ("is_symmetric", None)):
@@ -80,7 +80,7 @@ def _entry(name: str, section: str, channels: Any, where: str) -> FileEntry:
             raise EncodingsError(f"{where}: float of {bits} bits; only 16 are known.")
         return FileEntry(name, section, bits)
     if dtype != "int":
-        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it is 'int' or 'float'.")
+        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it must be 'int' or 'float'.")
     scale = scales([channel.get("scale") for channel in channels], where)
     offset = [channel.get("offset") for channel in channels]
     offset = integers(offset, len(scale), (1 - 2**bits, 0), where)

@@ -68,14 +68,14 @@ def _entry(data: Any, section: str, where: str) -> FileEntry:
             "or per channel."
         )
     if kind not in TYPES:
-        raise EncodingsError(f"{where}: enc_type is {shown(kind)}; it is one of {TYPES}.")
+        raise EncodingsError(f"{where}: enc_type is {shown(kind)}; it must be one of {TYPES}.")
     bits = width(data, "bw", where)
     if dtype == "FLOAT":
         if bits != 16:
             raise EncodingsError(f"{where}: float of {bits} bits; only 16 are known.")
         return FileEntry(name, section, bits)
     if dtype != "INT":
-        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it is 'INT' or 'FLOAT'.")
+        raise EncodingsError(f"{where}: dtype is {shown(dtype)}; it must be 'INT' or 'FLOAT'.")
     scale = scales(data.get("scale"), where)
     offset = integers(data.get("offset"), len(scale), (1 - 2**bits, 0), where)
     shift = data.get("zero_point_shift") or []

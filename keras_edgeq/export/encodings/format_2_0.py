@@ -82,7 +82,7 @@ def _entry(data: Any, where: str) -> FileEntry:
     signed, bits = not match[1], int(match[2])
     axis = data.get("axis")
     if axis is not None and type(axis) is not int:
-        raise EncodingsError(f"{where}: axis is {shown(axis)}; it is an integer.")
+        raise EncodingsError(f"{where}: axis is {shown(axis)}; it must be an integer.")
     scale = scales(scale if isinstance(scale, list) else [scale], where)
     point: Any = data.get("y_zero_point")
     point = [0] * len(scale) if point is None else point if isinstance(point, list) else [point]

@@ -53,7 +53,7 @@ def encoding_of(quantizer: FakeQuant) -> Encoding:
 
 
 def _axis(encoding: Encoding) -> int | None:
-    """Return the one axis that owns the scales; None where there is none, or more than one."""
+    """Return the one axis that owns the scales; None if there is none, or more than one."""
     shape = encoding.scale.shape
     long = [axis for axis, size in enumerate(shape) if size > 1]
     if len(long) > 1 or not shape:

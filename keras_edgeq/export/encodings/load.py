@@ -38,10 +38,10 @@ def load_encodings(
             (`conv/kernel:0`, `conv/Relu:0`).
         strict: a tensor that only one side knows is an error; otherwise unknown tensors of the
             file are ignored and missing ones keep what the sim has.
-        names: name in the file -> name in the sim, for files with other names; what it does not
-            hold goes by its own name.
-        freeze: True freezes every grid that the file gives; names, `*` and `?` allowed, those of
-            the sim's tensors. No later calibration changes a frozen grid.
+        names: name in the file -> name in the sim, for files with other names; tensors it does not
+            hold go by their own names.
+        freeze: True freezes every grid that the file gives. Names of the sim's tensors, `*` and `?`
+            allowed, freeze only those. No later calibration changes a frozen grid.
 
     Raises:
         EncodingsError: the file cannot be read, is malformed, of an unknown version, or does not

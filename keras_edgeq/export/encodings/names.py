@@ -72,7 +72,7 @@ def _candidates(entry: FileEntry) -> Iterator[str]:
 
 
 def check_names(where: str, unknown: Iterable[FileEntry], missing: Iterable[Key]) -> None:
-    """Raise where only one side knows a tensor.
+    """Raise if only one side knows a tensor.
 
     Raises:
         EncodingsError: lists the tensors.

@@ -51,7 +51,7 @@ def read_entries(path: Path) -> tuple[str, list[FileEntry]]:
 def _sectioned(data: Any, path: Path) -> dict[str, Any]:
     """Return a document with version and sections, inferred where the file leaves them out."""
     if not isinstance(data, dict) or not data:
-        raise EncodingsError(f"{path} is no encodings file: not an object.")
+        raise EncodingsError(f"{path} is not an encodings file: not an object.")
     if "version" in data:
         return data
     if "encodings" in data:

@@ -138,7 +138,7 @@ def _document(
 
 
 def _onnx_axis(model: Any, name: str, encoding: Encoding) -> int | None:
-    """Return the channel axis of an ONNX weight; None where the scales do not lie on one."""
+    """Return the channel axis of an ONNX weight; None if the scales do not lie on one."""
     if not encoding.scale.ndim:
         return None
     dims = next(list(c.dims) for c in model.graph.initializer if c.name == name)

@@ -52,5 +52,5 @@ class BiasScales:
     def spec(self, found: Found) -> QuantSpec:
         """Return the grid a bias asks for."""
         spec = self.layers[found.param.ref.layer].bias_spec
-        assert spec is not None  # a bias without one is no parameter of the sim
+        assert spec is not None  # a bias without one is not a parameter of the sim
         return spec

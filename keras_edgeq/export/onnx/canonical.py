@@ -19,7 +19,7 @@ def make_canonical(model: ModelProto, inputs: Sequence[str], outputs: Sequence[s
     Args:
         model: is changed.
         inputs: their names in the order that they get.
-        outputs: likewise.
+        outputs: the same for the outputs.
     """
     graph = model.graph
     for values, names in ((graph.input, inputs), (graph.output, outputs)):

@@ -68,7 +68,7 @@ def grids_of(graph: OnnxGraph) -> dict[str, Grid]:
 
 
 def _grid_of(graph: OnnxGraph, node: NodeProto, grids: dict[str, Grid]) -> Grid | None:
-    """Return the scale and zero point of what a node makes, None where it computes."""
+    """Return the scale and zero point of what a node makes, None if it computes."""
     if node.op_type == DEQUANTIZE:
         return None if node.input[0] in graph.constants else (node.input[1], node.input[2])
     table = {**SEEN_THROUGH, **PAIRED}

@@ -102,7 +102,7 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
             model, _ = tf2onnx_convert.from_function(
                 function, input_signature=[], opset=OPSET, custom_op_handlers=dict(HANDLERS)
             )
-        except Exception as error:  # tf2onnx raises whatever its handlers meet
+        except Exception as error:  # the handlers of tf2onnx raise all kinds of errors
             # It names the node: "tensorflow op [layer/op: Conv2D] is not supported" and alike.
             found = re.findall(r"([\w./-]+/[\w./-]+)", str(error))
             where = f" at {by_layer(marked.sim, dict.fromkeys(found[:1], 'see below'))}"

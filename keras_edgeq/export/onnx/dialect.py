@@ -54,8 +54,8 @@ class Dialect:
     """How a runtime wants ONNX integers.
 
     Args:
-        signed_activations: store activations signed, whatever their width.
-        signed_weights: likewise for weights.
+        signed_activations: store activations signed, at any width.
+        signed_weights: the same for weights.
         opset: lowest of the file.
     """
 

@@ -31,7 +31,7 @@ class OnnxGraph:
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
         self._later: dict[str, str] = {}
-        # Every name that was ever taken, but for constants that were put in by hand.
+        # Every name that was ever taken, except constants that were put in by hand.
         self._names = self._taken()
 
     def producers(self) -> dict[str, NodeProto]:

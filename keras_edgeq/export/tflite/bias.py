@@ -35,7 +35,7 @@ def join_biases(graph: TfliteGraph, marked: MarkedModel) -> None:
 
 
 def _joined(graph, marked, makers, reads, op) -> bool:
-    """Move the bias of one ADD; False where it is none."""
+    """Move the bias of one ADD; False if it is not a bias."""
     if op.name != "ADD":
         return False
     constant = graph.constant(op.inputs[1])

@@ -30,7 +30,7 @@ class Constants:
     marked: MarkedModel
 
     def found(self, tensor: int) -> Found | None:
-        """Return the parameter behind a tensor, None where it is none."""
+        """Return the parameter behind a tensor, None if there is none."""
         constant = self.graph.constant(tensor) if tensor >= 0 else None
         return None if constant is None else self.marked.fingerprints.find(constant)
 
@@ -111,7 +111,7 @@ class Constants:
 def in_container(encoding: Encoding, bits: int) -> Encoding | None:
     """Return a parameter's grid on int8 or int16, as kernels of that width take it.
 
-    None where int16 would need a zero point other than 0, which its kernels do not have.
+    None if int16 would need a zero point other than 0, which its kernels do not have.
     """
     signed = as_signed(encoding)
     if bits == 16 and np.any(signed.zero_point):

@@ -83,7 +83,7 @@ def _converted(marked: MarkedModel, folder: Path) -> bytes:
     ]
     try:
         return bytes(converter.convert())
-    except Exception as error:  # the converter raises whatever its passes meet
+    except Exception as error:  # the converter's passes raise all kinds of errors
         # Its locations read fused["Op:", "layer/path/Op@function"].
         found = re.findall(r'fused\["(\w+):", "([^"@]+)@', str(error))
         ops = {path: op for op, path in found if "StatefulPartitionedCall" not in op}
@@ -110,7 +110,7 @@ def _repeats_samples(graph: TfliteGraph) -> bool:
 
 
 def _check_complete(graph: TfliteGraph, marked: MarkedModel) -> None:
-    """Raise where the converter computed with a parameter instead of moving it."""
+    """Raise if the converter computed with a parameter instead of moving it."""
     read = {i for op in graph.ops for i in op.inputs if i >= 0}
     constants = (graph.constant(tensor) for tensor in read)
     lost = marked.fingerprints.missing(value for value in constants if value is not None)

@@ -44,7 +44,7 @@ class Reasons:
     floats: Mapping[str, str]
 
     def why_float(self, op: Op) -> str | None:
-        """Return why an operation stays float, None where a kernel computes it in integers."""
+        """Return why an operation stays float, None if a kernel computes it in integers."""
         makes_float = all(self.graph.is_float(out) for out in op.outputs)
         if op.name not in VERSIONS and op.name not in WEIGHTED:
             return "no integer kernel is known" if makes_float else "computes no real numbers"
@@ -94,7 +94,7 @@ class Reasons:
             constant = self.graph.constant(op.inputs[kernel.bias])
             found = None if constant is None else self.constants.marked.fingerprints.find(constant)
             if constant is None or (np.any(constant) and found is None):
-                return "its bias is no constant on an integer grid"
+                return "its bias is not a constant on an integer grid"
         return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
 
 

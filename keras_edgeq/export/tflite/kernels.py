@@ -106,7 +106,7 @@ def grid(bits: int, scale: float, zero_point: int = 0) -> Encoding:
 
 FROM_0_TO_1 = {8: grid(8, 1 / 256, -128), 16: grid(16, 1 / 32768)}
 AROUND_0 = {8: grid(8, 1 / 128), 16: grid(16, 1 / 32768)}
-# Ops whose result has one grid per width, whatever comes in.
+# Ops whose result has one grid per width, for all inputs.
 FIXED: dict[str, tuple[Versions, dict[int, Encoding]]] = {
     "LOGISTIC": ({8: 2, 16: 3}, FROM_0_TO_1),
     "SOFTMAX": ({8: 2, 16: 3}, FROM_0_TO_1),

@@ -259,7 +259,7 @@ class IntegerWriter:
         return grid
 
     def _float_inputs(self, op: Op) -> list[int]:
-        """Return float operands, with the true values in place of fingerprints."""
+        """Return float operands, with the true values instead of fingerprints."""
         return [self._float_operand(i) if i >= 0 else i for i in op.inputs]
 
     def _float_operand(self, tensor: int) -> int:

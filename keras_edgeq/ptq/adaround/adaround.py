@@ -50,11 +50,11 @@ def adaround(
 ) -> QuantSim:
     """Return a sim whose weights are rounded so that each unit keeps its float output.
 
-    Layers are taken in graph order. The input of each comes from the sim with all earlier weights
-    rounded and its activations quantized, what it shall compute from the float model, behind the
-    activation that follows. Biases are fitted after the rounding; activations are calibrated anew
-    at the end. Layers that are no matrix products stay rounded to nearest. A shared layer is
-    rounded for its first call. `sim.record.rounded` tells how each layer ended.
+    Layers are taken in graph order. The input of each comes from the sim, with all earlier weights
+    rounded and activations quantized. The output it is fitted to comes from the float model, behind
+    the activation that follows. Biases are fitted after the rounding. At the end the activations
+    are calibrated again. Layers that are not matrix products stay rounded to nearest. A shared
+    layer is rounded for its first call. `sim.record.rounded` tells how each layer ended.
 
     Args:
         sim: a calibrated sim; it is not changed.
@@ -66,15 +66,15 @@ def adaround(
         beta: exponent of the penalty, first and last.
         warm_start: share of the iterations without penalty.
         learning_rate: of Adam; ten times as much with `early_stop`.
-        batch_size: samples per iteration, drawn anew each time.
+        batch_size: samples per iteration, drawn again each time.
         steps: read at most that many batches.
         qdrop: probability with which an element of an activation inside a block is not quantized.
         start: `"gptq"` begins at the closed-form rounding, with scales and biases that fit it;
             `"nearest"` at the float weights.
-        early_stop: end a unit once all its weights are decided, and shorten the schedule to what
-            the error calls for. Without, every unit takes all iterations.
-        memory_bytes: activations beyond lie on disk.
-        cache_folder: where; None takes the system's temporary folder.
+        early_stop: end a unit once all its weights are decided, and shorten the schedule as far as
+            the error allows. If False, every unit takes all iterations.
+        memory_bytes: activations are kept in memory up to that size, and in files past it.
+        cache_folder: where those files lie meanwhile; None takes the system's temporary folder.
         resume: folder for the units done so far; a second call with it goes on from there, and ends
             with the same result.
         seed: of the samples drawn.
@@ -141,14 +141,14 @@ def _fingerprint(options: tuple, sim: QuantSim, source: StoredBatches) -> str:
 
 def _check(settings: Settings, unit: str, qdrop: float, batch_size: int) -> None:
     wrong = {
-        f"unit={unit!r}; it is 'layer' or 'block'": unit not in UNITS,
-        f"start={settings.start!r}; it is 'gptq' or 'nearest'": settings.start not in TRUST,
-        f"iterations={settings.iterations}; it is at least 1": settings.iterations < 1,
-        f"warm_start={settings.warm_start}; it is from 0 to below 1": not (
+        f"unit={unit!r}; it must be 'layer' or 'block'": unit not in UNITS,
+        f"start={settings.start!r}; it must be 'gptq' or 'nearest'": settings.start not in TRUST,
+        f"iterations={settings.iterations}; it must be at least 1": settings.iterations < 1,
+        f"warm_start={settings.warm_start}; it must be from 0 to below 1": not (
             0.0 <= settings.warm_start < 1.0
         ),
-        f"qdrop={qdrop}; it is a probability, 0 to 1": not 0.0 <= qdrop <= 1.0,
-        f"batch_size={batch_size}; it is at least 1": batch_size < 1,
+        f"qdrop={qdrop}; it must be a probability, 0 to 1": not 0.0 <= qdrop <= 1.0,
+        f"batch_size={batch_size}; it must be at least 1": batch_size < 1,
         f"qdrop={qdrop} with unit='layer'; only blocks have activations inside": (
             qdrop > 0.0 and unit == "layer"
         ),

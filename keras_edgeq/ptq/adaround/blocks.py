@@ -42,7 +42,7 @@ class Unit:
 
     Args:
         layers: weighted calls whose rounding is free.
-        end: call whose first output is to stay what it is.
+        end: call whose first output is to stay as it is.
     """
 
     layers: tuple[int, ...]
@@ -55,7 +55,7 @@ class Unit:
 
 
 class _Graph:
-    """Producers and readers of each call by number; scales of grids are no edges."""
+    """Producers and readers of each call by number; scales of grids are not edges."""
 
     def __init__(self, sim: tf_keras.Model):
         self.calls = [call for call in calls(sim) if not call.node.is_input]
@@ -78,7 +78,7 @@ class _Graph:
         return matrix_form(layer.layer if isinstance(layer, QuantizedLayer) else layer)
 
     def next(self, i: int) -> int | None:
-        """Return the only reader of a call that reads nothing else, None where there is none."""
+        """Return the only reader of a call that reads nothing else, None if there is none."""
         readers = self.readers[i]
         if i in self.outputs or len(readers) != 1:
             return None

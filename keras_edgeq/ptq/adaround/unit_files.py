@@ -32,7 +32,7 @@ class UnitFiles:
                 raise EdgeqError(f"Cannot use resume={str(folder)!r}: {error}") from None
 
     def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """Return a set, None where it was not written.
+        """Return a set, None if it was not written.
 
         Raises:
             EdgeqError: it is damaged, or of a run with other data, another sim or other options.

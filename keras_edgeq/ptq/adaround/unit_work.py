@@ -24,7 +24,7 @@ from keras_edgeq.ptq.adaround.segment import Segment, open_call
 from keras_edgeq.ptq.open_kernel import assign_steps, bounds, encoding_of, ratio, steps
 from keras_edgeq.streams.stream import Stream, float_call, real_input
 
-# Samples that do not fit into memory at once are drawn anew after so many iterations.
+# Samples that do not fit into memory at once are drawn again after so many iterations.
 REDRAW = 500
 MOST_ROWS = 65_536
 PATCH_BYTES = 64_000_000
@@ -103,7 +103,7 @@ class RowsWork:
         return self._tail(y + bias)
 
     def draw(self, iteration: int) -> tuple[list, Any, int]:
-        """Return rows of all samples with what the layer shall make of them."""
+        """Return rows of all samples with the outputs that the layer should give."""
         if self._kept is None or not self._is_all:
             rng = np.random.default_rng([self._sampling.seed, iteration])
             self._kept = self._rows_of_all(rng)
@@ -172,7 +172,7 @@ class GraphWork:
         return self._segment.output(self._segment.run(values, on_call))
 
     def draw(self, iteration: int) -> tuple[list, Any, int]:
-        """Return samples of random batches with what the unit shall make of them."""
+        """Return samples of random batches with the outputs that the unit should give."""
         count, is_all = len(self._rounded), self._most == len(self._rounded)
         if self._kept is None or not is_all:
             rng = np.random.default_rng([self._sampling.seed, iteration])

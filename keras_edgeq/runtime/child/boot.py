@@ -10,7 +10,7 @@ import types
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
-    # The folder of this script, whose modules are no top-level ones.
+    # The folder of this script, whose modules are not top-level modules.
     sys.path[:] = [part for part in sys.path if os.path.abspath(part) != here]
     root = types.ModuleType("keras_edgeq")
     root.__path__ = [os.path.dirname(os.path.dirname(here))]

@@ -28,7 +28,7 @@ DTYPES = {
 
 
 class FrameError(Exception):
-    """What came is no message."""
+    """What came is not a message."""
 
 
 def write_frame(
@@ -71,7 +71,7 @@ def read_frame(
 
     Raises:
         EOFError: the stream ended.
-        FrameError: it is no message, or a larger one.
+        FrameError: it is not a message, or a larger one.
     """
     head_bytes, body_bytes = LENGTHS.unpack(_read(stream, LENGTHS.size))
     if head_bytes > MOST_HEAD_BYTES:

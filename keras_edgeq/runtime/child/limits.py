@@ -41,7 +41,7 @@ def limit_files() -> None:
 
 
 def end_first() -> None:
-    """Tell Linux which process to end where memory runs out all the same."""
+    """Tell Linux which process to end if memory runs out nevertheless."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
@@ -57,7 +57,7 @@ def end_limit_of_time() -> None:
 
 
 def _limit_address_space(most_bytes: int) -> bool:
-    """Set the limit of this process; False where the system does not let it."""
+    """Set the limit of this process; False if the system does not let it."""
     try:
         import resource
 

@@ -51,14 +51,16 @@ class Limits:
     def __post_init__(self):
         if not 0.0 < self.timeout_s < float("inf"):
             raise EdgeqError(
-                f"timeout_s is {self.timeout_s!r}; it is a positive number of seconds."
+                f"timeout_s is {self.timeout_s!r}; it must be a positive number of seconds."
             )
         if not 0 < self.memory_bytes < 2**62:
-            raise EdgeqError(f"memory_bytes is {self.memory_bytes!r}; it is a positive number.")
+            raise EdgeqError(
+                f"memory_bytes is {self.memory_bytes!r}; it must be a positive number."
+            )
 
 
 class Child:
-    """A process that runs files; started when first asked, and anew after it ended.
+    """A process that runs files; started when first asked, and again after it ended.
 
     Args:
         limits: what it may take.
@@ -105,7 +107,7 @@ class Loaded:
 
     Attributes:
         inputs: name -> `shape_signature`, `dtype`, `quantization`.
-        outputs: likewise.
+        outputs: the same for the outputs.
     """
 
     def __init__(self, running: _Running, runtime: str, form: dict[str, Any]):

@@ -41,7 +41,7 @@ Reply = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def main() -> None:
-    """Serve standard input until it ends; then this process ends, whatever it is doing."""
+    """Serve standard input until it ends; then end this process, even in the middle of its work."""
     requests, replies = _pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the other process
     limit_files()

@@ -19,7 +19,7 @@ class Grid:
     Args:
         name: its name in the file.
         dtype: of its values; int4 is held in int8.
-        scale: float32, one or one per channel; None where it has no grid.
+        scale: float32, one or one per channel; None if it has no grid.
         zero_point: one for all channels.
         axis: of the channels.
         shape: as the file has it; -1 where the size is free.
@@ -42,7 +42,7 @@ class Grid:
         if self.scale is None or len(self.scale) != 1:
             raise EdgeqError(
                 f"Tensor {self.name!r} needs one scale and has "
-                f"{0 if self.scale is None else len(self.scale)}; the file is no integer model."
+                f"{0 if self.scale is None else len(self.scale)}; the file is not an integer model."
             )
         return self.scale[0]
 
@@ -91,7 +91,7 @@ class Call:
         values: of its inputs; None for an optional one that is absent.
         inputs: their grids.
         outputs: the grids of its results.
-        options: the schema's options object, None where the file has none.
+        options: the schema's options object, None if the file has none.
         xnnpack: compute as XNNPACK does, where XNNPACK has the operation.
         threads: of the runtime that is computed as; one kernel's rounding depends on it.
         exact: round what is multiplied once, where kernels round twice or have few bits.

@@ -40,8 +40,9 @@ class IntegerModel:
             (`kernels="builtin"` of `LiteRtModel`; the reference kernels round other than those in
             a convolution's last bit); `"xnnpack_float"` what XNNPACK does with the operations it
             has, and as `"fixed_point"` where it leaves an operation to LiteRT. `"single_rounding"`
-            is no kernel's: as XNNPACK, but ReLUs and their like with a grid of their own, which
-            kernels round twice or multiply with 8 bits, are rounded once, as in a sim.
+            is not what any kernel does: it is as XNNPACK, but ReLUs and similar operations with a
+            grid of their own are rounded once, as in a sim; kernels round them twice or multiply
+            with 8 bits.
         threads: CPU threads of the LiteRT that is computed as, as in `LiteRtModel`. The mean over
             an image rounds some values up with one thread and down with more.
         partial: leave out operations that the executor does not know, and what reads their results
@@ -53,8 +54,8 @@ class IntegerModel:
     Example:
         >>> IntegerModel(b"no model")
         Traceback (most recent call last):
-        keras_edgeq.errors.EdgeqError: The integer executor cannot load the file: it is no TFLite \
-file.
+        keras_edgeq.errors.EdgeqError: The integer executor cannot load the file: it is not a \
+TFLite file.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ file.
         partial: bool = False,
     ):
         if arithmetic not in ARITHMETICS:
-            raise EdgeqError(f"arithmetic is {arithmetic!r}; it is one of {list(ARITHMETICS)}.")
+            raise EdgeqError(
+                f"arithmetic is {arithmetic!r}; it must be one of {list(ARITHMETICS)}."
+            )
         self.arithmetic, self.threads, self.partial = arithmetic, threads, partial
         try:
             self._load(content)
@@ -77,7 +80,7 @@ file.
 
     def _load(self, content: bytes) -> None:
         if content[4:8] != b"TFL3":
-            raise EdgeqError("The integer executor cannot load the file: it is no TFLite file.")
+            raise EdgeqError("The integer executor cannot load the file: it is not a TFLite file.")
         self._graph = TfliteGraph(content)
         count = range(len(self._graph.tensors))
         self._grids = {i: read_grid(self._graph, i) for i in count}
@@ -185,7 +188,7 @@ file.
         return found
 
     def _has_all(self, op: Op, values: Mapping[int, np.ndarray]) -> bool:
-        """Tell whether everything that an operation reads is at hand."""
+        """Tell whether everything that an operation reads is available."""
         return all(i < 0 or i in values or self._constants[i] is not None for i in op.inputs)
 
     def _compute(self, op: Op, values: Mapping[int, np.ndarray]) -> list[np.ndarray]:

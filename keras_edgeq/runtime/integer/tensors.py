@@ -26,7 +26,7 @@ def read_grid(graph: TfliteGraph, number: int) -> Grid:
     """Return a tensor's grid.
 
     Raises:
-        EdgeqError: its type is none that integer models have, or its channels differ in zero point.
+        EdgeqError: integer models do not have its type, or its channels differ in zero point.
     """
     raw, name = graph.tensors[number], graph.name(number)
     if raw.type not in DTYPES:
@@ -40,7 +40,7 @@ def read_grid(graph: TfliteGraph, number: int) -> Grid:
     if quant is not None and quant.scale is not None and len(quant.scale):
         scale = np.asarray(quant.scale, np.float32)
         if not np.all(np.isfinite(scale) & (scale > 0)):
-            raise EdgeqError(f"Tensor {name!r} has a scale that is no positive number: {scale}.")
+            raise EdgeqError(f"Tensor {name!r} has a scale that is not a positive number: {scale}.")
         zeros = {int(z) for z in (quant.zeroPoint if quant.zeroPoint is not None else [0])}
         if len(zeros) > 1:
             raise EdgeqError(
