@@ -31,6 +31,11 @@ def graph_of(model: Any) -> Any | None:
     return inner if hasattr(inner, "_nodes_by_depth") else None
 
 
+def build_shapes(model: Any) -> dict[str, Any]:
+    """Return the shapes that a subclassed model was first called on, by argument."""
+    return model._build_shapes_dict or {}
+
+
 def nodes(graph: Any) -> list[Any]:
     """Return the calls of a graph in topological order, without its inputs."""
     depths = sorted(graph._nodes_by_depth, reverse=True)

@@ -150,7 +150,7 @@ def opened(model: Any) -> Any:
             f"Sequential model {model.name!r} is not built: its input shape is unknown. Start it "
             "with keras.Input(shape), or call model.build((None, ...))."
         )
-    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    shapes = compat.build_shapes(model)
     if len(shapes) != 1 or not model.built:
         raise UnsupportedModelError(
             f"Model {model.name!r} ({type(model).__name__}) is subclassed and was not called yet, "
