@@ -1,7 +1,7 @@
 """What is known of an operation stands in its row: no other room names operations.
 
 Free of it are the rooms of file formats, which know operations by the format's names, the names of
-AIMET's files, and names that changed.
+AIMET's files, those of Keras 3, and names that changed.
 """
 
 import ast
@@ -12,7 +12,10 @@ from keras_edgeq.ops.table import OPS
 
 ROOT = Path(keras_edgeq.__file__).parent
 FREE = ("ops", "export", "runtime")
-FILES_OF_NAMES = ("profiles/aimet_ops.py", "profiles/aimet_config.py", "profiles/renamed.py")
+FILES_OF_NAMES = (
+    *("profiles/aimet_ops.py", "profiles/aimet_config.py", "profiles/renamed.py"),
+    *("keras3/activations.py", "keras3/operations.py"),
+)
 HOLDERS = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
