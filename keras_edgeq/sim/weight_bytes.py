@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.swap import LOCK
 
 if TYPE_CHECKING:
     from keras_edgeq.sim.quant_sim import QuantSim
@@ -29,17 +30,19 @@ def weight_bytes(sim: QuantSim) -> int:
 
 def _parameters(sim: QuantSim) -> list[tuple[int, int]]:
     """Return elements and bits of the parameters of quantized layers."""
-    found = []
-    for layer in sim.quantized_layers().values():
-        bits = {name: quantizer.spec.bits for name, quantizer in layer.quantizers.items()}
-        if layer.bias_spec is not None:
-            bits["bias"] = layer.bias_spec.bits
-        inner = {id(getattr(layer.layer, name, None)): n for name, n in bits.items()}
-        found += [
-            (int(weight.shape.num_elements()), inner.get(id(weight), 8 * FLOAT_BYTES))
-            for weight in layer.layer.weights
-        ]
-    return found
+    with LOCK:  # another thread that computes has tensors where the variables are
+        return [pair for layer in sim.quantized_layers().values() for pair in _of_layer(layer)]
+
+
+def _of_layer(layer: QuantizedLayer) -> list[tuple[int, int]]:
+    bits = {name: quantizer.spec.bits for name, quantizer in layer.quantizers.items()}
+    if layer.bias_spec is not None:
+        bits["bias"] = layer.bias_spec.bits
+    inner = {id(getattr(layer.layer, name, None)): n for name, n in bits.items()}
+    return [
+        (int(weight.shape.num_elements()), inner.get(id(weight), 8 * FLOAT_BYTES))
+        for weight in layer.layer.weights
+    ]
 
 
 def _others(sim: QuantSim) -> int:

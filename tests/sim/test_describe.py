@@ -65,5 +65,5 @@ def test_unknown_profiles_and_models_without_integers_are_errors():
     with pytest.raises(ProfileError, match="int9"):
         eq.describe(make("sequential"), "int9")
     x = tf_keras.Input((4,))
-    with pytest.raises(UnsupportedModelError, match="no layer"):
+    with pytest.raises(UnsupportedModelError, match="no integer kernel for any layer"):
         eq.describe(tf_keras.Model(x, L.LayerNormalization()(x)))
