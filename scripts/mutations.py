@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation("ties are rounded down", "numerics/round_to_steps.py",
              "return tf.math.rint(steps)", "return tf.math.ceil(steps - 0.5)",
              "bias", "tests/numerics/test_round_to_steps.py tests/layers/test_fake_quant.py"),
-    Mutation("no floor under wide biases", "sim/calibrate.py",
+    Mutation("no floor under wide biases", "sim/derive.py",
              "if layer.bias_spec is None or layer.bias_spec.is_half",
              "if layer.bias_spec is None or layer.bias_spec.bits > 32", "bias", "-k tiny_weights"),
     Mutation("constants are trained", "layers/quantized_layer.py",
