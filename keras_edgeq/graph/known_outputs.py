@@ -12,6 +12,9 @@ from tf_keras.src.engine import keras_tensor as _keras_tensor
 
 from keras_edgeq.graph import keras_compat
 
+# Constants of calls that are compared; all others have to be the same object.
+PLAIN = (bool, int, float, str, bytes, tf.DType)
+
 
 class KnownOutputs(tf_keras.layers.Layer):
     """A layer that says what its outputs are like, so that Keras need not trace its call for it."""
@@ -92,7 +95,7 @@ def _is_same(one: Any, other: Any) -> bool:
     if keras_compat.is_keras_tensor(one) and keras_compat.is_keras_tensor(other):
         same_value = one._inferred_value == other._inferred_value
         return same_value and one.type_spec == other.type_spec
-    return one is other or (type(one) is type(other) and one in (None, True, False, other))
+    return one is other or (type(one) is type(other) and isinstance(one, PLAIN) and one == other)
 
 
 def _like(symbol):

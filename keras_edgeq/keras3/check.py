@@ -16,6 +16,7 @@ from keras_edgeq.keras3.convert import Conversion, Step
 
 # Differences relative to the largest number: of one layer, and of the outputs.
 LAYER, OUTPUTS = 1e-5, 1e-4
+HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
 SAMPLES, OPEN_SIZE = 2, 32
 
 
@@ -34,13 +35,14 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     values = {id(k): v for k, v in zip(conversion.graph.inputs, inputs, strict=True)}
     _walk(conversion, conversion.graph, values, found)
+    steps = conversion.steps.values()
     theirs = [values[id(symbol)] for symbol in conversion.graph.outputs]
     given = tf.nest.pack_sequence_as(
         keras_compat.structured_inputs(conversion.result), list(map(tf.constant, inputs))
     )
     ours = tf.nest.flatten(conversion.result(given, training=False))
     for name, one, other in zip(conversion.result.output_names, theirs, ours, strict=True):
-        _compare(model.name, name, one, other, OUTPUTS)
+        _compare(model.name, name, one, other, HALF if any(map(_is_half, steps)) else OUTPUTS)
     return found
 
 
@@ -61,9 +63,15 @@ def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dic
             made = _theirs(step, args, kwargs)
             ours = _ours(step, args, kwargs)
             for one, other in zip(made, ours, strict=True):
-                gap = _compare(conversion.result.name, step.path, one, other, LAYER)
+                most = HALF if _is_half(step) else LAYER
+                gap = _compare(conversion.result.name, step.path, one, other, most)
                 found[step.path] = max(gap, found.get(step.path, 0.0))
         values.update({id(k): v for k, v in zip(node.outputs, made, strict=True)})
+
+
+def _is_half(step: Step) -> bool:
+    """Tell whether a layer computes in half precision, whose noise is that of three digits."""
+    return getattr(step.operation, "compute_dtype", "float32") in HALF_TYPES
 
 
 def _theirs(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:

@@ -43,6 +43,11 @@ def translated(layer: Any) -> tuple[tf_keras.layers.Layer, Callable[[Any], Any] 
     """
     cls = known_class(layer)
     assert cls is not None  # asked before
+    if not layer.dtype_policy.name.startswith(("float", "mixed_", "bfloat")):
+        raise UnsupportedModelError(
+            f"Layer {layer.name!r} has policy {layer.dtype_policy.name!r}: Keras quantized it "
+            "already. Give the float model."
+        )
     if is_fixed(layer):
         return _normalization(layer), None
     config, behind = _config(layer, cls)

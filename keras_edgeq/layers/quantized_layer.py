@@ -155,7 +155,8 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         None if the layer adds a loss or makes a mask, or does not know the size it makes.
         """
         layer = self.layer
-        if layer.activity_regularizer is not None or getattr(layer, "mask_zero", False):
+        makes_mask = getattr(layer, "mask_zero", False)
+        if layer.activity_regularizer is not None or makes_mask or inputs.shape.rank is None:
             return None
         made = tf.TensorSpec(layer.compute_output_shape(inputs.shape), tf.float32)
         if inputs.shape[1:].is_fully_defined() and not made.shape[1:].is_fully_defined():

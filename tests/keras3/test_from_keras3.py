@@ -246,6 +246,25 @@ def test_what_cannot_be_followed_is_named():
         eq.from_keras3(tf_keras.Sequential())
 
 
+def test_half_precision_is_compared_as_such():
+    x = keras.Input((8, 8, 3))
+    y = K.Conv2D(8, 3, activation="relu", dtype="mixed_float16")(x)
+    model = like_trained(keras.Model(x, K.Dense(4)(K.GlobalAveragePooling2D()(y))))
+    (data,) = images(model, 32)
+    plain = eq.from_keras3(model)
+    assert plain.layers[1].dtype_policy.name == "mixed_float16"
+    sim = eq.quantize(model, data, progress=False)
+    assert np.abs(sim.predict(data, verbose=0) - np.asarray(model(data))).max() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer:UserWarning")
+def test_what_keras_quantized_is_refused():
+    model = keras.Sequential([keras.Input((8,)), K.Dense(4, name="small")])
+    model.quantize("int8")
+    with pytest.raises(UnsupportedModelError, match="'small' has policy 'int8"):
+        eq.from_keras3(model)
+
+
 def test_a_layer_that_computes_something_else_is_named(monkeypatch):
     from keras_edgeq.keras3 import activations
 
