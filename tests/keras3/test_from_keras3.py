@@ -258,6 +258,7 @@ def test_half_precision_is_compared_as_such():
 
 
 @pytest.mark.filterwarnings("ignore:Layer InputLayer:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras 3 with NumPy 2
 def test_what_keras_quantized_is_refused():
     model = keras.Sequential([keras.Input((8,)), K.Dense(4, name="small")])
     model.quantize("int8")
