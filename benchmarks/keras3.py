@@ -75,7 +75,7 @@ def main() -> None:
         keras.backend.clear_session()
         gc.collect()
     print()
-    print("\n".join(aligned([("family", "layer", "outputs", "seconds", "error"), *rows])))
+    print(aligned([("family", "layer", "outputs", "seconds", "error"), *rows]))
 
 
 if __name__ == "__main__":
