@@ -252,5 +252,5 @@ def test_keep_worst_widens_the_layers_that_lose_most():
     assert wide == set(ranked[:3])
     with pytest.raises(SearchError, match="percent"):
         eq.keep_worst(sim, X, 0.0, **QUIET)
-    with pytest.raises(SearchError, match="No layer"):
+    with pytest.raises(SearchError, match="has no layer left"):
         eq.keep_worst(eq.requantize(sim, precision={"*": "W8A16"}), X, **QUIET)
