@@ -13,8 +13,8 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
-from keras_edgeq.keras3 import compat
-from keras_edgeq.keras3.layers import is_fixed, known_class, translated, users_function
+from keras_edgeq.keras3 import activations, compat
+from keras_edgeq.keras3.layers import is_fixed, known_class, translated
 from keras_edgeq.keras3.operations import function_of
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -79,7 +79,7 @@ class Conversion:
             compute = self._compute(node)
             args, kwargs = compat.mapped(node, lambda k: values[id(k)])
             outputs = keras.tree.flatten(compute(*_arrays(args), **_arrays(kwargs)))
-            for output in outputs:
+            for output in filter(keras_compat.is_keras_tensor, outputs):
                 name_operations(output, known, _names(node.operation, taken))
             values.update({id(k): v for k, v in zip(node.outputs, outputs, strict=True)})
 
@@ -115,18 +115,20 @@ class Conversion:
     def _activated(self, layer: Any, behind: Any) -> Callable[..., Any]:
         if behind is None:
             return layer
+        ours = behind in activations.FUNCTIONS.values()
+        function = behind if ours else self._opened(behind)
         if isinstance(layer, tf_keras.layers.Activation):  # it was only there for its function
-            return _without_training(behind)
-        own = users_function(behind)
-        if own is None:
-            return lambda *args, **kwargs: behind(layer(*args, **kwargs))
+            return lambda x, training=None: function(x)
+        return lambda *args, **kwargs: function(layer(*args, **kwargs))
 
-        def compute(*args, **kwargs):
+    def _opened(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function of the user's on tensors of Keras 3 as one on those of TensorFlow."""
+
+        def compute(made):
             import keras
 
-            made = layer(*args, **kwargs)
             symbol = keras.KerasTensor(tuple(made.shape), made.dtype.name)
-            graph = keras.Function([symbol], [own(symbol)])
+            graph = keras.Function([symbol], [function(symbol)])
             values = {id(symbol): made}
             self._run(graph, values)
             return values[id(graph.outputs[0])]
@@ -219,10 +221,6 @@ def _names(operation: Any, taken: set[str]) -> Iterator[str]:
         if wanted not in taken:
             taken.add(wanted)
             yield wanted
-
-
-def _without_training(function: Callable[[Any], Any]) -> Callable[..., Any]:
-    return lambda x, training=None: function(x)
 
 
 def _input(symbol: Any) -> Any:

@@ -51,12 +51,9 @@ def translated(layer: Any) -> tuple[tf_keras.layers.Layer, Callable[[Any], Any] 
     if is_fixed(layer):
         return _normalization(layer), None
     config, behind = _config(layer, cls)
-    return (cls.from_config if config.keys() & set(NESTED) else _made(cls))(config), behind
-
-
-def _made(cls: type) -> Callable[[dict[str, Any]], Any]:
-    """Return what makes a layer of its settings alone: `from_config` of some wants shapes, too."""
-    return lambda config: cls(**config)
+    if config.keys() & set(NESTED):
+        return cls.from_config(config), behind
+    return cls(**config), behind  # from_config of some layers wants the shapes they were built on
 
 
 def is_fixed(layer: Any) -> bool:
@@ -123,6 +120,11 @@ def _nested(layer: Any) -> dict[str, Any]:
         )
     config, behind = _config(layer, cls)
     if behind is not None:
+        if compat.name_of(layer.activation) is None:
+            raise UnsupportedModelError(
+                f"Layer {layer.name!r} inside of another one has an activation of its own; put it "
+                "behind the outer layer."
+            )
         config["activation"] = behind
     made = cls.from_config(config)
     return tf_keras.layers.serialize(made)
@@ -135,7 +137,7 @@ def _activation(layer: Any, cls: type) -> tuple[Any, Callable[[Any], Any] | None
     if name in activations.SAME:
         return activations.SAME[name], None
     if name is None:
-        return "linear", _users(function)
+        return "linear", function
     if name not in activations.FUNCTIONS:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} has activation {name!r}, which keras_edgeq does not know."
@@ -143,26 +145,6 @@ def _activation(layer: Any, cls: type) -> tuple[Any, Callable[[Any], Any] | None
     if "recurrent_activation" in layer.get_config() or cls.__name__ == "SimpleRNN":
         return activations.FUNCTIONS[name], None
     return "linear", activations.FUNCTIONS[name]
-
-
-def _users(function: Callable) -> Callable[[Any], Any]:
-    """Return a function of the user's, to be opened by a symbolic call."""
-    return _Users(function)
-
-
-class _Users:
-    """A function of the user's on tensors of Keras 3."""
-
-    def __init__(self, function: Callable):
-        self.function = function
-
-    def __call__(self, x: Any) -> Any:
-        raise NotImplementedError  # opened by whoever converts the layer
-
-
-def users_function(behind: Any) -> Callable | None:
-    """Return the function of the user's that stands behind a layer, None for others."""
-    return behind.function if isinstance(behind, _Users) else None
 
 
 def _inside(function: Any, layer: Any) -> Any:

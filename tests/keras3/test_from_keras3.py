@@ -227,6 +227,21 @@ def test_layers_and_models_of_classes_of_their_own_are_opened():
     assert eq.quantize(whole, data, progress=False).quantized_layers()
 
 
+def test_activations_of_the_users_are_opened():
+    def own(x):
+        return ops.tanh(x) * 2.0
+
+    x = keras.Input((6,))
+    y = K.Activation(own, name="alone")(K.Dense(4, activation=own, name="inside")(x))
+    model = like_trained(keras.Model(x, y))
+    (data,) = images(model)
+    np.testing.assert_allclose(eq.from_keras3(model)(data), model(data), atol=1e-6)
+    x = keras.Input((3, 6))
+    outer = keras.Model(x, K.TimeDistributed(K.Dense(4, activation=own, name="deep"))(x))
+    with pytest.raises(UnsupportedModelError, match="'deep' inside of another one"):
+        eq.from_keras3(outer)
+
+
 class Conditional(K.Layer):
     def call(self, x):
         return x if float(ops.sum(x)) > 0.0 else -x
