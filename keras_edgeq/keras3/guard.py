@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection
 
 # What is found, where it is Python.
 CODE = "holds code"
@@ -21,32 +20,8 @@ PLACES = ("layers", "models", "initializers", "regularizers", "constraints", "ac
           "dtype_policies", "quantizers")  # fmt: skip
 
 
-def refused(config: Any, trusted: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yield what a configuration names and may not, at any depth.
-
-    Args:
-        config: JSON values of a `.keras` or `.h5` file of Keras 3.
-        trusted: names that the caller passed as custom objects.
-
-    Yields:
-        The layer, and what is wrong with it as the rest of a sentence; `CODE` for Python code.
-    """
-    parts: list[tuple[Any, str]] = [(config, "a layer without a name")]
-    while parts:
-        part, owner = parts.pop()
-        if isinstance(part, list):
-            parts += [(item, owner) for item in reversed(part)]
-        elif isinstance(part, dict):
-            inner = part.get("config")
-            name = inner.get("name") if isinstance(inner, dict) else part.get("name")
-            owner = name if isinstance(name, str) else owner
-            why = _why_not(part, trusted)
-            if why:
-                yield owner, why
-            parts += [(item, owner) for item in reversed(list(part.values()))]
-
-
-def _why_not(part: dict, trusted: Collection[str]) -> str | None:
+def why_not(part: dict, trusted: Collection[str]) -> str | None:
+    """Return what is wrong with one object of a configuration, None if nothing is."""
     name, module = part.get("class_name"), part.get("module")
     if name is None:
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import tf_keras
 
+from keras_edgeq.keras3.guard import CODE, WORDS
 from keras_edgeq.prepare import allowed
 
-# What is found, where it is Python.
-CODE = "holds code"
 PYTHON_CODE = frozenset({"Lambda", "__lambda__"})
 # Values that JSON has no form for. What is in them is looked through as well.
 VALUES = frozenset(
@@ -18,8 +17,6 @@ VALUES = frozenset(
 )
 SPECS = frozenset({"TypeSpec", "__typespec__"})
 OPERATIONS = frozenset({"TFOpLambda", "SlicingOpLambda"})
-# Layers that read a file where their configuration has a path instead of words or numbers.
-WORDS = ("vocabulary", "idf_weights", "vocabulary_file")
 # What a registered class of the caller's has to be one of.
 BASES = (
     tf_keras.layers.Layer, tf_keras.initializers.Initializer, tf_keras.regularizers.Regularizer,
@@ -29,14 +26,18 @@ BASES = (
 )  # fmt: skip
 
 Finding = tuple[str, str]
+WhyNot = Callable[[dict, Collection[str]], str | None]
 
 
-def refused(config: Any, trusted: Collection[str] = ()) -> Iterator[Finding]:
+def refused(
+    config: Any, trusted: Collection[str] = (), why_not: WhyNot | None = None
+) -> Iterator[Finding]:
     """Yield what a configuration names and may not, at any depth: nested models, wrappers.
 
     Args:
         config: JSON values.
         trusted: names that the caller passed as custom objects.
+        why_not: what is wrong with one object; None checks those of `tf_keras`.
 
     Yields:
         The layer, and what is wrong with it as the rest of a sentence; `CODE` for Python code.
@@ -51,7 +52,7 @@ def refused(config: Any, trusted: Collection[str] = ()) -> Iterator[Finding]:
             inner = part.get("config")
             name = inner.get("name") if isinstance(inner, dict) else part.get("name")
             owner = name if isinstance(name, str) else owner
-            why = _why_not(part, trusted)
+            why = (why_not or _why_not)(part, trusted)
             if why:
                 yield owner, why
             parts += [(item, owner) for item in reversed(list(part.values()))]

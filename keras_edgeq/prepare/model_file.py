@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,20 @@ def load_model(
         return _load_keras3(path, custom_objects, None if allow_lambda else way_out)
     checked_config(path, custom_objects, None if allow_lambda else way_out)
     options = {"safe_mode": not allow_lambda} if path.suffix == ".keras" else {}
+    with _bounded(path):
+        model = tf_keras.models.load_model(
+            str(path), custom_objects=custom_objects, compile=False, **options
+        )
+    check_model(model)
+    return model
+
+
+@contextmanager
+def _bounded(path: Path) -> Iterator[None]:
+    """Let Keras load no more than a file holds, and say what stands in its way."""
     try:
         with bounded_by_file(path):
-            model = tf_keras.models.load_model(
-                str(path), custom_objects=custom_objects, compile=False, **options
-            )
+            yield
     except UnsupportedModelError:
         raise
     except READ_ERRORS as error:
@@ -93,8 +103,6 @@ def load_model(
         raise UnsupportedModelError(
             f"Cannot load {path}: {_first_line(error)} {OWN_LAYERS}"
         ) from error
-    check_model(model)
-    return model
 
 
 def checked_config(
@@ -170,23 +178,12 @@ def _load_keras3(
         raise UnsupportedModelError(f"{path} needs Keras 3: pip install keras.") from None
     config = _read_config(path, newest=3)
     if way_out is not None:
-        _refuse(
-            path, guard.refused(_without(config, "compile_config"), custom_objects or ()), way_out
+        plain = _without(config, "compile_config")
+        _refuse(path, refused(plain, custom_objects or (), guard.why_not), way_out)
+    with _bounded(path):
+        model = keras.models.load_model(
+            str(path), custom_objects=custom_objects, compile=False, safe_mode=way_out is not None
         )
-    try:
-        with bounded_by_file(path):
-            model = keras.models.load_model(
-                str(path),
-                custom_objects=custom_objects,
-                compile=False,
-                safe_mode=way_out is not None,
-            )
-    except UnsupportedModelError:
-        raise
-    except READ_ERRORS as error:
-        raise UnsupportedModelError(
-            f"Cannot load {path}: {_first_line(error)} {OWN_LAYERS}"
-        ) from error
     made = from_keras3(model)
     check_model(made)
     return made
