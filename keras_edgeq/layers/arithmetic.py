@@ -27,7 +27,7 @@ class Arithmetic(NamedTuple):
     whole: Callable[[Any], Any]
 
 
-def _clipped(ratio, low, high, *_: Any):
+def _clipped(ratio: tf.Tensor, low: Any, high: Any, *_: Any):
     return tf.maximum(tf.minimum(ratio, high), low)
 
 

@@ -80,7 +80,7 @@ class FakeQuant(KnownOutputs):
         self.learn, self.ewgs, self.per_sample = learn, ewgs, per_sample
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any):
         """Create the grid's variables; a scale of 0 marks a grid that was not calibrated."""
         rank = len(input_shape)
         axes = {axis % rank for axis in self.spec.axes}
@@ -91,7 +91,7 @@ class FakeQuant(KnownOutputs):
             signed = self.spec.signed is not False
             qmin, qmax = integer_bounds(self.spec.bits, signed, self.spec.narrow_range)
 
-        def variable(name, value, shape):
+        def variable(name: str, value: Any, shape: Any):
             return self.add_weight(
                 name=name,
                 shape=shape,
@@ -123,19 +123,19 @@ class FakeQuant(KnownOutputs):
             return tf.convert_to_tensor(self.start_zero_point)
         return self.learned.zero_point()
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any):
         """Call the layer while no other thread exchanges its attributes."""
         with LOCK:
             return super().__call__(*args, **kwargs)
 
     def call(
         self,
-        inputs,
-        input_scale=None,
-        unit=None,
-        activation=None,
-        rounding="half_even",
-        tensor="",
+        inputs: Any,
+        input_scale: tf.Tensor = None,
+        unit: Any = None,
+        activation: Any = None,
+        rounding: str = "half_even",
+        tensor: str = "",
     ):
         """Return the rounded tensor, its steps and the scale."""
         del tensor
@@ -173,12 +173,12 @@ class FakeQuant(KnownOutputs):
         steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
         return steps * scale, steps, scale
 
-    def output_specs(self, inputs, *_, **__):
+    def output_specs(self, inputs: Any, *_, **__: Any):
         """Return what a call makes: the tensor twice, and the scale."""
         tensor = tf.TensorSpec(inputs.shape, tf.float32)
         return tensor, tensor, tf.TensorSpec(self.start.shape, tf.float32)
 
-    def _grid(self, inputs):
+    def _grid(self, inputs: Any):
         """Return scale, zero point, and for PACT a 1 whose gradient moves the clipping bounds."""
         if self.learned is None:
             return self.scale, self.zero_point, None
@@ -194,12 +194,12 @@ class FakeQuant(KnownOutputs):
         return fixed, zero_point, tf.math.divide_no_nan(scale, fixed)
 
     @staticmethod
-    def activate(inputs, call_arguments: Mapping[str, Any]):
+    def activate(inputs: Any, call_arguments: Mapping[str, Any]):
         """Apply the fused activation of a call in float, for walks that do not round."""
         activation = call_arguments.get("activation")
         return inputs if activation is None else ACTIVATIONS[activation](inputs)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None):
         """Pass the mask of the tensor on; the scale has none."""
         return [mask, mask, None]
 

@@ -37,7 +37,7 @@ class AtLeast(tf_keras.constraints.Constraint):
     def __init__(self, least: float):
         self.least = least
 
-    def __call__(self, w):
+    def __call__(self, w: tf.Tensor):
         """Return the variable's values, none below the least."""
         return tf.maximum(w, tf.cast(self.least, w.dtype))
 
@@ -64,7 +64,7 @@ class LearnedRange:
         self._layer, self.method = layer, method
         lowest = None if method == "tqt" else AtLeast((LEAST - 1.0) / GAIN)
 
-        def variable(name, shape, value=0.0, **options):
+        def variable(name: str, shape: Any, value: Any = 0.0, **options: Any):
             return layer.add_weight(
                 name=name,
                 shape=shape,
@@ -85,7 +85,7 @@ class LearnedRange:
         """Return what an optimizer trains."""
         return [self.change] if self.shift is None else [self.change, self.shift]
 
-    def scale(self, elements=1.0):
+    def scale(self, elements: Any = 1.0):
         """Return the present scale.
 
         Args:
@@ -98,7 +98,7 @@ class LearnedRange:
         change = self._gained(self.change, by)
         return start * (tf.pow(2.0, change) if self.method == "tqt" else 1.0 + change)
 
-    def zero_point(self, elements=1.0):
+    def zero_point(self, elements: Any = 1.0):
         """Return the present zero point, a whole number on the grid."""
         layer = self._layer
         start = tf.convert_to_tensor(layer.start_zero_point)
@@ -118,11 +118,11 @@ class LearnedRange:
         for variable in self.variables:
             variable.assign(tf.zeros_like(variable))
 
-    def _gained(self, variable, by):
+    def _gained(self, variable: tf.Variable, by: Any):
         """Return a variable times `GAIN`, 0 once held; its gradient is multiplied besides."""
         return self.active * GAIN * scale_gradient(tf.convert_to_tensor(variable), by / GAIN**2)
 
-    def _gradient_scale(self, elements):
+    def _gradient_scale(self, elements: Any):
         """Return LSQ's `1 / sqrt(N Qp)`; for PACT what makes a step on the scale one on alpha."""
         layer = self._layer
         if self.method == "tqt":
@@ -134,7 +134,7 @@ class LearnedRange:
 
 
 @own_gradient("scale_gradient", lambda upstream, _, values, by: (upstream * by, None))
-def scale_gradient(values, by):
+def scale_gradient(values: tf.Tensor, by: Any):
     """Return `values` unchanged; their gradient is multiplied."""
     del by
     return tf.identity(values)

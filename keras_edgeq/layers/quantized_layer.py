@@ -115,7 +115,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             raise ValueError(f"{type(self.layer).__name__} has no quantizable kernel.")
         return trait.kernel
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None):
         """Build the wrapped layer and the grids of its parameters."""
         if not self.layer.built:
             self.layer.build(input_shape)
@@ -126,12 +126,18 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
                     quantizer.build(getattr(self.layer, name).shape)
         self.built = True
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any):
         """Call the layer while no other thread exchanges its attributes."""
         with LOCK:
             return super().__call__(*args, **kwargs)
 
-    def call(self, inputs, input_scale=None, in_steps=False, training=None):
+    def call(
+        self,
+        inputs: Any,
+        input_scale: tf.Tensor | None = None,
+        in_steps: bool = False,
+        training: Any = None,
+    ):
         """Call the wrapped layer on its rounded parameters."""
         half = self._half(training)
         if input_scale is None:
@@ -149,7 +155,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             input_scale, scale = tf.stop_gradient(input_scale), tf.stop_gradient(scale)
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
-    def output_specs(self, inputs, input_scale=None, **_):
+    def output_specs(self, inputs: Any, input_scale: tf.Tensor | None = None, **_):
         """Return what a call makes.
 
         None if the layer adds a loss or makes a mask, or does not know the size it makes.
@@ -168,7 +174,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         shape = self._channels(scale) if scale.rank else []
         return made, made, tf.TensorSpec(shape, tf.float64 if self._few_bits else tf.float32)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None):
         """Pass on what the wrapped layer makes of the mask."""
         mask = self.layer.compute_mask(inputs, mask)
         return [mask, mask, None]
@@ -185,7 +191,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         """Return the quantized parameters rounded, in real units, by attribute name."""
         return {name: q(getattr(self.layer, name))[0] for name, q in self.quantizers.items()}
 
-    def integer_params(self, input_scale) -> tuple[dict[str, Any], Any]:
+    def integer_params(self, input_scale: tf.Tensor) -> tuple[dict[str, Any], Any]:
         """Return the parameters in integers as the kernel holds them, and the weights' scale.
 
         The bias lies on the grid input scale times weight scale, int32; one that the target keeps
@@ -205,11 +211,11 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
                 params["bias"] = self.arithmetic.to_steps(ratio, -most - 1.0, most)
         return params, scale
 
-    def per_output(self, scale):
+    def per_output(self, scale: tf.Tensor):
         """Return a scale of the kernel as it broadcasts to the output's last axes."""
         return tf.reshape(scale, self._channels(scale.shape)) if scale.shape.rank else scale
 
-    def _exact(self, input_scale, scale):
+    def _exact(self, input_scale: tf.Tensor, scale: tf.Tensor):
         """Return the product of the scales, in float64 for a kernel that may be rounded twice."""
         if not self._few_bits:
             return input_scale * scale
@@ -226,12 +232,12 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             return [int(kept[axis]) for axis in self.quantizers[self.kernel_name].spec.axes]
         return [int(kept.num_elements())]
 
-    def _call_layer(self, inputs, params, training):
+    def _call_layer(self, inputs: Any, params: dict[str, Any], training: Any):
         with swapped(self.layer, params):
             options = {"training": training} if keras_compat.takes_training(self.layer) else {}
             return self.layer(inputs, **options)
 
-    def _half(self, training) -> tf.DType | None:
+    def _half(self, training: Any) -> tf.DType | None:
         """Return the half type that a call multiplies in, None for float32."""
         dtype = tf.as_dtype(self.compute_dtype)
         if dtype not in (tf.float16, tf.bfloat16) or not tf.get_static_value(training):
@@ -241,7 +247,14 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
         return dtype if few_bits and layer.activity_regularizer is None else None
 
-    def _half_sums(self, steps, params, input_scale, scale, dtype):
+    def _half_sums(
+        self,
+        steps: tf.Tensor,
+        params: dict[str, Any],
+        input_scale: tf.Tensor,
+        scale: tf.Tensor,
+        dtype: tf.DType,
+    ):
         """Return the sums for an input in steps; gradients of the scales go through the steps."""
         kept = self.quantizers[self.kernel_name].start.shape
         kernel = carry_scale(params[self.kernel_name], tf.reshape(scale, kept))
@@ -251,7 +264,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             return sums
         return sums + carry_scale(params["bias"], input_scale * scale)
 
-    def _half_outputs(self, inputs, dtype):
+    def _half_outputs(self, inputs: Any, dtype: tf.DType):
         """Return the outputs for a real input."""
         _, steps, scale = self.quantizers[self.kernel_name](getattr(self.layer, self.kernel_name))
         outputs = self._products(inputs, carry_scale(steps, scale), dtype)
@@ -260,7 +273,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         bias = getattr(self.layer, "bias", None)
         return outputs if bias is None else outputs + bias
 
-    def _products(self, inputs, steps, dtype):
+    def _products(self, inputs: Any, steps: tf.Tensor, dtype: tf.DType):
         """Sum the products of inputs and kernel steps in `dtype`, without the bias; float32."""
         # Divided in float32: behind the cast, gradients would lose bits to it in half precision.
         params = {self.kernel_name: tf.cast(steps / HALF_STEPS, dtype)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -26,26 +28,26 @@ class FreezableBatchNorm(tf_keras.layers.BatchNormalization):
         whole numbers of such steps.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any):
         """Create the variables of a batch norm, and the switch."""
         super().build(input_shape)
         self.frozen = self.add_weight(
             name="frozen", shape=[], dtype="float32", initializer="zeros", trainable=False
         )
 
-    def call(self, inputs, training=None, mask=None, unit=None):
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, unit: Any = None):
         """Normalize with the batch's statistics only where training and not frozen."""
         outputs = self._normalized(inputs, training, mask)
         return outputs if unit is None else (outputs, self._folded(unit))
 
-    def _folded(self, unit):
+    def _folded(self, unit: Any):
         """Return a unit times the gain of each channel; a gain of 0 leaves it."""
         gain = tf.math.rsqrt(self.moving_variance + self.epsilon)
         gain = tf.abs(gain * self.gamma if self.scale else gain)
         factor = tf.cast(tf.where(gain > 0.0, gain, 1.0), unit.dtype)
         return tf.stop_gradient(unit * factor)
 
-    def _normalized(self, inputs, training, mask):
+    def _normalized(self, inputs: Any, training: Any, mask: Any):
         if training is None:
             training = tf_keras.backend.learning_phase()
         if isinstance(training, int | bool) and not training:

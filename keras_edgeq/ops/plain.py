@@ -5,6 +5,8 @@ Layers whose options decide what they are stand in `options`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tf_keras
 
@@ -25,15 +27,15 @@ DROPOUTS = (
 )
 
 
-def _activation(name: str, *, functions: tuple[str, ...] = (), **facts) -> Op:
+def _activation(name: str, *, functions: tuple[str, ...] = (), **facts: Any) -> Op:
     return Op(name=name, functions=functions, spread="each", activates=True, **facts)
 
 
-def _each(name: str, **facts) -> Op:
+def _each(name: str, **facts: Any) -> Op:
     return Op(name=name, spread="each", **facts)
 
 
-def _pool(name: str, **facts) -> Op:
+def _pool(name: str, **facts: Any) -> Op:
     """Return a row of what makes one number of several, channel by channel.
 
     It keeps its input's distribution: right for its bounds and for the mean of an average, too wide
@@ -44,7 +46,7 @@ def _pool(name: str, **facts) -> Op:
     return Op(name=name, scale="pools", spread="keeps", stays_in_range=True, **facts)
 
 
-def _move(name: str, **facts) -> Op:
+def _move(name: str, **facts: Any) -> Op:
     return Op(name=name, scale="moves", spread="moves", stays_in_range=True, **facts)
 
 
