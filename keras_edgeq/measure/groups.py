@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
-from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.plan.kernel import parents_first
 from keras_edgeq.prepare import fold_batch_norms
@@ -14,9 +14,9 @@ from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.requantize import Requantizer
 from keras_edgeq.sim.judge import say
+from keras_edgeq.sim.neighbours import follow_neighbours
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.strip import stripped
-from keras_edgeq.sim.supported import why_unsupported
 
 # Precision of each group, by the name of the group; in the order of the groups.
 Choice = Mapping[str, str]
@@ -92,16 +92,15 @@ def _check_names(wanted: tuple[str, ...], profile: TargetProfile) -> None:
 
 
 def _groups(graph: LayerGraph, sim: QuantSim, wanted: tuple[str, ...]) -> tuple[Group, ...]:
+    profile, kernels = sim.record.profile, sim.record.plan.known_kernels
     found: dict[str, Group] = {}
-    profile = sim.record.profile
     for node in graph.nodes:
-        op = op_type(node.layer)
+        name, op = node.layer.name, op_type(node.layer)
         if weights_of(node.layer) is None or not profile.quantizes_weights(op):
             continue
-        if why_unsupported(node, profile) is not None:
-            continue
-        own = tuple(name for name in wanted if name in profile.allowed(op))
-        found[node.layer.name] = Group(node.layer.name, op, own)
+        if name in kernels or name in sim.record.plan.parts:
+            own = tuple(n for n in wanted if n in profile.allowed(op))
+            found[name] = Group(name, op, own)
     if not found:
         raise UnsupportedModelError(
             f"Model {sim.name!r} has no layer with weights that {profile.name!r} quantizes."
@@ -151,17 +150,16 @@ def all_precisions(
         default: precision of layers that neither read nor feed a group.
     """
     made: dict[str, str] = dict(choice)
-    for node in graph.nodes:
-        name = node.layer.name
-        if name not in made:
-            readers = [made.get(graph.producer(ref).layer.name) for ref in node.inputs]
-            _follow(made, name, readers, profile, op_type(node.layer))
-    for node in reversed(graph.nodes):
-        name = node.layer.name
-        if name not in made:
-            consumers = [r for ref in node.outputs for r in graph.consumers(ref)]
-            readers = [made.get(reader.layer.name) for reader in consumers]
-            _follow(made, name, readers, profile, op_type(node.layer))
+
+    def follow(node: GraphNode, neighbours: Sequence[GraphNode]) -> bool:
+        name, kernels = node.layer.name, profile.allowed(op_type(node.layer))
+        near = [made.get(other.layer.name) for other in neighbours]
+        allowed = [n for n in near if n is not None and n in kernels]
+        if name not in made and allowed:
+            made[name] = max(allowed, key=lambda n: width(profile, n))
+        return name in made
+
+    follow_neighbours(graph, follow, follow)
     rest = default or profile.own.name
     for node in graph.nodes:
         if op_of(node.layer).transparent:
@@ -177,18 +175,6 @@ def sim_of_choice(sim: QuantSim, choice: Choice) -> QuantSim:
     made = again(precision=all_precisions(again.graph, sim.record.profile, choice))
     say(made)
     return made
-
-
-def _follow(
-    made: dict[str, str],
-    name: str,
-    neighbours: Sequence[str | None],
-    profile: TargetProfile,
-    op: str,
-) -> None:
-    allowed = [n for n in neighbours if n is not None and n in profile.allowed(op)]
-    if allowed:
-        made[name] = max(allowed, key=lambda n: width(profile, n))
 
 
 def width(profile: TargetProfile, name: str) -> int:

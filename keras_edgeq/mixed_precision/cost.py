@@ -64,7 +64,7 @@ class CostModel:
         rows = [[name in group.candidates for name in self.candidates] for group in self.groups]
         self.allowed = np.array(rows, bool)
         self.graph = folded_graph(sim) if graph is None else graph
-        self._group_map = GroupMap.of(self.graph, self.profile, self.groups)
+        self._group_map = GroupMap.of(self.graph, sim, self.groups)
         self.weight_table, weight_constant, self.eight_bit_bytes = self._count_weights()
         self.weight_constant = int(weight_constant)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.measure.groups import Group
 from keras_edgeq.ops import op_of
+from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.profiles.target_profile import TargetProfile
-from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import moves_or_regrids
-from keras_edgeq.sim.supported import why_unsupported
+from keras_edgeq.sim.neighbours import follow_neighbours, makers_of
+from keras_edgeq.sim.quant_sim import QuantSim
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,25 @@ class GroupMap:
     floats: frozenset[int]
 
     @classmethod
-    def of(cls, graph: LayerGraph, profile: TargetProfile, groups: Sequence[Group]) -> GroupMap:
-        """Walk the graph as `all_precisions` does."""
-        unsupported = {id(node): why_unsupported(node, profile) for node in graph.nodes}
-        heads = {id(node): node for node in graph.nodes}
-        chains = fused_chains(graph, profile, unsupported)
-        for node in graph.nodes:
-            heads.update({id(part): heads[id(node)] for part in chains[id(node)]})
-        floats = {
-            id(node)
-            for node in graph.nodes
-            if unsupported[id(node)] is not None and not op_of(node.layer).transparent
-        }
+    def of(cls, graph: LayerGraph, sim: QuantSim, groups: Sequence[Group]) -> GroupMap:
+        """Follow neighbours as `all_precisions` does, with kernels as the sim's plan has them."""
+        heads, floats = _kernels(graph, sim.record.plan)
         number = {group.name: i for i, group in enumerate(groups)}
-        return cls(graph, _follow(graph, profile, heads, number), heads, frozenset(floats))
+        return cls(graph, _follow(graph, sim.record.profile, heads, number), heads, floats)
+
+
+def _kernels(graph: LayerGraph, plan: QuantPlan) -> tuple[dict[int, GraphNode], frozenset[int]]:
+    """Return the first call of each fused chain, and the calls without a kernel."""
+    heads: dict[int, GraphNode] = {}
+    floats: set[int] = set()
+    for node in graph.nodes:
+        name = node.layer.name
+        before = (heads[id(maker)] for maker in makers_of(graph, node))
+        head = next((h for h in before if h.layer.name == plan.parts.get(name)), node)
+        heads[id(node)] = head
+        if head is node and name not in plan.known_kernels and not op_of(node.layer).transparent:
+            floats.add(id(node))
+    return heads, frozenset(floats)
 
 
 def _follow(
@@ -59,22 +65,27 @@ def _follow(
     # What only moves a model input takes the precision of its readers, as `choose_precisions` has
     # it, and so does what reads no group.
     open_ends: set[int] = set()
-    for node in graph.nodes:
+
+    def follow_makers(node: GraphNode, makers: Sequence[GraphNode]) -> bool:
         head, own = heads[id(node)], number.get(node.layer.name)
-        makers = [graph.producer(ref) for ref in node.inputs]
+        moves = moves_or_regrids(profile, node)
         if head is not node:
             follows[id(node)] = follows[id(head)]
         elif own is not None:
             follows[id(node)] = frozenset({own})
-        elif not makers or (
-            moves_or_regrids(profile, node) and open_ends & {id(m) for m in makers}
-        ):
-            follows[id(node)] = frozenset()
+        elif not makers or (moves and open_ends & {id(maker) for maker in makers}):
             open_ends.add(id(node))
+            follows[id(node)] = frozenset()
         else:
-            follows[id(node)] = frozenset().union(*(follows[id(maker)] for maker in makers))
-    for node in reversed(graph.nodes):
-        if not follows[id(node)]:
-            readers = [follows[id(r)] for ref in node.outputs for r in graph.consumers(ref)]
-            follows[id(node)] = frozenset().union(*readers)
+            follows[id(node)] = _together(makers)
+        return bool(follows[id(node)])
+
+    def follow_readers(node: GraphNode, readers: Sequence[GraphNode]) -> bool:
+        follows[id(node)] = _together(readers)
+        return bool(follows[id(node)])
+
+    def _together(nodes: Sequence[GraphNode]) -> frozenset[int]:
+        return frozenset().union(*(follows[id(node)] for node in nodes))
+
+    follow_neighbours(graph, follow_makers, follow_readers)
     return follows

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -136,11 +137,7 @@ class QuantPlan:
             tensor       before  after
             conv/kernel  int8    int4
         """
-        if not self.kernels:
-            raise ProfileError(
-                "The plan does not say which kernels there are: an earlier version made it. Take "
-                "the plan of a sim that quantize or requantize returns now."
-            )
+        kernels = self.known_kernels
         bits = (weights, activations)
         if not patterns or (bits == (None, None)) == (precision is None):
             raise ProfileError(
@@ -148,8 +145,8 @@ class QuantPlan:
             )
         asked, met = dict(self.asked), False
         for pattern in patterns:
-            for layer in matching(self.kernels, pattern, self.floats):
-                kernel = self.kernels[layer]
+            for layer in matching(kernels, pattern, self.floats):
+                kernel = kernels[layer]
                 now = self.asked.get(layer, kernel.precision)
                 if precision is not None:
                     asked[layer] = kernel.named(layer, precision)
@@ -159,6 +156,25 @@ class QuantPlan:
         if not met:
             raise ProfileError(f"{', '.join(patterns)} name no layer with weights to quantize.")
         return replace(self, asked=asked)
+
+    @property
+    def known_kernels(self) -> Mapping[str, Kernel]:
+        """The kernels.
+
+        Raises:
+            ProfileError: the plan has none.
+        """
+        if self.kernels:
+            return self.kernels
+        raise ProfileError(
+            "The plan does not say which kernels there are: an earlier version made it. Take "
+            "the plan of a sim that quantize or requantize returns now."
+        )
+
+    @cached_property
+    def parts(self) -> Mapping[str, str]:
+        """Layer that is fused into another -> that layer."""
+        return {part: name for name, kernel in self.kernels.items() for part in kernel.parts}
 
     def diff(self, other: QuantPlan) -> PlanDiff:
         """Return what differs in `other`, a later plan of the same model; `print` shows a table."""

@@ -12,6 +12,7 @@ from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import ALL, Precision
 from keras_edgeq.profiles.target_profile import TargetProfile
+from keras_edgeq.sim.neighbours import follow_neighbours
 
 WIDE = 8
 
@@ -123,21 +124,24 @@ def _follow_neighbours(
     graph: LayerGraph, profile: TargetProfile, chosen: Choice, pinned: Container[int]
 ) -> None:
     """Give operations without arithmetic of their own the precision of their neighbours."""
-    open_ends = []
-    for node in graph.nodes:
-        if not node.inputs:
-            open_ends.append(node)
-        elif moves_or_regrids(profile, node) and id(node) not in pinned:
-            makers = [graph.producer(ref) for ref in node.inputs]
-            if any(maker in open_ends for maker in makers):
-                open_ends.append(node)
-            elif len({chosen[id(maker)].name for maker in makers}) == 1:
-                _follow(profile, chosen, node, chosen[id(makers[0])])
-    for node in reversed(open_ends):
-        readers = [chosen[id(r)] for ref in node.outputs for r in graph.consumers(ref)]
-        wanted = [p for p in readers if p.activation is not None]
+    open_ends: set[int] = set()
+
+    def follow_makers(node: GraphNode, makers: Sequence[GraphNode]) -> bool:
+        moves = moves_or_regrids(profile, node) and id(node) not in pinned
+        if not makers or (moves and any(id(maker) in open_ends for maker in makers)):
+            open_ends.add(id(node))
+            return False
+        if moves and len({chosen[id(maker)].name for maker in makers}) == 1:
+            _follow(profile, chosen, node, chosen[id(makers[0])])
+        return True
+
+    def follow_readers(node: GraphNode, readers: Sequence[GraphNode]) -> bool:
+        wanted = [p for reader in readers if (p := chosen[id(reader)]).activation is not None]
         if wanted:
             _follow(profile, chosen, node, max(wanted, key=_width))
+        return bool(wanted)
+
+    follow_neighbours(graph, follow_makers, follow_readers)
 
 
 def _follow(profile: TargetProfile, chosen: Choice, node: GraphNode, other: Precision) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
@@ -9,11 +10,14 @@ from keras_edgeq.ops import op_type, weights_of
 from keras_edgeq.plan.kernel import Bits, Kernel
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.choose import Chains, Choice, allowed_precisions
-from keras_edgeq.sim.supported import why_unsupported
 
 
 def kernel_table(
-    graph: LayerGraph, profile: TargetProfile, chosen: Choice, chains: Chains
+    graph: LayerGraph,
+    profile: TargetProfile,
+    chosen: Choice,
+    chains: Chains,
+    unsupported: Mapping[int, str | None],
 ) -> dict[str, Kernel]:
     """Return the kernel of each layer that the target computes, in graph order.
 
@@ -24,6 +28,7 @@ def kernel_table(
         profile: the target.
         chosen: precision of each call.
         chains: the other layers of each fused chain, by the `id` of the first.
+        unsupported: why the target has no kernel, by the `id` of the call; None if it has one.
     """
     heads: dict[int, str] = {}
     parts: dict[str, list[str]] = {}
@@ -35,7 +40,7 @@ def kernel_table(
         heads.update({id(part): head for part in chains.get(id(node), ())})
         if head != name:
             parts.setdefault(head, []).append(name)
-        elif why_unsupported(node, profile) is None:
+        elif unsupported[id(node)] is None:
             kernel = Kernel(op, chosen[id(node)].name, _allowed(node, profile, op))
             kernels.setdefault(name, kernel)
     ends = _at_ends(graph)

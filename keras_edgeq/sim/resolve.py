@@ -126,7 +126,7 @@ class _Resolver:
         shared = {ref: root(on) for ref, on in self.quantized_on.items() if root(on) != ref}
         carriers = {ref: root(on) for ref, on in self.lies_on.items()}
         specs = {ref: spec for ref, spec in self.specs.items() if root(ref) == ref}
-        kernels = kernel_table(self.graph, self.profile, self.chosen, self.chains)
+        kernels = kernel_table(self.graph, self.profile, self.chosen, self.chains, self.unsupported)
         grids = ({**specs, **self.params}, shared, carriers)
         return QuantPlan(*grids, self.rounding, self.floats, kernels)
 
