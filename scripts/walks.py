@@ -27,7 +27,7 @@ ROOT = str(CHECKOUT / "keras_edgeq") + os.sep
 # Rooms of both layouts, from the top; a call never goes up, so only what is returned to does.
 ROOMS = (
     *("__init__", "mixed_precision", "analysis", "measure", "qat", "ptq", "streams", "export"),
-    *("runtime", "quantize", "requantize", "sim", "prepare", "layers", "ops", "graph"),
+    *("runtime", "quantize", "requantize", "sim", "prepare", "keras3", "layers", "ops", "graph"),
     *("numerics", "plan", "profiles", "spec"),
 )
 MADE = {

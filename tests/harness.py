@@ -10,9 +10,15 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
+from keras_edgeq.prepare.simplify import simplified
 
 # Relative to the largest output: what float32 loses in a differently ordered sum.
 FLOAT_NOISE = 2e-5
+
+
+def simplify(model):
+    """Return a model with constants, batch norms and pools rewritten."""
+    return simplified(model).model
 
 
 def outputs(model, x):

@@ -115,7 +115,7 @@ def clone(layer: Any, **changes: Any) -> Any:
             object.__setattr__(layer, name, tf_keras.activations.linear)
         config = layer.get_config()
         with tf_keras.utils.custom_object_scope(_own_objects(layer)):
-            new = layer.__class__.from_config({**config, **changes})
+            new = layer.__class__.from_config({**config, **_taken(config, changes)})
     except (NotImplementedError, TypeError) as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: give each layer of "
@@ -127,7 +127,14 @@ def clone(layer: Any, **changes: Any) -> Any:
             object.__setattr__(layer, name, value)
     for name in kept.keys() - changes.keys():
         setattr(new, name, kept[name])
+    if "name" not in config:
+        keras_compat.rename(new, changes.get("name", layer.name))
     return new
+
+
+def _taken(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes without a name for a layer whose `__init__` takes none."""
+    return {key: value for key, value in changes.items() if key != "name" or "name" in config}
 
 
 def is_users(function: Any) -> bool:
@@ -215,6 +222,15 @@ def rebuild(
     for old, new in copies:
         copy_weights(old, new)
     return result
+
+
+# Layer by its `id` -> what stands in its place: a layer, or a function on tensors.
+Edits = dict[int, Any]
+
+
+def edited(model: tf_keras.Model, edits: Edits) -> tf_keras.Model:
+    """Return the model with some layers replaced; the same model where there are none."""
+    return rebuild(model, lambda layer: edits.get(id(layer))) if edits else model
 
 
 def copy_weights(old: Any, new: Any) -> None:

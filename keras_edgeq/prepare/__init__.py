@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import tf_keras
 
-from keras_edgeq.prepare.activations import split_activations
-from keras_edgeq.prepare.affine import rewrite_and_name
+from keras_edgeq.prepare.activations import split_layers
 from keras_edgeq.prepare.augmentations import cast_in_front
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
-from keras_edgeq.prepare.fold_batch_norms import (
-    batch_norms_behind,
-    batch_norms_to_affine,
-    fold_and_name,
-    fold_batch_norms,
-)
-from keras_edgeq.prepare.global_pools import pools_to_means
+from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
-from keras_edgeq.prepare.separable import split_separable
+from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 
 SPLITS = (
@@ -32,8 +23,7 @@ SPLITS = (
     write_out_ellipses,
     masks_to_tensors,
     to_float32,
-    split_separable,
-    split_activations,
+    split_layers,
 )
 
 
@@ -63,15 +53,11 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     names, policies = tuple(model.output_names), mixed_policies(model)
     for rewrite in SPLITS:
         model = rewrite(model)
-    with_constants, constants = rewrite_and_name(model)
-    prepared, folded = fold_and_name(with_constants)
-    known = known_statistics(model, folded, constants)
-    kept: Mapping[str, str] = {}
+    result = simplified(model)
+    known = known_statistics(model, result.made, result.constants)
     if keep_batch_norms:
-        prepared = fold_and_name(with_constants, behind=False)[0]
-        kept = batch_norms_behind(prepared)
-    prepared = pools_to_means(batch_norms_to_affine(prepared, kept))
-    prepared = with_positive_gammas(prepared, kept) if kept else prepared
+        result = simplified(model, keep_batch_norms=True)
+    prepared = with_positive_gammas(result.model, result.kept) if result.kept else result.model
     return Prepared(prepared, names, known, policies)
 
 

@@ -1,4 +1,4 @@
-"""One operation per layer: activations out of the layers they are fused into."""
+"""One operation per layer: activations out of their layers, separable kernels apart."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import clone, rebuild
 from keras_edgeq.ops.plain import RELU, RELU6, SOFTMAX, SWISH
 from keras_edgeq.ops.table import FUNCTIONS, WEIGHTED, activation_name
+from keras_edgeq.prepare import separable
 from keras_edgeq.spec.tensor_ref import part_name
 
 L, R = tf_keras.layers, tf_keras.regularizers
 
 
-def split_activations(model: tf_keras.Model) -> tf_keras.Model:
-    """Return the model with every activation a layer of its own, and swish as `x * sigmoid(x)`.
+def split_layers(model: tf_keras.Model) -> tf_keras.Model:
+    """Return the model with one operation per layer, and swish as `x * sigmoid(x)`.
 
     A layer's activation becomes `<layer>/<activation>`, an activity regularizer a layer behind it.
     Which of them a quantizer stands in front of is the profile's business, not decided here.
+    Separable convolutions become two layers.
     """
     return rebuild(model, _split)
 
 
 def _split(layer):
-    if type(layer) in WEIGHTED:
+    if type(layer) in WEIGHTED or separable.splits(layer):
         return _parts(layer)
     if type(layer) is L.Activation and not _plain(layer.activation):
         inside = layer.activation if isinstance(layer.activation, L.Layer) else None
@@ -46,21 +48,27 @@ def _parts(layer):
     function = getattr(layer, "activation", tf_keras.activations.linear)
     name = _name(function)
     regularizer = layer.activity_regularizer
-    if name == "linear" and regularizer is None:
+    two = separable.splits(layer)
+    if name == "linear" and regularizer is None and not two:
         return None
-    changes: dict[str, Any] = {} if name == "linear" else {"activation": "linear"}
-    if regularizer is not None:
-        changes["activity_regularizer"] = None
     inside = function.weights if isinstance(function, L.Layer) else []
     values = {id(w): w.numpy() for w in layer.weights}
     own = [values[id(w)] for w in layer.weights if id(w) not in {id(w) for w in inside}]
-    parts = [clone(layer, **changes, weights=own)]
+    parts = separable.kernels(layer, own) if two else [_plain_copy(layer, name, own)]
     if name != "linear":
         weights = [w.numpy() for w in inside]
         parts.append(_activation(function, part_name(layer.name, name), weights))
     if regularizer is not None:
         parts.append(_regularization(layer, regularizer))
     return lambda x: functools.reduce(lambda tensor, part: part(tensor), parts, x)
+
+
+def _plain_copy(layer, activation, weights):
+    """Return a copy of a layer without its activation and regularizer."""
+    changes: dict[str, Any] = {} if activation == "linear" else {"activation": "linear"}
+    if layer.activity_regularizer is not None:
+        changes["activity_regularizer"] = None
+    return clone(layer, **changes, weights=weights)
 
 
 def _name(function) -> str:

@@ -10,7 +10,8 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import calls, rebuild
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.rebuild import Edits
 from keras_edgeq.ops import op_of
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -64,24 +65,14 @@ def _reshapes(name: str, shape: tuple, number: int | str) -> tuple[tf_keras.laye
     return inside, L.Reshape(sizes, name=part_name(name, f"out{number}"))
 
 
-def constants_to_affine(model: tf_keras.Model) -> tf_keras.Model:
-    """Return the model with Rescaling, Normalization and `x op constant` as affine layers.
+def constant_edits(graph: LayerGraph) -> tuple[Edits, frozenset[str]]:
+    """Return Rescaling, Normalization and `x op constant` as affine layers, and their names.
 
     Scalars added to or multiplied with a tensor stay: a kernel takes them without error.
     """
-    return rewrite_and_name(model)[0]
-
-
-def rewrite_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, frozenset[str]]:
-    """Return what `constants_to_affine` does, and the layers that hold the constants now."""
-    by_layer: dict[int, list] = {}
-    for call in calls(model):
-        by_layer.setdefault(id(call.layer), []).append(call)
-    found = {key: function for key, group in by_layer.items() if (function := _replaced(group))}
-    if not found:
-        return model, frozenset()
-    names = frozenset(group[0].layer.name for key, group in by_layer.items() if key in found)
-    return rebuild(model, lambda layer: found.get(id(layer))), names
+    groups = {id(node.layer): [n.call for n in graph.calls_of(node.layer)] for node in graph.nodes}
+    edits = {key: function for key, group in groups.items() if (function := _replaced(group))}
+    return edits, frozenset(groups[key][0].layer.name for key in edits)
 
 
 def _replaced(group: list) -> Callable | None:

@@ -12,8 +12,13 @@ def flatten_nested(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal functional model without models inside.
 
     An inner layer is named by its path (`encoder/dense`), so names of inner models cannot collide.
-    A model that is called twice becomes layers that are called twice.
+    A model that is called twice becomes layers that are called twice. A functional model without
+    models inside is returned as it is.
     """
+    if not isinstance(model, tf_keras.Sequential) and not any(
+        keras_compat.is_graph_model(layer) for layer in model.layers
+    ):
+        return model
     copies = []
 
     def on_layer(layer, path=""):

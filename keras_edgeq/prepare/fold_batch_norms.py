@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.graph.rebuild import clone, rebuild
+from keras_edgeq.graph.rebuild import Edits, clone, edited
 from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ops.channel_map import ChannelMap
 from keras_edgeq.ops.plain import BATCH_NORM
 from keras_edgeq.ops.table import is_linear, sees_all
-from keras_edgeq.prepare.affine import affine, can_be_affine
 
 L = tf_keras.layers
 
@@ -53,46 +53,13 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
     return fold_and_name(model)[0]
 
 
-def fold_and_name(
-    model: tf_keras.Model, behind: bool = True
-) -> tuple[tf_keras.Model, dict[str, str]]:
-    """Return what `fold_batch_norms` does, and the batch norm whose output a layer makes now.
-
-    Without `behind`, batch norms that fold into the layer in front of them stay.
-    """
+def fold_and_name(model: tf_keras.Model) -> tuple[tf_keras.Model, dict[str, str]]:
+    """Return what `fold_batch_norms` does, and the batch norm whose output a layer makes now."""
     made: dict[str, str] = {}
-    while folds := _find(LayerGraph.of(model), behind):
-        made.update({fold.layer.name: fold.batch_norm.name for fold in folds if fold.behind})
-        model = _apply(model, folds)
+    while folds := find_folds(LayerGraph.of(model)):
+        made |= made_by(folds)
+        model = edited(model, fold_edits(folds))
     return model, made
-
-
-def batch_norms_to_affine(
-    model: tf_keras.Model, keep: Container[str] = frozenset()
-) -> tf_keras.Model:
-    """Return the model with its remaining batch norms as 1x1 depthwise convolutions.
-
-    Args:
-        model: what `fold_and_name` made; it is not changed.
-        keep: names of batch norms that stay as they are.
-    """
-    graph, replacements = LayerGraph.of(model), {}
-    for layer in model.layers:
-        shapes = [call.shapes[0] for call in graph.calls_of(layer)]
-        if (
-            op_of(layer) is BATCH_NORM
-            and layer.name not in keep
-            and all(_last_axis(layer, shape) and can_be_affine(shape) for shape in shapes)
-        ):
-            replacements[id(layer)] = affine(layer.name, *scale_and_offset(layer), layer.trainable)
-    if not replacements:
-        return model
-
-    def on_layer(layer):
-        function = replacements.get(id(layer))
-        return None if function is None else lambda x, **_: function(x)
-
-    return rebuild(model, on_layer)
 
 
 def scale_and_offset(layer: tf_keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -115,23 +82,33 @@ def batch_norms_behind(model: tf_keras.Model) -> dict[str, str]:
     graph = LayerGraph.of(model)
     found = {}
     for layer in model.layers:
-        if op_of(layer) is BATCH_NORM and _last_axis(layer, graph.calls_of(layer)[0].shapes[0]):
+        if op_of(layer) is BATCH_NORM and on_last_axis(layer, graph.calls_of(layer)[0].shapes[0]):
             fold = _backward(graph, layer)
             if fold is not None:
                 found[layer.name] = fold.layer.name
     return found
 
 
-def _find(graph: LayerGraph, behind: bool) -> list[Fold]:
-    """Return folds that do not touch each other's layers."""
-    folds, taken = [], set()
+def made_by(folds: Iterable[Fold]) -> dict[str, str]:
+    """Return the layers that make the output of a batch norm behind them -> that batch norm."""
+    return {fold.layer.name: fold.batch_norm.name for fold in folds if fold.behind}
+
+
+def find_folds(graph: LayerGraph, apart: Container[str] = frozenset()) -> list[Fold]:
+    """Return folds that do not touch each other's layers.
+
+    Args:
+        graph: of the model.
+        apart: names of layers that nothing folds into.
+    """
+    folds: list[Fold] = []
+    taken: set[int] = set()
     for node in graph.nodes:
         layer = node.layer
-        if op_of(layer) is not BATCH_NORM or not _last_axis(layer, node.shapes[0]):
+        if op_of(layer) is not BATCH_NORM or not on_last_axis(layer, node.shapes[0]):
             continue
-        fold = _backward(graph, layer) or _forward(graph, node)
-        if fold and fold.behind and not behind:
-            continue
+        ways = (_backward(graph, layer), _forward(graph, node))
+        fold = next((way for way in ways if way and way.layer.name not in apart), None)
         if fold and not {id(layer), id(fold.layer)} & taken:
             taken |= {id(layer), id(fold.layer)}
             folds.append(fold)
@@ -172,22 +149,17 @@ def _forward(graph: LayerGraph, node) -> Fold | None:
     return Fold(node.layer, channels, channels.values() * scale[channels.inputs], bias, False)
 
 
-def _apply(model, folds: list[Fold]) -> tf_keras.Model:
-    gone = {id(fold.batch_norm) for fold in folds}
-    changed = {id(fold.layer): fold for fold in folds}
-
-    def on_layer(layer):
-        if id(layer) in gone:
-            return lambda x, **_: x
-        fold = changed.get(id(layer))
-        if fold is None:
-            return None
+def fold_edits(folds: Iterable[Fold]) -> Edits:
+    """Return the layers with their new weights, and the batch norms as nothing."""
+    edits: Edits = {}
+    for fold in folds:
         weights = [fold.kernel.astype(np.float32), fold.bias.astype(np.float32)]
-        return clone(layer, **fold.channels.with_bias, weights=weights)
+        edits[id(fold.layer)] = clone(fold.layer, **fold.channels.with_bias, weights=weights)
+        edits[id(fold.batch_norm)] = lambda x, **_: x
+    return edits
 
-    return rebuild(model, on_layer)
 
-
-def _last_axis(layer, shape) -> bool:
+def on_last_axis(layer: Any, shape: tuple) -> bool:
+    """Tell whether a batch norm has numbers per channel of the last axis."""
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
     return axis in (-1, len(shape) - 1)

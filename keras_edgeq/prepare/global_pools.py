@@ -5,7 +5,7 @@ from __future__ import annotations
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.graph.rebuild import rebuild
+from keras_edgeq.graph.rebuild import Edits
 
 L = tf_keras.layers
 GLOBAL = {
@@ -14,27 +14,22 @@ GLOBAL = {
 }
 
 
-def pools_to_means(model: tf_keras.Model) -> tf_keras.Model:
-    """Return the model with average pools that cover their whole input as global ones.
+def mean_edits(graph: LayerGraph) -> Edits:
+    """Return the average pools that cover their whole input as global ones.
 
     The function is the same. A pooling kernel rounds onto its input's grid, whose range is that of
     the largest pixel; a mean kernel has an output grid of its own, two or three bits finer there.
     """
-    nodes = [node for node in LayerGraph.of(model).nodes if type(node.layer) in GLOBAL]
+    nodes = [node for node in graph.nodes if type(node.layer) in GLOBAL]
     partial = {id(node.layer) for node in nodes if not _covers(node)}
-    replacements = {id(node.layer) for node in nodes} - partial
-    if not replacements:
-        return model
+    return {id(n.layer): _mean(n.layer) for n in nodes if id(n.layer) not in partial}
 
-    def on_layer(layer):
-        if id(layer) not in replacements:
-            return None
-        mean = GLOBAL[type(layer)](keepdims=True, data_format=layer.data_format, name=layer.name)
-        if type(layer) is not L.AveragePooling1D:
-            return mean
-        return lambda x, **_: mean(x, mask=None)  # unlike a pool, it would read the tensor's mask
 
-    return rebuild(model, on_layer)
+def _mean(layer):
+    mean = GLOBAL[type(layer)](keepdims=True, data_format=layer.data_format, name=layer.name)
+    if type(layer) is not L.AveragePooling1D:
+        return mean
+    return lambda x, **_: mean(x, mask=None)  # unlike a pool, it would read the tensor's mask
 
 
 def _covers(node) -> bool:

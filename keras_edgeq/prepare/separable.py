@@ -1,10 +1,12 @@
-"""Split separable convolutions into the two kernels that run on a device."""
+"""Separable convolutions as the two kernels that run on a device."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import tf_keras
 
-from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
@@ -14,40 +16,45 @@ PARTS = {
 }
 
 
-def split_separable(model: tf_keras.Model) -> tf_keras.Model:
-    """Return the model with each SeparableConv as a depthwise and a 1x1 convolution.
+def splits(layer: Any) -> bool:
+    """Tell whether a layer is two; a causal one stays: Keras has no causal depthwise layer."""
+    return type(layer) in PARTS and layer.padding != "causal"
+
+
+def kernels(layer: Any, weights: list[np.ndarray]) -> list[tf_keras.layers.Layer]:
+    """Return a separable convolution without its activation as a depthwise and a 1x1 convolution.
 
     The depthwise part is named `<layer>/depthwise`; the pointwise part keeps the layer's name.
-    A causal SeparableConv1D stays whole: Keras has no causal depthwise layer.
+
+    Args:
+        layer: the convolution.
+        weights: its own, without those of a layer that is its activation.
     """
-    if not any(type(layer) in PARTS for layer in model.layers):
-        return model
-    return rebuild(model, _parts)
-
-
-def _parts(layer):
-    if type(layer) not in PARTS or layer.padding == "causal":
-        return None
     depthwise_class, pointwise_class = PARTS[type(layer)]
-    kernels = layer.get_weights()
+    options = {"data_format": layer.data_format, "trainable": layer.trainable}
     depthwise = depthwise_class(
         layer.kernel_size,
         strides=layer.strides,
         padding=layer.padding,
         depth_multiplier=layer.depth_multiplier,
-        data_format=layer.data_format,
         dilation_rate=layer.dilation_rate,
         use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
         name=part_name(layer.name, "depthwise"),
-        weights=kernels[:1],
+        weights=weights[:1],
+        **options,
     )
     pointwise = pointwise_class(
         layer.filters,
         1,
-        data_format=layer.data_format,
-        activation=layer.activation,
         use_bias=layer.use_bias,
+        kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
         name=layer.name,
-        weights=kernels[1:],
+        weights=weights[1:],
+        **options,
     )
-    return lambda x: pointwise(depthwise(x))
+    return [depthwise, pointwise]

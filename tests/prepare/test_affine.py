@@ -4,8 +4,8 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.ops import op_type
-from keras_edgeq.prepare.affine import affine, can_be_affine, constants_to_affine
-from tests.harness import assert_same_arrays, check_transform, outputs
+from keras_edgeq.prepare.affine import affine, can_be_affine
+from tests.harness import assert_same_arrays, check_transform, outputs, simplify
 from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers
@@ -54,7 +54,7 @@ def test_shapes_that_no_image_holds_are_refused(shape):
 def test_a_constant_per_channel_becomes_a_convolution(function, replaced):
     x = tf_keras.Input((3, 3))
     model = tf_keras.Model(x, function(x))
-    result = check_transform(constants_to_affine, model, inputs_for(model))
+    result = check_transform(simplify, model, inputs_for(model))
     assert ("DepthwiseConv2D" in [op_type(layer) for layer in result.layers]) == replaced
 
 
@@ -69,7 +69,7 @@ def test_preprocessing_layers_become_convolutions_of_their_name(layer, shape):
     layer = layer.__class__.from_config({**layer.get_config(), "name": "first"})
     x = tf_keras.Input(shape)
     model = tf_keras.Model(x, layer(x))
-    result = check_transform(constants_to_affine, model, inputs_for(model))
+    result = check_transform(simplify, model, inputs_for(model))
     assert op_type(result.get_layer("first")) == "DepthwiseConv2D"
 
 
@@ -78,7 +78,7 @@ def test_an_adapted_normalization_keeps_its_statistics():
     layer.adapt(np.random.default_rng(0).normal(3.0, 2.0, (50, 4)).astype(np.float32))
     x = tf_keras.Input((4,))
     model = tf_keras.Model(x, layer(x))
-    result = check_transform(constants_to_affine, model, inputs_for(model))
+    result = check_transform(simplify, model, inputs_for(model))
     assert op_type(result.get_layer("first")) == "DepthwiseConv2D"
 
 
@@ -87,28 +87,28 @@ def test_an_inverting_normalization_and_one_over_other_axes_stay():
     invert = L.Normalization(mean=[0.0] * 3, variance=[1.0] * 3, invert=True)
     over = L.Normalization(axis=1, mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])
     model = tf_keras.Model(x, over(invert(x)))
-    check_transform(constants_to_affine, model, inputs_for(model))
+    check_transform(simplify, model, inputs_for(model))
     x = tf_keras.Input((4, 4))
     square = L.Normalization(axis=1, mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])
     model = tf_keras.Model(x, square(x))
-    check_transform(constants_to_affine, model, inputs_for(model))
+    check_transform(simplify, model, inputs_for(model))
 
 
 def test_a_preprocessing_layer_shared_by_two_shapes_works_on_both():
     a, b = tf_keras.Input((6, 3)), tf_keras.Input((9, 3))
     shared = L.Rescaling(0.5, 1.0)
     model = tf_keras.Model([a, b], [shared(a), shared(b)])
-    check_transform(constants_to_affine, model, inputs_for(model))
+    check_transform(simplify, model, inputs_for(model))
 
 
 def test_a_dense_reads_what_the_constant_made():
     model = make("op_constants")
-    check_transform(constants_to_affine, model, inputs_for(model))
+    check_transform(simplify, model, inputs_for(model))
 
 
 def test_an_integer_input_that_is_scaled_stays_as_it_is():
     x = tf_keras.Input((4, 4, 3), dtype="uint8")
     model = train_like(tf_keras.Model(x, L.Conv2D(2, 3)(L.Rescaling(1 / 255.0)(x))))
-    result = check_transform(constants_to_affine, model, inputs_for(model))
+    result = check_transform(simplify, model, inputs_for(model))
     data = inputs_for(model)
     assert_same_arrays(outputs(result, data), outputs(result, data.astype(np.uint8)))

@@ -10,7 +10,8 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare import prepare
-from tests.models import train_like
+from tests.harness import check_transform
+from tests.models import inputs_for, train_like
 
 L = tf_keras.layers
 
@@ -113,9 +114,19 @@ class NoConfig(L.Layer):
         return inputs * self.factor
 
 
-def test_a_layer_without_a_configuration_is_one_clear_error():
-    with pytest.raises(UnsupportedModelError, match=r"'no_config' \(NoConfig\).*get_config"):
-        prepare(image(NoConfig(2.0)))
+def test_a_layer_whose_configuration_keras_knows_by_itself_is_taken():
+    inner = image(NoConfig(2.0))
+    x = tf_keras.Input((8, 8, 3))
+    for model in (inner, tf_keras.Model(x, inner(NoConfig(3.0)(x)))):
+        check_transform(prepare, model, inputs_for(model), save=False)
+
+
+@pytest.mark.parametrize("where", ["alone", "nested"])
+def test_a_layer_without_a_configuration_is_one_clear_error(where):
+    layer = NoConfig(np.array([2.0, 3.0, 4.0], np.float32))
+    inner = image(layer) if where == "nested" else None
+    with pytest.raises(UnsupportedModelError, match=r"no_config\w*' \(NoConfig\).*get_config"):
+        prepare(image(layer) if inner is None else tf_keras.Model(inner.input, inner(inner.input)))
 
 
 AUGMENTATIONS = (

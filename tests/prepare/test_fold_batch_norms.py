@@ -4,11 +4,10 @@ import tf_keras
 
 from keras_edgeq.ops import op_type
 from keras_edgeq.prepare.fold_batch_norms import (
-    batch_norms_to_affine,
     fold_batch_norms,
     scale_and_offset,
 )
-from tests.harness import assert_close, check_transform, outputs
+from tests.harness import assert_close, check_transform, outputs, simplify
 from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers
@@ -110,7 +109,7 @@ def test_a_batch_norm_does_not_fold_forward_into(kind):
     y = make_layer()(L.BatchNormalization(name="norm")(L.ReLU()(x)))
     model = train_like(tf_keras.Model(x, y))
     assert fold_batch_norms(model) is model
-    check_transform(batch_norms_to_affine, model, inputs_for(model, 4))
+    check_transform(simplify, model, inputs_for(model, 4))
 
 
 @pytest.mark.parametrize(("scale", "center"), [(True, False), (False, True), (False, False)])
@@ -196,7 +195,7 @@ def test_the_inference_form_of_a_batch_norm_is_its_formula():
 def test_a_standalone_batch_norm_becomes_a_depthwise_convolution(shape):
     x = tf_keras.Input(shape)
     model = train_like(tf_keras.Model(x, L.ReLU()(L.BatchNormalization(name="norm")(x))))
-    result = check_transform(batch_norms_to_affine, model, inputs_for(model, 4))
+    result = check_transform(simplify, model, inputs_for(model, 4))
     assert op_type(result.get_layer("norm")) == "DepthwiseConv2D"
 
 
@@ -215,5 +214,5 @@ def test_a_standalone_batch_norm_shared_by_two_lengths_works_on_both():
     a, b = tf_keras.Input((6, 3)), tf_keras.Input((9, 3))
     shared = L.BatchNormalization(name="norm")
     model = train_like(tf_keras.Model([a, b], [L.ReLU()(shared(a)), L.ReLU()(shared(b))]))
-    result = check_transform(batch_norms_to_affine, model, inputs_for(model))
+    result = check_transform(simplify, model, inputs_for(model))
     assert len(result.get_layer("norm").inbound_nodes) == 2

@@ -7,14 +7,12 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.ops import op_type
 from keras_edgeq.ops.table import WEIGHTED, activation_name
 from keras_edgeq.prepare import prepare
-from keras_edgeq.prepare.activations import split_activations
-from keras_edgeq.prepare.affine import constants_to_affine
+from keras_edgeq.prepare.activations import split_layers
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
-from keras_edgeq.prepare.separable import split_separable
 from keras_edgeq.quantize import quantize
-from tests.harness import check_transform
+from tests.harness import check_transform, simplify
 from tests.models import HAZARDS, inputs_for, make, train_like
 
 L = tf_keras.layers
@@ -77,7 +75,7 @@ def test_a_flattened_layer_keeps_whether_it_trains():
 
 def test_activations_become_layers_named_after_both():
     model = make("fused_activations")
-    split = check_transform(split_activations, model, inputs_for(model))
+    split = check_transform(split_layers, model, inputs_for(model))
     assert op_type(split.get_layer("relu6/relu6_part")) == "Relu6"
     assert op_type(split.get_layer("tanh/tanh_part")) == "Tanh"
     assert op_type(split.get_layer("softmax/softmax_part")) == "Softmax"
@@ -88,21 +86,21 @@ def test_activations_become_layers_named_after_both():
 
 
 def test_relu6_stays_relu6_and_another_cap_stays_itself():
-    split = split_activations(make("separate_activations"))
+    split = split_layers(make("separate_activations"))
     assert split.get_layer("relu6").max_value == 6.0
     assert split.get_layer("capped").max_value == 2.0
 
 
 def test_a_silu_op_becomes_a_product_under_its_name():
     model = make("op_silu")
-    split = check_transform(split_activations, model, inputs_for(model))
+    split = check_transform(split_layers, model, inputs_for(model))
     assert "tf.nn.silu" not in [keras_compat.op_symbol(layer) for layer in split.layers]
     assert sorted(set(ops(split)) - {"Input", "Dense"}) == ["Mul", "Sigmoid"]
 
 
 def test_separable_convolutions_become_two():
     model = make("separable")
-    split = check_transform(split_separable, model, inputs_for(model))
+    split = check_transform(split_layers, model, inputs_for(model))
     assert op_type(split.get_layer("two/depthwise")) == "DepthwiseConv2D"
     assert op_type(split.get_layer("two")) == "Conv2D"
     assert op_type(split.get_layer("one/depthwise")) == "DepthwiseConv1D"
@@ -113,7 +111,7 @@ def test_separable_convolutions_become_two():
 def test_a_causal_separable_convolution_stays_whole():
     x = tf_keras.Input((9, 3))
     model = tf_keras.Model(x, L.SeparableConv1D(4, 3, padding="causal")(x))
-    assert ops(split_separable(model)) == ["Input", "SeparableConv1D"]
+    assert ops(split_layers(model)) == ["Input", "SeparableConv1D"]
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(2, 1), (1, 2)])
@@ -121,7 +119,7 @@ def test_separable_strides_and_dilations_go_to_the_depthwise_part(stride, dilati
     x = tf_keras.Input((9, 9, 3))
     layer = L.SeparableConv2D(4, 3, strides=stride, dilation_rate=dilation, padding="same")
     model = train_like(tf_keras.Model(x, layer(x)))
-    check_transform(split_separable, model, inputs_for(model))
+    check_transform(split_layers, model, inputs_for(model))
 
 
 def test_a_half_precision_model_computes_in_float32_after():
@@ -142,7 +140,7 @@ def test_a_float64_model_computes_in_float32_after():
 
 
 @pytest.mark.parametrize("rewrite", [
-    flatten_nested, to_float32, split_separable, split_activations, constants_to_affine,
+    flatten_nested, to_float32, split_layers, simplify,
     fold_batch_norms,
 ])  # fmt: skip
 @pytest.mark.parametrize("hazard", ["shared_layer", "dicts", "op_layers", "unsorted_inputs"])
