@@ -11,12 +11,12 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.plan.asked import Asked, by_layer, warn_of_others
 from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
@@ -120,7 +120,7 @@ def quantize(
         >>> sim.predict(np.random.rand(1, 8), verbose=0).shape
         (1, 2)
     """
-    model = as_tf_keras(model)
+    model = as_functional(model)
     check_count("keep_samples", keep_samples, least=0)
     target = load_profile(profile)
     data_free = calibration is None
