@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import re
@@ -19,6 +20,11 @@ from tf_keras.src.mixed_precision import policy as _policy
 
 Functional = _functional.Functional
 KerasNode: TypeAlias = _node.Node
+# Lists of a layer that its symbolic calls add to.
+LEFT_BY_CALLS = (
+    *("_inbound_nodes_value", "_outbound_nodes_value"),
+    *("_losses", "_callable_losses", "_metrics"),
+)
 OP_LAYERS = (_tf_op_layer.TFOpLambda, _tf_op_layer.ClassMethod, _tf_op_layer.InstanceProperty)
 
 
@@ -96,6 +102,12 @@ def operands(node: KerasNode) -> list[Any]:
         flat = tf.nest.flatten(given)
         found += flat if any(is_keras_tensor(value) for value in flat) else [given]
     return found
+
+
+def bound_arguments(node: KerasNode) -> dict[str, Any]:
+    """Return what a call of an operation was given, by the names of its function's arguments."""
+    function = inspect.unwrap(node.layer.function)
+    return dict(inspect.signature(function).bind(*node.call_args, **node.call_kwargs).arguments)
 
 
 def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:
@@ -179,11 +191,10 @@ def _specs(shapes: Any, dtype: str) -> Any:
 def kept_calls(layers: list[tf_keras.layers.Layer]):
     """Let layers be called symbolically, and forget those calls and what they left behind."""
     lists = [
-        getattr(layer, name)
+        items
         for layer in layers
-        for name in ("_inbound_nodes_value", "_outbound_nodes_value", "_losses",
-                     "_callable_losses", "_metrics")  # fmt: skip
-        if isinstance(getattr(layer, name, None), list)
+        for name in LEFT_BY_CALLS
+        if isinstance(items := getattr(layer, name, None), list)
     ]
     kept = [list(items) for items in lists]
     logger, noise = tf.get_logger(), _VariablesInOperations()

@@ -10,6 +10,7 @@ from keras_edgeq.prepare.activations import split_activations
 from keras_edgeq.prepare.affine import rewrite_and_name
 from keras_edgeq.prepare.augmentations import cast_in_front
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import (
@@ -63,9 +64,10 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     names, policies = tuple(model.output_names), mixed_policies(model)
     for rewrite in SPLITS:
         model = rewrite(model)
+    model, held = constants_to_layers(model)
     with_constants, constants = rewrite_and_name(model)
     prepared, folded = fold_and_name(with_constants)
-    known = known_statistics(model, folded, constants)
+    known = known_statistics(model, folded, constants | held)
     kept: Mapping[str, str] = {}
     if keep_batch_norms:
         prepared = fold_and_name(with_constants, behind=False)[0]

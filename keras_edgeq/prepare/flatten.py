@@ -218,4 +218,4 @@ def _signature(args: tuple, kwargs: dict) -> tuple:
         return repr(value) if isinstance(value, PLAIN) else f"{id(value)}"
 
     given = (args, kwargs)
-    return repr(tf.nest.map_structure(leaf, given)),
+    return (repr(tf.nest.map_structure(leaf, given)),)

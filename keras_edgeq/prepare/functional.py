@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import count
 from typing import Any
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tf_keras
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.keras3 import as_tf_keras
+from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.trace import first_difference, trace
@@ -57,7 +59,7 @@ def as_functional(model: Any) -> Any:
         return model
     if not is_own(model):
         inside = (layer for layer in keras_compat.all_layers(model) if _is_model(layer))
-        return flatten_nested(model) if any(map(is_own, inside)) else model
+        return constants_to_layers(flatten_nested(model))[0] if any(map(is_own, inside)) else model
     given = _first_call(model)
     return model if given is None else _rebuilt(model, *given)
 
@@ -66,6 +68,7 @@ def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model
     with keras_compat.kept_calls([model, *keras_compat.all_layers(model)]):
         try:
             flat = flatten_nested(trace(model, args, kwargs, model.name), is_traced=True)
+            flat = constants_to_layers(flat)[0]
         except UnsupportedModelError as error:
             raise not_followed(model, model.name, error) from error
     found = first_difference(model, lambda flat_inputs, *_: flat(flat_inputs), args, kwargs)
@@ -114,12 +117,21 @@ def _named_as_made(symbol: Any) -> tf.TensorSpec:
 def _named(function: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Return the arguments of a call with inputs named by arguments, where there are several."""
     names = [name for name in inspect.signature(function).parameters if name != "self"]
-    several = len(tf.nest.flatten((args, kwargs))) > 1
+    several = len(args) + len(kwargs) > 1
 
     def named(name, value):
-        if isinstance(value, tf.TensorSpec) and (several or value.name is None):
-            return tf.TensorSpec(value.shape, value.dtype, name)
-        return value
+        if isinstance(value, tf.TensorSpec) and not several and value.name:
+            return value  # as Keras named it
+        numbers = count(1)
+        single = isinstance(value, tf.TensorSpec)
+
+        def leaf(spec):
+            if not isinstance(spec, tf.TensorSpec) or (spec.name and not several):
+                return spec
+            number = next(numbers)
+            return tf.TensorSpec(spec.shape, spec.dtype, name if single else f"{name}_{number}")
+
+        return tf.nest.map_structure(leaf, value)
 
     args = tuple(map(named, names, args)) + args[len(names) :]
     return args, {name: named(name, value) for name, value in kwargs.items()}

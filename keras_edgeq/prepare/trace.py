@@ -71,9 +71,7 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_
     return graph
 
 
-def first_difference(
-    layer: Any, other: Any, args: tuple, kwargs: dict
-) -> tuple[int, Gap] | None:
+def first_difference(layer: Any, other: Any, args: tuple, kwargs: dict) -> tuple[int, Gap] | None:
     """Return the number of the first output that differs on random inputs, and how; else None.
 
     Args:
@@ -166,7 +164,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_condition(text: str, line: str, _: list[str]) -> bool:
-    return "__len__" in text or "bool" in text and line.startswith(("if ", "elif ", "while "))
+    return "__len__" in text or ("bool" in text and line.startswith(("if ", "elif ", "while ")))
 
 
 KINDS = {
