@@ -43,7 +43,7 @@ def constants_to_layers(model: tf_keras.Model) -> tuple[tf_keras.Model, frozense
     graph = LayerGraph.of(model)
     if not any(map(_held, graph.nodes)):
         return model, frozenset()
-    walk = _Walk(graph)
+    walk = _Walk(graph, model.name)
     result = rebuild(model, on_call=walk.on_call)
     if walk.frozen:
         warn(
@@ -62,7 +62,8 @@ class _Walk:
         frozen: layers of the user's whose variables became constants.
     """
 
-    def __init__(self, graph: LayerGraph):
+    def __init__(self, graph: LayerGraph, name: str):
+        self._model = name
         self.constants: set[str] = set()
         self.frozen: dict[str, None] = {}
         self._layers: dict[tuple, Any] = {}
@@ -112,11 +113,14 @@ class _Walk:
             if not _is_variable(value):
                 return value
             if value.trainable:
-                self.frozen[call.layer.name.rpartition("/")[0] or call.layer.name] = None
+                self._freeze(call.layer.name)
             return tf.constant(value.numpy())
 
         args, kwargs = tf.nest.map_structure(leaf, (args, kwargs))
         return new(*args, **kwargs)
+
+    def _freeze(self, operation: str) -> None:
+        self.frozen[operation.rpartition("/")[0] or self._model] = None
 
     def _layer(self, form: ConstantForm, name: str) -> Any:
         if form.key not in self._layers:
@@ -134,7 +138,7 @@ class _Walk:
             if not any(map(_is_variable, held)):
                 self.constants.add(name)
             elif not all(trains) and any(_is_variable(v) and v.trainable for v in held):
-                self.frozen[name.rpartition("/")[0] or name] = None
+                self._freeze(name)
             self._layers[form.key] = form.kind(
                 **options, name=name, weights=weights, trainable=all(trains), dtype="float32"
             )

@@ -79,7 +79,7 @@ class _Walk:
     def __init__(self, model: tf_keras.Model, is_traced: bool):
         self.copies: list[tuple[Any, Any]] = []
         self._made: dict[int, Any] = {}
-        self._graphs: dict[Any, tf_keras.Model | None] = {}
+        self._graphs: dict[Any, tf_keras.Model | str] = {}
         self._names: dict[int, str] = {}
         self._taken = {keras_compat.producer(tensor)[0].name for tensor in model.inputs}
         self._name(model, "", is_traced)
@@ -115,31 +115,36 @@ class _Walk:
             if not asked:
                 whole.extend(_based(layer, name, args, kwargs))
                 asked = True
-            graph = None if whole else self._graph(layer, name, args, kwargs)
-            if graph is not None:
-                return self._replay(graph, _symbols(args, kwargs))
             if not whole:
-                whole.append(self._copy(layer, name))
+                graph = self._graph(layer, name, args, kwargs)
+                if isinstance(graph, tf_keras.Model):
+                    return self._replay(graph, _symbols(args, kwargs))
+                whole.append(self._closed(layer, name, graph))
             return whole[0](*args, **kwargs)
 
         return apply
 
-    def _graph(self, layer: Any, name: str, args: tuple, kwargs: dict) -> tf_keras.Model | None:
-        """Return what a layer is made of in a call, None if it stays; a model has to be opened."""
+    def _closed(self, layer: Any, name: str, why: str) -> Any:
+        try:
+            return self._copy(layer, name)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{error} Nor can its call be followed: {why}.") from error
+
+    def _graph(self, layer: Any, name: str, args: tuple, kwargs: dict) -> tf_keras.Model | str:
+        """Return what a layer is made of in a call, or why it stays; a model has to be opened."""
         key = id(layer), _signature(args, kwargs)
         if key not in self._graphs:
             try:
-                self._graphs[key] = opened(layer, args, kwargs)
-                self._name(self._graphs[key], f"{name}/", is_traced=True)
+                graph = self._graphs[key] = opened(layer, args, kwargs)
+                self._name(graph, f"{name}/", is_traced=True)
             except UnsupportedModelError as error:
                 if isinstance(layer, tf_keras.Model):
                     raise not_followed(layer, name, error) from error
-                self._graphs[key] = None
+                self._graphs[key] = str(error)
         return self._graphs[key]
 
-    def _name(self, graph: tf_keras.Model | None, path: str, is_traced: bool) -> None:
+    def _name(self, graph: tf_keras.Model, path: str, is_traced: bool) -> None:
         """Name the layers of a graph by its path, and operations of a trace by what they do."""
-        assert graph is not None
         layers = {id(call.layer): call.layer for call in calls(graph) if not call.node.is_input}
         symbols = {key: keras_compat.op_symbol(layer) for key, layer in layers.items()}
         for key, layer in sorted(layers.items(), key=lambda item: symbols[item[0]] is not None):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -71,15 +73,36 @@ def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model
             flat = constants_to_layers(flat)[0]
         except UnsupportedModelError as error:
             raise not_followed(model, model.name, error) from error
-    found = first_difference(model, lambda flat_inputs, *_: flat(flat_inputs), args, kwargs)
+    _check(model, flat, args, kwargs)
+    return flat
+
+
+def check_rebuilt(given: Any, model: tf_keras.Model, samples: Sequence[np.ndarray]) -> None:
+    """Raise unless what `as_functional` made computes what the given model does on samples.
+
+    Raises:
+        UnsupportedModelError: names the output that differs, with both values.
+    """
+    if given is not model and isinstance(given, tf_keras.Model):
+        found = _first_call(given)
+        assert found is not None  # as when it was rebuilt
+        _check(given, model, *found, samples)
+
+
+def _check(
+    given: Any, model: tf_keras.Model, args: tuple, kwargs: dict, samples: Any = None
+) -> None:
+    def compute(inputs: list[Any], *_: Any) -> Any:
+        return model(inputs, training=False)
+
+    found = first_difference(given, compute, args, kwargs, samples)
     if found is not None:
         number, gap = found
         raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) is subclassed, and output {number} of "
+            f"Model {given.name!r} ({type(given).__name__}) is subclassed, and output {number} of "
             f"what its call is made of has {gap.got:.6g} where the model has {gap.wanted:.6g}: its "
             "call depends on more than its inputs, such as random numbers or state."
         )
-    return flat
 
 
 def _is_model(layer: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -71,17 +71,20 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_
     return graph
 
 
-def first_difference(layer: Any, other: Any, args: tuple, kwargs: dict) -> tuple[int, Gap] | None:
-    """Return the number of the first output that differs on random inputs, and how; else None.
+def first_difference(
+    layer: Any, other: Any, args: tuple, kwargs: dict, samples: Sequence[Any] | None = None
+) -> tuple[int, Gap] | None:
+    """Return the number of the first output that differs, and how; None where none does.
 
     Args:
         layer: a layer, called as its user calls it.
         other: takes the tensors among the arguments as a list, and the arguments.
         args: symbolic tensors or `tf.TensorSpec`s, in any structure.
         kwargs: likewise.
+        samples: values of the tensors; random ones by default.
     """
     flat = [value for value in tf.nest.flatten((args, kwargs)) if _is_tensor(value)]
-    arrays = random_arrays((value.shape, value.dtype.name) for value in flat)
+    arrays = samples or random_arrays((value.shape, value.dtype.name) for value in flat)
     if arrays is None:  # text
         return None
     values = list(map(tf.constant, arrays))
@@ -91,7 +94,8 @@ def first_difference(layer: Any, other: Any, args: tuple, kwargs: dict) -> tuple
     )
     wanted = tf.nest.flatten(infer(layer, args, kwargs))
     got = tf.nest.flatten(other(values, args, kwargs))
-    is_half = any(part.compute_dtype in HALF_TYPES for part in (layer, *_inside(layer)))
+    parts = (layer, *keras_compat.all_layers(layer))
+    is_half = any(part.compute_dtype in HALF_TYPES for part in parts)
     noise = HALF_NOISE if is_half else NOISE
     for number, (one, two) in enumerate(zip(wanted, got, strict=True)):
         gap = largest_gap(one, two)
@@ -108,10 +112,6 @@ def _structured(args: tuple, kwargs: dict, symbols: list[Any]) -> Any:
 
 def _is_tensor(value: Any) -> bool:
     return keras_compat.is_keras_tensor(value) or isinstance(value, tf.TensorSpec)
-
-
-def _inside(layer: Any) -> list[Any]:
-    return keras_compat.all_layers(layer)
 
 
 @contextmanager
@@ -146,24 +146,24 @@ def _check_layers_known(layer: Any, graph: tf_keras.Model) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return what a failed symbolic call met, with the file and line of the user's code."""
-    where, line, names = "", "", []
+    where, line, called = "", "", ""
     frame: TracebackType | None = error.__traceback__
     while frame is not None:
         code, number = frame.tb_frame.f_code, frame.tb_lineno
-        names.append(code.co_name)
         path = str(Path(code.co_filename).resolve())
         if not path.startswith((*LIBRARIES, OURS)) and Path(path).suffix == ".py":
             line = linecache.getline(code.co_filename, number).strip()
             where = f"{Path(path).name}, line {number}, in {code.co_name}: `{line}`: "
+            called = "" if frame.tb_next is None else frame.tb_next.tb_frame.f_code.co_name
         frame = frame.tb_next
     text = " ".join(str(error).split())
     for kind, is_of in KINDS.items():
-        if is_of(text, line, names):
+        if is_of(text, line, called):
             return f"{where}{kind}"
     return f"{where}{type(error).__name__}: {text[:200]}"
 
 
-def _is_condition(text: str, line: str, _: list[str]) -> bool:
+def _is_condition(text: str, line: str, _: str) -> bool:
     return "__len__" in text or ("bool" in text and line.startswith(("if ", "elif ", "while ")))
 
 
@@ -173,7 +173,7 @@ KINDS = {
         lambda text, *_: "Cannot iterate" in text or "interpreted as an integer" in text
     ),
     "a NumPy function on a symbolic tensor; use the TensorFlow one": (
-        lambda text, _, names: "__array__" in names or "has no attribute 'numpy'" in text
+        lambda text, _, called: called == "__array__" or "has no attribute 'numpy'" in text
     ),
     "a number of Python made of a tensor; keep it a tensor": (
         lambda text, *_: "argument must be a string" in text

@@ -75,7 +75,7 @@ def absorb_bias(
         A prepared model. Quantize it as the original; call it after `equalize`.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         SimMismatchError: the result would compute something else on the data, which is a fault of
             this package.

@@ -59,7 +59,7 @@ def equalize(
         A prepared model: batch norms folded, one operation per layer. Quantize it as the original.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         SimMismatchError: the result would compute something else, which is a fault of this package.
 

@@ -55,7 +55,7 @@ def smooth(
         A prepared model. Quantize it as the original.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         EdgeqError: alpha is not between 0 and 1.
         SimMismatchError: the result would compute something else, which is a fault of this package.

@@ -129,7 +129,7 @@ def teaching(
 
     Raises:
         TrainingError: the teacher has other inputs or outputs, or a feature is not known.
-        UnsupportedModelError: the teacher is not a built functional or Sequential model.
+        UnsupportedModelError: the teacher is no model that `as_functional` takes.
     """
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:

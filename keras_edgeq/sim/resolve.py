@@ -13,7 +13,9 @@ from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
 from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
+from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
+from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
@@ -62,6 +64,14 @@ def resolve(
     return plan
 
 
+def _why_whole(node: GraphNode) -> str:
+    """Return, as the end of a reason, why a layer of the user's was not opened."""
+    if not is_own(node.layer):
+        return ""
+    why = why_closed(node.layer, tuple(node.call.node.call_args), dict(node.call.node.call_kwargs))
+    return f"; what it is made of is not known: {why}" if why else ""
+
+
 class _Resolver:
     """One walk over the graph; grids that must be equal are joined by union-find."""
 
@@ -103,7 +113,7 @@ class _Resolver:
             self._add_params(node, op)
             self.floats[node.layer.name] = f"computes in {precision.name}"
         elif unsupported is not None and node.is_float and not op_of(node.layer).transparent:
-            self.floats[node.layer.name] = unsupported
+            self.floats[node.layer.name] = unsupported + _why_whole(node)
         if not self._on_grid(node):
             self._own_if_read(node)
             return
