@@ -44,7 +44,8 @@ class ConstantForm:
     @property
     def key(self) -> tuple:
         """What layers that may be one have in common."""
-        return id(self.held), self.kind, repr(sorted(self.options.items())), self.kernel.shape
+        options = repr(sorted(self.options.items()))
+        return id(self.held), self.kind, options, self.kernel.shape, self.kernel.tobytes()
 
 
 def form_of(node: keras_compat.KerasNode) -> ConstantForm | None:
@@ -201,7 +202,7 @@ def _window(given: Given, rank: int) -> tuple[dict[str, Any], tuple | None] | No
     if strides is None or None in rates:
         return None
     rate = next((r for r in rates if set(r or ()) != {1}), rates[0])
-    padding, pads = given["padding"], None
+    padding, pads = given.get("padding", "VALID"), None
     if isinstance(padding, str):
         padding = padding.lower()
     elif rank == 4 and np.shape(padding) == (4, 2) and not np.any(np.take(padding, [0, 3], 0)):

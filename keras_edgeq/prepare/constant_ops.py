@@ -6,21 +6,43 @@ with constants and variables among their arguments, where no technique and no ke
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import QuantizationWarning, warn
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import Call, rebuild
 from keras_edgeq.prepare.constant_forms import ConstantForm, form_of, is_constant
+from keras_edgeq.prepare.trace import warn_frozen
 from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
 ADDS = ("__operators__.add", "math.add", "nn.bias_add")
+MULTIPLIES = ("math.multiply", "multiply", "__operators__.mul")
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """A call that adds a constant per channel, or multiplies by it.
+
+    Args:
+        call: the `id` of its node.
+        is_factor: whether it multiplies.
+        value: the constant.
+    """
+
+    call: int
+    is_factor: bool
+    value: Any
+
+    @property
+    def same(self) -> tuple:
+        """What two calls that do the same have in common."""
+        return self.is_factor, id(self.value)
 
 
 def constants_to_layers(model: tf_keras.Model) -> tuple[tf_keras.Model, frozenset[str]]:
@@ -45,12 +67,7 @@ def constants_to_layers(model: tf_keras.Model) -> tuple[tf_keras.Model, frozense
         return model, frozenset()
     walk = _Walk(graph, model.name)
     result = rebuild(model, on_call=walk.on_call)
-    if walk.frozen:
-        warn(
-            f"Variables of {', '.join(walk.frozen)} are constants from here on and do not train: "
-            "the layer's own code computes with them in a way that no layer of Keras has.",
-            QuantizationWarning,
-        )
+    warn_frozen(walk.frozen)
     return result, frozenset(walk.constants)
 
 
@@ -72,8 +89,8 @@ class _Walk:
             for node in graph.nodes
             if (form := form_of(node.call.node)) is not None
         }
-        self._added: dict[tuple, Any] = {}  # key of a form -> what is added behind each call of it
-        self._dropped: set[int] = set()  # calls that only add it
+        self._changes: dict[tuple, list[_Change]] = {}  # key of a form -> what follows each call
+        self._dropped: set[int] = set()  # calls that only do that
         self._merge(graph)
         self._uses: dict[int, set] = {}
         for node in graph.nodes:
@@ -83,19 +100,16 @@ class _Walk:
                 self._uses.setdefault(id(value), set()).add(use)
 
     def _merge(self, graph: LayerGraph) -> None:
-        """Find the forms behind whose every call one constant per channel is added."""
-        behind: dict[tuple, list[tuple[GraphNode | None, Any]]] = {}
+        """Find what constants scale and shift every call of a form alike."""
+        behind: dict[tuple, list[list[_Change]]] = {}
         for node in graph.nodes:
             form = self._forms.get(id(node.call.node))
-            if form is not None:
-                reader = graph.only_consumer(node.outputs[0]) if form.has_bias else None
-                bias = None if reader is None else _bias(reader, form, node.shapes[0])
-                behind.setdefault(form.key, []).append((reader, bias))
-        for key, found in behind.items():
-            (_, first), *_ = found
-            if first is not None and all(bias is first for _, bias in found):
-                self._added[key] = first
-                self._dropped |= {id(reader.call.node) for reader, _ in found if reader}
+            if form is not None and form.has_bias:
+                behind.setdefault(form.key, []).append(_changes(graph, node, form))
+        for key, (first, *others) in behind.items():
+            if all([c.same for c in other] == [c.same for c in first] for other in others):
+                self._changes[key] = first
+                self._dropped |= {c.call for changes in (first, *others) for c in changes}
 
     def on_call(self, call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
         form = self._forms.get(id(call.node))
@@ -124,23 +138,27 @@ class _Walk:
 
     def _layer(self, form: ConstantForm, name: str) -> Any:
         if form.key not in self._layers:
-            bias = self._added.get(form.key)
-            held = [form.held, *([] if bias is None else [bias])]
-            weights, options = [form.kernel], dict(form.options)
-            if bias is not None:
-                channels = (_channels(form),)
-                weights.append(np.broadcast_to(np.float32(_value(bias)).ravel(), channels))
+            changes, options = self._changes.get(form.key, []), dict(form.options)
+            kernel, bias = _changed(form, changes)
             if form.kind is not L.EinsumDense and form.has_bias:
-                options["use_bias"] = bias is not None
-            elif bias is None and form.kind is L.EinsumDense:
+                options["use_bias"] = bool(changes)
+            elif form.kind is L.EinsumDense and not changes:
                 options["bias_axes"] = None
-            trains = [_is_variable(v) and v.trainable and len(self._uses[id(v)]) == 1 for v in held]
-            if not any(map(_is_variable, held)):
+            held = [form.held, *(change.value for change in changes)]
+            variables = list(filter(_is_variable, held))
+            trains = _is_variable(form.held) and all(
+                v.trainable and len(self._uses[id(v)]) == 1 for v in variables
+            )
+            if not variables:
                 self.constants.add(name)
-            elif not all(trains) and any(_is_variable(v) and v.trainable for v in held):
+            elif not trains and any(v.trainable for v in variables):
                 self._freeze(name)
             self._layers[form.key] = form.kind(
-                **options, name=name, weights=weights, trainable=all(trains), dtype="float32"
+                **options,
+                name=name,
+                weights=[kernel, bias] if changes else [kernel],
+                trainable=trains,
+                dtype="float32",
             )
         return self._layers[form.key]
 
@@ -153,21 +171,64 @@ def _channels(form: ConstantForm) -> int:
     return form.kernel.shape[-1]
 
 
-def _bias(reader: GraphNode, form: ConstantForm, shape: tuple) -> Any:
-    """Return the constant per channel that a call adds to a form's output; None if it does more."""
-    if keras_compat.op_symbol(reader.layer) not in ADDS:
+def _changes(graph: LayerGraph, node: GraphNode, form: ConstantForm) -> list[_Change]:
+    """Return what constants per channel do, one after the other, with what a call makes.
+
+    Of a form whose kernel is a variable, a bias that is one; of others, factors and sums.
+    """
+    found: list[_Change] = []
+    while (reader := graph.only_consumer(node.outputs[0])) is not None:
+        change = _change(reader, form, node.shapes[0])
+        if change is None:
+            break
+        found.append(change)
+        if _is_variable(form.held):
+            break
+        node = reader
+    return found
+
+
+def _change(reader: GraphNode, form: ConstantForm, shape: tuple) -> _Change | None:
+    """Return what a call does with a form's output; None if it is more than a constant does."""
+    symbol = keras_compat.op_symbol(reader.layer)
+    is_factor = symbol in MULTIPLIES
+    if symbol not in (*ADDS, *MULTIPLIES) or (is_factor and _is_variable(form.held)):
         return None
     if len(reader.call.reads) != 1 or reader.shapes[0] != shape:
         return None
     given = keras_compat.bound_arguments(reader.call.node)
-    if given.get("data_format") not in (None, "NHWC"):
+    held = [value for value in given.values() if is_constant(value)]
+    if given.get("data_format") not in (None, "NHWC") or len(held) != 1:
         return None
-    held = [v for v in given.values() if is_constant(v)]
-    if len(held) != 1 or _is_variable(held[0]) != _is_variable(form.held):
+    (value,), channels = held, _channels(form)
+    size, sizes = int(np.prod(value.shape)), tuple(value.shape)
+    fits = size == 1 or (size == channels and sizes[-1] == channels)
+    if not fits or (_is_variable(form.held) and not _is_variable(value)):
         return None
-    size, sizes = int(np.prod(held[0].shape)), tuple(held[0].shape)
-    channels = _channels(form)
-    return held[0] if size == 1 or (size == channels and sizes[-1] == channels) else None
+    return _Change(id(reader.call.node), is_factor, value)
+
+
+def _changed(form: ConstantForm, changes: list[_Change]) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel and bias of a form with what follows it."""
+    kernel, bias = np.float64(form.kernel), np.zeros(_channels(form) if form.has_bias else 1)
+    for change in changes:
+        value = np.broadcast_to(np.float64(_value(change.value)).ravel(), bias.shape)
+        if change.is_factor:
+            kernel, bias = kernel * _per_channel(form, value), bias * value
+        else:
+            bias = bias + value
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def _per_channel(form: ConstantForm, value: np.ndarray) -> np.ndarray:
+    """Return a number per channel in a shape that a kernel is multiplied with."""
+    if form.kind is L.DepthwiseConv2D:
+        return value.reshape(form.kernel.shape[2:])
+    if form.kind is L.EinsumDense:
+        letters, made = form.options["equation"].split(",")[1].split("->")
+        axis = letters.index(made[-1])
+        return value.reshape([-1 if n == axis else 1 for n in range(form.kernel.ndim)])
+    return value
 
 
 def _held(node: GraphNode) -> list[Any]:

@@ -12,7 +12,7 @@ from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
-from keras_edgeq.prepare.trace import first_difference, trace
+from keras_edgeq.prepare.trace import first_difference, loses_variables, trace, warn_frozen
 
 PLAIN = (bool, int, float, str, type(None), tf.DType)
 
@@ -38,6 +38,7 @@ def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.M
         flat = rebuild(model, walk.on_layer)
     for old, new in walk.copies:
         copy_weights(old, new)
+    warn_frozen(walk.frozen)
     return flat
 
 
@@ -74,10 +75,12 @@ class _Walk:
 
     Attributes:
         copies: layers of the user's model, and what they became.
+        frozen: layers whose variables became constants.
     """
 
     def __init__(self, model: tf_keras.Model, is_traced: bool):
         self.copies: list[tuple[Any, Any]] = []
+        self.frozen: dict[str, None] = {}
         self._made: dict[int, Any] = {}
         self._graphs: dict[Any, tf_keras.Model | str] = {}
         self._names: dict[int, str] = {}
@@ -137,6 +140,8 @@ class _Walk:
             try:
                 graph = self._graphs[key] = opened(layer, args, kwargs)
                 self._name(graph, f"{name}/", is_traced=True)
+                if loses_variables(layer, graph):
+                    self.frozen[name] = None
             except UnsupportedModelError as error:
                 if isinstance(layer, tf_keras.Model):
                     raise not_followed(layer, name, error) from error

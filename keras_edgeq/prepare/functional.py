@@ -17,7 +17,7 @@ from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
 from keras_edgeq.prepare.own_layers import is_own
-from keras_edgeq.prepare.trace import first_difference, trace
+from keras_edgeq.prepare.trace import first_difference, loses_variables, trace, warn_frozen
 
 
 def as_functional(model: Any) -> Any:
@@ -69,8 +69,9 @@ def as_functional(model: Any) -> Any:
 def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model:
     with keras_compat.kept_calls([model, *keras_compat.all_layers(model)]):
         try:
-            flat = flatten_nested(trace(model, args, kwargs, model.name), is_traced=True)
-            flat = constants_to_layers(flat)[0]
+            traced = trace(model, args, kwargs, model.name)
+            warn_frozen([model.name] if loses_variables(model, traced) else [])
+            flat = constants_to_layers(flatten_nested(traced, is_traced=True))[0]
         except UnsupportedModelError as error:
             raise not_followed(model, model.name, error) from error
     _check(model, flat, args, kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tf_keras
 
@@ -18,7 +19,7 @@ HARMLESS = frozenset({
     "__firstlineno__", "__static_attributes__", "__annotations__", "__repr__", "__slots__", "build",
     "get_config", "from_config", "compute_output_shape", "_keras_api_names", "_keras_api_names_v1",
 })  # fmt: skip
-_REGISTERED: dict[type, type] = {}
+_REGISTERED: WeakKeyDictionary[type, type] = WeakKeyDictionary()
 
 
 def register_layer(layer: type, like: type) -> type:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError, warn
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.compare import Gap, largest_gap, random_arrays
-from keras_edgeq.graph.rebuild import infer
+from keras_edgeq.graph.rebuild import calls, infer
 
 # Largest difference between a layer and its opened form, relative to its largest number.
 NOISE, HALF_NOISE = 1e-4, 0.05
@@ -69,6 +69,28 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_
             raise UnsupportedModelError(_reason(error)) from error
     _check_layers_known(layer, graph)
     return graph
+
+
+def loses_variables(layer: Any, graph: tf_keras.Model) -> bool:
+    """Tell whether a trace holds numbers of a layer's variables, and not the variables.
+
+    TensorFlow reads a variable at once where nothing symbolic is computed with it first.
+    """
+    nodes = [call.node for call in calls(graph)]
+    given = tf.nest.flatten([(node.call_args, node.call_kwargs) for node in nodes])
+    kept = {id(value) for value in given if isinstance(value, tf.Variable)}
+    kept |= {id(weight) for weight in graph.weights}
+    return any(id(weight) not in kept for weight in layer.trainable_weights)
+
+
+def warn_frozen(names: Iterable[str]) -> None:
+    """Warn that variables of layers became constants; not where there are none."""
+    if found := ", ".join(names):
+        warn(
+            f"Variables of {found} are constants from here on and do not train: the code there "
+            "computes with them in a way that no layer of Keras has.",
+            QuantizationWarning,
+        )
 
 
 def first_difference(
