@@ -12,7 +12,7 @@ from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
-from keras_edgeq.prepare.trace import first_difference, loses_variables, trace, warn_frozen
+from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen
 
 PLAIN = (bool, int, float, str, type(None), tf.DType)
 
@@ -42,22 +42,26 @@ def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.M
     return flat
 
 
-def opened(layer: Any, args: tuple, kwargs: dict) -> tf_keras.Model:
+def opened(layer: Any, args: tuple, kwargs: dict) -> Trace:
     """Return what a layer of the user's is made of, for a walk inside of `kept_calls`.
 
     Raises:
         UnsupportedModelError: it cannot be followed, or computes more than that; the message is
             the end of a sentence.
     """
-    graph = trace(layer, args, kwargs)
-    found = first_difference(layer, lambda flat, *_: graph(flat, training=False), args, kwargs)
+    traced = trace(layer, args, kwargs)
+
+    def compute(flat: list[Any], *_: Any) -> Any:
+        return traced.graph(flat, training=False)
+
+    found = first_difference(layer, compute, args, kwargs)
     if found is not None:
         number, gap = found
         raise UnsupportedModelError(
             f"what its call is made of has {gap.got:.6g} where it has {gap.wanted:.6g} (output "
             f"{number}): it depends on more than its inputs, such as random numbers or state"
         )
-    return graph
+    return traced
 
 
 def why_closed(layer: Any, args: tuple, kwargs: dict) -> str | None:
@@ -138,9 +142,10 @@ class _Walk:
         key = id(layer), _signature(args, kwargs)
         if key not in self._graphs:
             try:
-                graph = self._graphs[key] = opened(layer, args, kwargs)
-                self._name(graph, f"{name}/", is_traced=True)
-                if loses_variables(layer, graph):
+                traced = opened(layer, args, kwargs)
+                self._graphs[key] = traced.graph
+                self._name(traced.graph, f"{name}/", is_traced=True)
+                if traced.loses_variables:
                     self.frozen[name] = None
             except UnsupportedModelError as error:
                 if isinstance(layer, tf_keras.Model):

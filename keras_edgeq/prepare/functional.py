@@ -17,7 +17,7 @@ from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
 from keras_edgeq.prepare.own_layers import is_own
-from keras_edgeq.prepare.trace import first_difference, loses_variables, trace, warn_frozen
+from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen
 
 
 def as_functional(model: Any) -> Any:
@@ -70,11 +70,11 @@ def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model
     with keras_compat.kept_calls([model, *keras_compat.all_layers(model)]):
         try:
             traced = trace(model, args, kwargs, model.name)
-            warn_frozen([model.name] if loses_variables(model, traced) else [])
-            flat = constants_to_layers(flatten_nested(traced, is_traced=True))[0]
+            flat = constants_to_layers(flatten_nested(traced.graph, is_traced=True))[0]
         except UnsupportedModelError as error:
             raise not_followed(model, model.name, error) from error
     _check(model, flat, args, kwargs)
+    warn_frozen([model.name] if traced.loses_variables else [])
     return flat
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +28,19 @@ LIBRARIES = tuple(
 OURS = str(Path(__file__).resolve().parents[1])
 
 
-def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_keras.Model:
+class Trace(NamedTuple):
+    """What a layer is made of.
+
+    Args:
+        graph: a model whose inputs are the tensors among the arguments, in their order.
+        loses_variables: whether it holds numbers of variables that train, and not the variables.
+    """
+
+    graph: tf_keras.Model
+    loses_variables: bool
+
+
+def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Trace:
     """Return what a layer's `call` does as a functional model of the same layers and variables.
 
     The model is for a walk inside of `keras_compat.kept_calls`: it holds calls of the user's own
@@ -39,9 +51,6 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_
         args: what it is called on: symbolic tensors, or `tf.TensorSpec`s, in any structure.
         kwargs: likewise.
         name: of the model.
-
-    Returns:
-        A model whose inputs are the tensors among the arguments, in their order.
 
     Raises:
         UnsupportedModelError: it cannot be followed; says where, by file and line, and why.
@@ -63,16 +72,17 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> tf_
     args, kwargs = tf.nest.map_structure(fresh, (args, kwargs))
     with _unchanged(layer):
         try:
-            made = keras_compat.python_call(layer)(*args, **kwargs)
+            with tf.GradientTape() as tape:
+                made = keras_compat.python_call(layer)(*args, **kwargs)
             graph = tf_keras.Model(_structured(args, kwargs, symbols), made, name=name)
         except Exception as error:  # whatever the user's code meets in symbolic tensors
             raise UnsupportedModelError(_reason(error)) from error
     _check_layers_known(layer, graph)
-    return graph
+    return Trace(graph, _loses(layer, graph, tape.watched_variables()))
 
 
-def loses_variables(layer: Any, graph: tf_keras.Model) -> bool:
-    """Tell whether a trace holds numbers of a layer's variables, and not the variables.
+def _loses(layer: Any, graph: tf_keras.Model, read: Iterable[Any]) -> bool:
+    """Tell whether a trace holds numbers of variables that were read, and not the variables.
 
     TensorFlow reads a variable at once where nothing symbolic is computed with it first.
     """
@@ -80,7 +90,8 @@ def loses_variables(layer: Any, graph: tf_keras.Model) -> bool:
     given = tf.nest.flatten([(node.call_args, node.call_kwargs) for node in nodes])
     kept = {id(value) for value in given if isinstance(value, tf.Variable)}
     kept |= {id(weight) for weight in graph.weights}
-    return any(id(weight) not in kept for weight in layer.trainable_weights)
+    own = {id(weight) for weight in layer.trainable_weights}
+    return bool({id(variable) for variable in read} & own - kept)
 
 
 def warn_frozen(names: Iterable[str]) -> None:

@@ -13,15 +13,13 @@ from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
 from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
-from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
-from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
-from keras_edgeq.sim.supported import why_unsupported
+from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -62,14 +60,6 @@ def resolve(
             f"it has them for {', '.join(sorted(profile.quantized))}."
         )
     return plan
-
-
-def _why_whole(node: GraphNode) -> str:
-    """Return, as the end of a reason, why a layer of the user's was not opened."""
-    if not is_own(node.layer):
-        return ""
-    why = why_closed(node.layer, tuple(node.call.node.call_args), dict(node.call.node.call_kwargs))
-    return f"; what it is made of is not known: {why}" if why else ""
 
 
 class _Resolver:
@@ -113,7 +103,7 @@ class _Resolver:
             self._add_params(node, op)
             self.floats[node.layer.name] = f"computes in {precision.name}"
         elif unsupported is not None and node.is_float and not op_of(node.layer).transparent:
-            self.floats[node.layer.name] = unsupported + _why_whole(node)
+            self.floats[node.layer.name] = unsupported + why_whole(node)
         if not self._on_grid(node):
             self._own_if_read(node)
             return
