@@ -30,6 +30,7 @@ __all__ = [
     "absorb_bias",
     "adaround",
     "analysis",
+    "as_functional",
     "callbacks",
     "correct_bias",
     "describe",
@@ -51,6 +52,7 @@ __all__ = [
     "qat",
     "quantize",
     "reestimate_batch_norms",
+    "register_layer",
     "requantize",
     "save_sim",
     "search_mixed_precision",
@@ -85,7 +87,9 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.keras3 import from_keras3, to_keras3
     from keras_edgeq.mixed_precision import SearchResult, keep_worst, search_mixed_precision
     from keras_edgeq.plan import QuantPlan
+    from keras_edgeq.prepare.functional import as_functional
     from keras_edgeq.prepare.model_file import load_model
+    from keras_edgeq.prepare.own_layers import register_layer
     from keras_edgeq.profiles import TargetProfile, load_profile, profile_names
     from keras_edgeq.profiles.precision import Precision
     from keras_edgeq.ptq.absorb_bias import absorb_bias

@@ -13,7 +13,7 @@ class EdgeqError(ValueError):
 
 
 class UnsupportedModelError(EdgeqError):
-    """The model is not a built functional or Sequential `tf_keras` model, or has NaN weights."""
+    """The model is not built, has code that cannot be followed, or has NaN weights."""
 
 
 class CalibrationDataError(EdgeqError):

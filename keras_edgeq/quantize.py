@@ -11,12 +11,12 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, ProfileError, UnsupportedModelError
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.plan.asked import Asked, by_layer, warn_of_others
 from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.prepare.functional import as_functional, check_rebuilt
 from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
@@ -59,9 +59,10 @@ def quantize(
     train in half precision as before (`QuantizedLayer`); inference is in float32.
 
     Args:
-        model: a built functional or Sequential `tf_keras` model, nested models and op layers
-            included. Layers without an integer kernel stay float; `sim.record.plan.floats` and
-            `keras-edgeq inspect` name them and say why.
+        model: a built `tf_keras` model, functional, Sequential or subclassed (`as_functional` says
+            which), nested models and op layers included, or one of Keras 3. Layers without an
+            integer kernel stay float; `sim.record.plan.floats` and `keras-edgeq inspect` name them
+            and say why.
         calibration: representative inputs, with or without labels: an array `(samples, ...)`, a
             dict by input name or list of arrays, an `.npy` or `.npz` path, a `tf.data.Dataset`, a
             generator or a `Sequence`. 100 to 500 samples are usually enough. With None, ranges come
@@ -99,7 +100,8 @@ def quantize(
         The sim, of the same inputs and outputs as the model. `sim.stats` holds the statistics.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: the model is unbuilt, of another framework or holds NaN; or it is
+            subclassed, and its call cannot be followed.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN; or there is
             none, and nothing is known about some tensors, which are named.
         ProfileError: no such profile, precision or rule; a name that matches nothing; or a plan of
@@ -120,7 +122,7 @@ def quantize(
         >>> sim.predict(np.random.rand(1, 8), verbose=0).shape
         (1, 2)
     """
-    model = as_tf_keras(model)
+    given, model = model, as_functional(model)
     check_count("keep_samples", keep_samples, least=0)
     target = load_profile(profile)
     data_free = calibration is None
@@ -157,6 +159,8 @@ def quantize(
         first, source = peek(batches(calibration, model, batch_size, steps, notes))
         source = _keeping(source, kept, _whole_batches(model, keep_samples))
         seen = few(first, model)
+    if check:
+        check_rebuilt(given, model, seen)
     floats = Floats(prepared.model, seen)
 
     def made(plan: QuantPlan, asked: Mapping[str, str], stats: Any) -> QuantSim:

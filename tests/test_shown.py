@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
@@ -14,13 +15,18 @@ L = tf_keras.layers
 ODD = "a>b.c"
 
 
+@tf.function
+def twice(t):
+    return t * 2.0
+
+
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     """An object of each kind that a user is given."""
     tf_keras.utils.set_random_seed(0)
     image = tf_keras.Input((6, 6, 2), name="image")
     x = L.Conv2D(4, 3, activation="relu", name=ODD)(image)
-    x = L.Lambda(lambda t: t * 2.0, name="twice")(L.Flatten()(x))
+    x = L.Lambda(lambda t: twice(t), name="twice")(L.Flatten()(x))
     model = tf_keras.Model(image, L.Dense(3, name="head")(x), name="tiny")
     data = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype(np.float32)
     sim = eq.quantize(model, data, progress=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import random
 import re
 from contextlib import contextmanager
@@ -18,6 +20,11 @@ from tf_keras.src.mixed_precision import policy as _policy
 
 Functional = _functional.Functional
 KerasNode: TypeAlias = _node.Node
+# Lists of a layer that its symbolic calls add to.
+LEFT_BY_CALLS = (
+    *("_inbound_nodes_value", "_outbound_nodes_value"),
+    *("_losses", "_callable_losses", "_metrics"),
+)
 OP_LAYERS = (_tf_op_layer.TFOpLambda, _tf_op_layer.ClassMethod, _tf_op_layer.InstanceProperty)
 
 
@@ -97,6 +104,12 @@ def operands(node: KerasNode) -> list[Any]:
     return found
 
 
+def bound_arguments(node: KerasNode) -> dict[str, Any]:
+    """Return what a call of an operation was given, by the names of its function's arguments."""
+    function = inspect.unwrap(node.layer.function)
+    return dict(inspect.signature(function).bind(*node.call_args, **node.call_kwargs).arguments)
+
+
 def producer(tensor: Any) -> tuple[tf_keras.layers.Layer, KerasNode, int]:
     """Return the layer, the call and the output index that made a symbolic tensor."""
     history = tensor._keras_history
@@ -146,6 +159,59 @@ def overrides_call(model: tf_keras.Model) -> bool:
     """Tell whether a functional model's class computes something else than its graph."""
     own = type(model).call
     return own not in (_functional.Functional.call, tf_keras.Sequential.call, tf_keras.Model.call)
+
+
+def python_call(layer: tf_keras.layers.Layer) -> Any:
+    """Return a layer's `call` as Python runs it, also where it is a `tf.function`."""
+    return getattr(layer.call, "python_function", layer.call)
+
+
+def first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
+    """Return the arguments of a subclassed model's first call as `tf.TensorSpec`s, batch open.
+
+    A model that was only built has but the shapes of its first argument. None before that.
+    """
+    if model._saved_model_arg_spec is not None:
+        args, kwargs = model.save_spec()
+        return tuple(args), dict(kwargs)
+    shapes = model._build_input_shape
+    return None if shapes is None else ((_specs(shapes, model.compute_dtype),), {})
+
+
+def _specs(shapes: Any, dtype: str) -> Any:
+    """Return nested shapes, as `build` takes them, as nested `tf.TensorSpec`s."""
+    if isinstance(shapes, dict):
+        return {name: _specs(shape, dtype) for name, shape in shapes.items()}
+    if isinstance(shapes, list | tuple) and isinstance(shapes[0], list | tuple | tf.TensorShape):
+        return [_specs(shape, dtype) for shape in shapes]
+    return tf.TensorSpec(tf.TensorShape(shapes), dtype)
+
+
+@contextmanager
+def kept_calls(layers: list[tf_keras.layers.Layer]):
+    """Let layers be called symbolically, and forget those calls and what they left behind."""
+    lists = [
+        items
+        for layer in layers
+        for name in LEFT_BY_CALLS
+        if isinstance(items := getattr(layer, name, None), list)
+    ]
+    kept = [list(items) for items in lists]
+    logger, noise = tf.get_logger(), _VariablesInOperations()
+    logger.addFilter(noise)
+    try:
+        yield
+    finally:
+        logger.removeFilter(noise)
+        for items, before in zip(lists, kept, strict=True):
+            items[:] = before
+
+
+class _VariablesInOperations(logging.Filter):
+    """Silences the advice to write a layer, where one that is written is followed."""
+
+    def filter(self, record):
+        return "were used in a Lambda layer" not in record.getMessage()
 
 
 def flat_inputs(model: tf_keras.Model, inputs: Any) -> list[Any]:

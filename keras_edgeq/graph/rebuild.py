@@ -100,8 +100,10 @@ def run(model: tf_keras.Model, inputs: Any) -> Any:
     return replay(model, inputs, lambda call, args, kwargs: infer(call.layer, args, kwargs))
 
 
-def clone(layer: Any, **changes: Any) -> Any:
+def clone(layer: Any, kind: type | None = None, config: dict | None = None, **changes: Any) -> Any:
     """Return a fresh, unbuilt layer with the same configuration but for `changes`.
+
+    With `kind` and `config`, it is of another class, made of that configuration.
 
     A partial function, which Keras cannot write into a configuration, is handed over.
 
@@ -113,9 +115,10 @@ def clone(layer: Any, **changes: Any) -> Any:
     try:
         for name in kept:
             object.__setattr__(layer, name, tf_keras.activations.linear)
-        config = layer.get_config()
+        settings: dict[str, Any] = layer.get_config() if config is None else config
         with tf_keras.utils.custom_object_scope(_own_objects(layer)):
-            new = layer.__class__.from_config({**config, **_taken(config, changes)})
+            made_of = {**settings, **_taken(settings, changes)}
+            new = (kind or layer.__class__).from_config(made_of)
     except (NotImplementedError, TypeError) as error:
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: give each layer of "
@@ -127,7 +130,7 @@ def clone(layer: Any, **changes: Any) -> Any:
             object.__setattr__(layer, name, value)
     for name in kept.keys() - changes.keys():
         setattr(new, name, kept[name])
-    if "name" not in config:
+    if "name" not in settings:
         keras_compat.rename(new, changes.get("name", layer.name))
     return new
 

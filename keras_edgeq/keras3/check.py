@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import tensorflow as tf
 
 from keras_edgeq.errors import SimMismatchError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.compare import largest_gap, random_arrays
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion, Step
 
 # Differences relative to the largest number: of one layer, and of the outputs.
 LAYER, OUTPUTS = 1e-5, 1e-4
 HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
-SAMPLES, OPEN_SIZE = 2, 32
 
 
 def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
@@ -29,7 +28,7 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     Raises:
         SimMismatchError: names the first layer that differs, with both values.
     """
-    inputs = _random(conversion.graph.inputs)
+    inputs = random_arrays((k.shape, k.dtype) for k in conversion.graph.inputs)
     if inputs is None:  # text
         return {}
     found: dict[str, float] = {}
@@ -104,20 +103,6 @@ def _backend(given: Any) -> Any:
     return keras.tree.map_structure(leaf, given)
 
 
-def _random(symbols: Sequence[Any]) -> list[np.ndarray] | None:
-    """Return random inputs, None where one is text."""
-    rng, made = np.random.default_rng(0), []
-    for symbol in symbols:
-        batch, *sizes = symbol.shape
-        shape = (batch or SAMPLES, *(OPEN_SIZE if size is None else size for size in sizes))
-        if symbol.dtype == "string":
-            return None
-        whole = symbol.dtype.startswith(("int", "uint", "bool"))
-        values = rng.integers(0, 2, shape) if whole else rng.uniform(-1.0, 1.0, shape)
-        made.append(values.astype(symbol.dtype))
-    return made
-
-
 def _compare(model: str, path: str, one: Any, other: Any, most: float) -> float:
     """Return the largest difference of two arrays, relative to the largest number."""
     wanted, got = np.asarray(one), np.asarray(other)
@@ -129,22 +114,16 @@ def _compare(model: str, path: str, one: Any, other: Any, most: float) -> float:
             float("nan"),
             float("nan"),
         )
-    if wanted.dtype.kind not in "fiub" or not wanted.size:
-        return 0.0
-    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
-    distance = np.where(np.isnan(wanted) & np.isnan(got), 0.0, np.abs(wanted - got))
-    largest = max(float(np.max(np.abs(np.nan_to_num(wanted)))), 1e-3)
-    at = np.unravel_index(int(np.argmax(np.nan_to_num(distance, nan=np.inf))), distance.shape)
-    gap = float(np.nan_to_num(distance, nan=np.inf)[at]) / largest
-    if gap > most:
+    gap = largest_gap(wanted, got)
+    if gap.distance > most:
         raise SimMismatchError(
-            f"Converted to tf_keras, layer {path!r} of {model!r} would make {got[at]:.6g} instead "
-            f"of {wanted[at]:.6g}. {FAULT}",
+            f"Converted to tf_keras, layer {path!r} of {model!r} would make {gap.got:.6g} instead "
+            f"of {gap.wanted:.6g}. {FAULT}",
             path,
-            float(wanted[at]),
-            float(got[at]),
+            gap.wanted,
+            gap.got,
         )
-    return gap
+    return gap.distance
 
 
 FAULT = "This is a fault of keras_edgeq; please report it with model.to_json()."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
@@ -17,6 +18,8 @@ from keras_edgeq.keras3 import activations, compat
 from keras_edgeq.keras3.layers import is_fixed, known_class, translated
 from keras_edgeq.keras3.operations import function_of
 from keras_edgeq.spec.tensor_ref import part_name
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,15 +156,37 @@ def opened(model: Any) -> Any:
             "with keras.Input(shape), or call model.build((None, ...))."
         )
     shapes = compat.build_shapes(model)
-    if len(shapes) != 1 or not model.built:
+    if not shapes or not model.built:
         raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) is subclassed and was not called yet, "
-            "or has several inputs: its graph is not known. Give "
-            "keras.Model(x, model(x)) with x = keras.Input(shape)."
+            f"Model {model.name!r} ({type(model).__name__}) is subclassed and was not called yet: "
+            "its graph is not known. Call it once on a batch of data, model(x)."
         )
-    (shape,) = shapes.values()
-    x = keras.Input(batch_shape=(None, *shape[1:]))
-    return _graph(model, (x,), {}, [x])
+    parameters = inspect.signature(model.call).parameters
+    if len(shapes) == 1:  # Keras notes it under another name
+        shapes = {next(iter(parameters)): shape for shape in shapes.values()}
+    given = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
+    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in given]
+    if missing := [name for name in missing if parameters[name].kind not in VARIADIC]:
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) is subclassed, and Keras did not note "
+            f"the sizes of its arguments {', '.join(missing)}. Give keras.Model([x, y], "
+            "model(x, y)), with x and y from keras.Input(shape)."
+        )
+    symbols = {name: _symbols(name, shape) for name, shape in given.items()}
+    inputs = next(iter(symbols.values())) if len(symbols) == 1 else list(symbols.values())
+    return _graph(model, (), symbols, inputs)
+
+
+def _symbols(name: str, shapes: Any) -> Any:
+    """Return inputs of nested shapes, the batch open, named by their place."""
+    import keras
+
+    if isinstance(shapes, dict):
+        return {key: _symbols(key, shape) for key, shape in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return keras.Input(batch_shape=(None, *shapes[1:]), name=name)
+    parts = (_symbols(f"{name}_{number}", shape) for number, shape in enumerate(shapes, 1))
+    return type(shapes)(parts)
 
 
 def traced(layer: Any, node: Any) -> Any:
@@ -179,7 +204,7 @@ def traced(layer: Any, node: Any) -> Any:
     return _graph(layer, args, kwargs, list(symbols.values()))
 
 
-def _graph(layer: Any, args: tuple, kwargs: dict, inputs: list[Any]) -> Any:
+def _graph(layer: Any, args: tuple, kwargs: dict, inputs: Any) -> Any:
     import keras
 
     try:

@@ -81,7 +81,7 @@ def _config(layer: Any, cls: type) -> tuple[dict[str, Any], Callable[[Any], Any]
     given, config = dict(layer.get_config()), {}
     behind = None
     names = RENAMED.get(cls.__name__, {})
-    allowed = _arguments(cls)
+    allowed = arguments(cls)
     for key, value in given.items():
         name = names.get(key, key)
         if key in DROPPED or key.endswith("_initializer"):
@@ -171,7 +171,7 @@ def _same_object(value: Any, key: str) -> Any:
         return None
 
 
-def _arguments(cls: type) -> set[str]:
+def arguments(cls: type) -> set[str]:
     """Return the arguments that a class and the classes below it take."""
     found: set[str] = {"name", "trainable", "dtype"}
     for base in cls.__mro__:

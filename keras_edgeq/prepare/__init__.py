@@ -7,6 +7,7 @@ import tf_keras
 from keras_edgeq.prepare.activations import split_layers
 from keras_edgeq.prepare.augmentations import cast_in_front
 from keras_edgeq.prepare.check import check_model
+from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
@@ -53,8 +54,9 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     names, policies = tuple(model.output_names), mixed_policies(model)
     for rewrite in SPLITS:
         model = rewrite(model)
+    model, held = constants_to_layers(model)
     result = simplified(model)
-    known = known_statistics(model, result.made, result.constants)
+    known = known_statistics(model, result.made, result.constants | held)
     if keep_batch_norms:
         result = simplified(model, keep_batch_norms=True)
     prepared = with_positive_gammas(result.model, result.kept) if result.kept else result.model

@@ -11,6 +11,7 @@ from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.prepare.check_layers import check_layers
+from keras_edgeq.prepare.own_layers import is_own
 
 
 def check_model(model: Any) -> None:
@@ -22,15 +23,16 @@ def check_model(model: Any) -> None:
     if not isinstance(model, tf_keras.Model):
         module = type(model).__module__
         raise UnsupportedModelError(f"Got {module}.{type(model).__name__}. Give a tf_keras.Model.")
-    if not keras_compat.is_graph_model(model):
-        if isinstance(model, tf_keras.Sequential):
-            raise UnsupportedModelError(
-                f"Sequential model {model.name!r} is not built: its input shape is unknown. "
-                "Start it with tf_keras.Input(shape) or call model.build((None, ...))."
-            )
-        raise UnsupportedModelError(_SUBCLASSED.format(name=model.name, cls=type(model).__name__))
-    if keras_compat.overrides_call(model):
-        raise UnsupportedModelError(_SUBCLASSED.format(name=model.name, cls=type(model).__name__))
+    if isinstance(model, tf_keras.Sequential) and not keras_compat.is_graph_model(model):
+        raise UnsupportedModelError(
+            f"Sequential model {model.name!r} is not built: its input shape is unknown. "
+            "Start it with tf_keras.Input(shape) or call model.build((None, ...))."
+        )
+    if is_own(model):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} ({type(model).__name__}) is subclassed: its graph lives in "
+            "Python code. Give keras_edgeq.as_functional(model), which computes the same."
+        )
     if any(isinstance(layer, FakeQuant) for layer in model.layers):
         raise UnsupportedModelError(
             f"Model {model.name!r} is a sim already; quantize the float model it came from."
@@ -43,10 +45,3 @@ def check_model(model: Any) -> None:
         if weight.dtype.is_floating and not np.isfinite(np.float64(weight)).all():
             name = weight.name.removesuffix(":0")
             raise UnsupportedModelError(f"Weight {name} of {model.name!r} has NaN or infinity.")
-
-
-_SUBCLASSED = (
-    "Model {name!r} ({cls}) is subclassed: its graph lives in Python code. Build the same layers "
-    "with the functional API (tf_keras.Model(inputs, outputs)), or wrap the call once: "
-    "x = tf_keras.Input(shape); model = tf_keras.Model(x, subclassed.call(x))."
-)

@@ -1,49 +1,246 @@
-"""Put the layers of nested models into the outer graph, named by their path."""
+"""One graph of Keras' own layers: nested models and layers of the user's are opened into it."""
 
 from __future__ import annotations
 
+from itertools import count
+from typing import Any
+
+import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild, replay
+from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
+from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
+from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen
+
+PLAIN = (bool, int, float, str, type(None), tf.DType)
 
 
-def flatten_nested(model: tf_keras.Model) -> tf_keras.Model:
+def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.Model:
     """Return an equal functional model without models inside.
 
     An inner layer is named by its path (`encoder/dense`), so names of inner models cannot collide.
-    A model that is called twice becomes layers that are called twice. A functional model without
-    models inside is returned as it is.
+    A model that is called twice becomes layers that are called twice. A layer of a class of the
+    user's becomes one of the Keras class that computes the same, or the layers and operations that
+    its call is made of; where neither computes what it does, it stays. A model without any of these
+    is returned as it is.
+
+    Args:
+        model: a functional model; models inside may be subclassed. It is not changed.
+        is_traced: whether it is a trace, whose operations Keras named by numbers.
+
+    Raises:
+        UnsupportedModelError: a subclassed model inside cannot be followed; says where and why.
+        SimMismatchError: a layer is registered as one of a class that computes something else.
     """
-    if not isinstance(model, tf_keras.Sequential) and not any(
-        keras_compat.is_graph_model(layer) for layer in model.layers
-    ):
+    if not is_traced and _is_flat(model):
         return model
-    copies = []
-
-    def on_layer(layer, path=""):
-        if keras_compat.is_graph_model(layer):
-            return _inline(layer, f"{path}{layer.name}/", on_layer)
-        new = clone(layer, name=f"{path}{layer.name}")
-        copies.append((layer, new))
-        return new
-
-    flat = rebuild(model, on_layer)
-    for old, new in copies:
+    walk = _Walk(model, is_traced)
+    with keras_compat.kept_calls(keras_compat.all_layers(model)):
+        flat = rebuild(model, walk.on_layer)
+    for old, new in walk.copies:
         copy_weights(old, new)
+    warn_frozen(walk.frozen)
     return flat
 
 
-def _inline(inner, path, on_layer):
-    """Return a function that replays `inner` on the outer graph's tensors."""
-    made = {}
+def _is_flat(model: tf_keras.Model) -> bool:
+    """Tell whether a functional model has Keras' own layers alone."""
+    if isinstance(model, tf_keras.Sequential):
+        return False
+    return not any(is_own(layer) or keras_compat.is_graph_model(layer) for layer in model.layers)
 
-    def visit(call, args, kwargs):
-        if id(call.layer) not in made:
-            made[id(call.layer)] = on_layer(call.layer, path)
-        return made[id(call.layer)](*args, **kwargs)
 
-    def apply(inputs, **_):
-        return replay(inner, keras_compat.flat_inputs(inner, inputs), visit)
+def opened(layer: Any, args: tuple, kwargs: dict) -> Trace:
+    """Return what a layer of the user's is made of, for a walk inside of `kept_calls`.
 
-    return apply
+    Raises:
+        UnsupportedModelError: it cannot be followed, or computes more than that; the message is
+            the end of a sentence.
+    """
+    traced = trace(layer, args, kwargs)
+
+    def compute(flat: list[Any], *_: Any) -> Any:
+        return traced.graph(flat, training=False)
+
+    found = first_difference(layer, compute, args, kwargs)
+    if found is not None:
+        number, gap = found
+        raise UnsupportedModelError(
+            f"what its call is made of has {gap.got:.6g} where it has {gap.wanted:.6g} (output "
+            f"{number}): it depends on more than its inputs, such as random numbers or state"
+        )
+    return traced
+
+
+def why_closed(layer: Any, args: tuple, kwargs: dict) -> str | None:
+    """Return why a layer of the user's stays whole; None where it need not."""
+    with keras_compat.kept_calls([layer, *keras_compat.all_layers(layer)]):
+        try:
+            opened(layer, args, kwargs)
+        except UnsupportedModelError as error:
+            return str(error)
+    return None
+
+
+class _Walk:
+    """One rebuild on its way. A layer that several parts share is made once.
+
+    Attributes:
+        copies: layers of the user's model, and what they became.
+        frozen: layers whose variables became constants.
+    """
+
+    def __init__(self, model: tf_keras.Model, is_traced: bool):
+        self.copies: list[tuple[Any, Any]] = []
+        self.frozen: dict[str, None] = {}
+        self._made: dict[int, Any] = {}
+        self._graphs: dict[Any, tf_keras.Model | str] = {}
+        self._names: dict[int, str] = {}
+        self._taken = {keras_compat.producer(tensor)[0].name for tensor in model.inputs}
+        self._name(model, "", is_traced)
+
+    def on_layer(self, layer: Any) -> Any:
+        """Return the layer, or the function of layers, that a layer becomes."""
+        if id(layer) not in self._made:
+            self._made[id(layer)] = self._replacement(layer, self._names[id(layer)])
+        return self._made[id(layer)]
+
+    def _replacement(self, layer: Any, name: str) -> Any:
+        if is_own(layer):
+            return self._own(layer, name)
+        if keras_compat.is_graph_model(layer):
+            self._name(layer, f"{name}/", is_traced=False)
+            return lambda x, **_: self._replay(layer, keras_compat.flat_inputs(layer, x))
+        return self._copy(layer, name)
+
+    def _replay(self, inner: tf_keras.Model, inputs: list[Any]) -> Any:
+        return replay(inner, inputs, lambda call, args, kw: self.on_layer(call.layer)(*args, **kw))
+
+    def _copy(self, layer: Any, name: str) -> Any:
+        self.copies.append((layer, clone(layer, name=name)))
+        return self.copies[-1][1]
+
+    def _own(self, layer: Any, name: str) -> Any:
+        """Return what a layer of the user's becomes; how, its first call decides."""
+        whole: list[Any] = []
+        asked = False
+
+        def apply(*args, **kwargs):
+            nonlocal asked
+            if not asked:
+                whole.extend(_based(layer, name, args, kwargs))
+                asked = True
+            if not whole:
+                graph = self._graph(layer, name, args, kwargs)
+                if isinstance(graph, tf_keras.Model):
+                    return self._replay(graph, _symbols(args, kwargs))
+                whole.append(self._closed(layer, name, graph))
+            return whole[0](*args, **kwargs)
+
+        return apply
+
+    def _closed(self, layer: Any, name: str, why: str) -> Any:
+        try:
+            return self._copy(layer, name)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{error} Nor can its call be followed: {why}.") from error
+
+    def _graph(self, layer: Any, name: str, args: tuple, kwargs: dict) -> tf_keras.Model | str:
+        """Return what a layer is made of in a call, or why it stays; a model has to be opened."""
+        key = id(layer), _signature(args, kwargs)
+        if key not in self._graphs:
+            try:
+                traced = opened(layer, args, kwargs)
+                self._graphs[key] = traced.graph
+                self._name(traced.graph, f"{name}/", is_traced=True)
+                if traced.loses_variables:
+                    self.frozen[name] = None
+            except UnsupportedModelError as error:
+                if isinstance(layer, tf_keras.Model):
+                    raise not_followed(layer, name, error) from error
+                self._graphs[key] = str(error)
+        return self._graphs[key]
+
+    def _name(self, graph: tf_keras.Model, path: str, is_traced: bool) -> None:
+        """Name the layers of a graph by its path, and operations of a trace by what they do."""
+        layers = {id(call.layer): call.layer for call in calls(graph) if not call.node.is_input}
+        symbols = {key: keras_compat.op_symbol(layer) for key, layer in layers.items()}
+        for key, layer in sorted(layers.items(), key=lambda item: symbols[item[0]] is not None):
+            symbol = symbols[key] if is_traced else None
+            if key not in self._names:
+                own = symbol.rpartition(".")[2].strip("_") if symbol else layer.name
+                self._names[key] = self._free(f"{path}{own}")
+
+    def _free(self, name: str) -> str:
+        numbered = (f"{name}_{number}" if number else name for number in count())
+        free = next(one for one in numbered if one not in self._taken)
+        self._taken.add(free)
+        return free
+
+
+def not_followed(layer: Any, name: str, why: object) -> UnsupportedModelError:
+    """Return the error for a model that has to be opened and cannot."""
+    return UnsupportedModelError(
+        f"Model {name!r} ({type(layer).__name__}) is subclassed, and its call cannot be followed "
+        f"on symbolic tensors: {why}. Write it with layers and operations of TensorFlow on whole "
+        "tensors, or build the same layers with the functional API, "
+        "tf_keras.Model(inputs, outputs)."
+    )
+
+
+def _based(layer: Any, name: str, args: tuple, kwargs: dict) -> list[Any]:
+    """Return a layer of the user's as one of the Keras class that computes the same, if any does.
+
+    Raises:
+        SimMismatchError: it was registered as such, and is none.
+    """
+    base = base_of(layer)
+    if base is None:
+        return []
+    said = f"Layer {layer.name!r} ({type(layer).__name__}) is registered as {base.__name__}"
+
+    def computed(_, args, kwargs):
+        infer(new, args, kwargs)  # makes the variables
+        new.set_weights(layer.get_weights())
+        return infer(new, args, kwargs)
+
+    try:
+        new = as_base(layer, base, name)
+        found = first_difference(layer, computed, args, kwargs)
+    except (UnsupportedModelError, TypeError, ValueError, tf.errors.OpError) as error:
+        if not is_registered(layer):
+            return []
+        raise UnsupportedModelError(
+            f"{said}, but cannot be made one: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if found is None:
+        return [new]
+    if not is_registered(layer):
+        return []
+    gap = found[1]
+    raise SimMismatchError(
+        f"{said}, but has {gap.wanted:.6g} where that has {gap.got:.6g} on random inputs. Register "
+        "only classes that compute the same, with the same settings and weights.",
+        layer.name,
+        gap.wanted,
+        gap.got,
+    )
+
+
+def _symbols(args: tuple, kwargs: dict) -> list[Any]:
+    flat = tf.nest.flatten((args, kwargs))
+    return [value for value in flat if keras_compat.is_keras_tensor(value)]
+
+
+def _signature(args: tuple, kwargs: dict) -> tuple:
+    """Return what a trace depends on: sizes and types of tensors, and constants."""
+
+    def leaf(value):
+        if keras_compat.is_keras_tensor(value):
+            return f"{value.shape} {value.dtype.name}"
+        return repr(value) if isinstance(value, PLAIN) else f"{id(value)}"
+
+    given = (args, kwargs)
+    return (repr(tf.nest.map_structure(leaf, given)),)

@@ -21,6 +21,7 @@ from keras_edgeq.files import json_text
 from keras_edgeq.keras3 import from_keras3, guard
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.config_guard import CODE, refused
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.prepare.graph_check import check_graph
 from keras_edgeq.prepare.load_guard import bounded_by_file, check_size
 from keras_edgeq.prepare.saved_model_guard import check_saved_model
@@ -61,12 +62,12 @@ def load_model(
             `tf_keras.utils.register_keras_serializable` needs none.
 
     Returns:
-        The model, as `quantize` takes it.
+        The model, as `quantize` takes it; a subclassed one as by `as_functional`.
 
     Raises:
         UnsupportedModelError: the file is missing, damaged, or of another framework; it holds only
-            weights, or code; it has unknown names, or reaches outside itself; or its model is
-            subclassed or a sim. For a file of Keras 3, also as for `from_keras3`.
+            weights, or code; it has unknown names, or reaches outside itself; or its model is a
+            sim. For a file of Keras 3, also as for `from_keras3`.
 
     Example:
         >>> import tempfile, tf_keras, keras_edgeq as eq
@@ -86,6 +87,7 @@ def load_model(
         model = tf_keras.models.load_model(
             str(path), custom_objects=custom_objects, compile=False, **options
         )
+    model = as_functional(model)
     check_model(model)
     return model
 

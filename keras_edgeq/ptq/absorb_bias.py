@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import clone, rebuild
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ops.operands import keeps_channels
 from keras_edgeq.ops.table import sees_all
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.prepare.known_statistics import Moments
 from keras_edgeq.ptq.channel_statistics import (
     NORM_DEVIATIONS,
@@ -75,7 +75,7 @@ def absorb_bias(
         A prepared model. Quantize it as the original; call it after `equalize`.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         SimMismatchError: the result would compute something else on the data, which is a fault of
             this package.
@@ -93,7 +93,7 @@ def absorb_bias(
     Reference:
         Nagel et al. 2019, arXiv:1906.04721, section 4.1.3, there with three deviations.
     """
-    model = as_tf_keras(model)
+    model = as_functional(model)
     form = prepared_form(model)
     prepared, known = form.model, form.known
     paths = _paths(LayerGraph.of(prepared))

@@ -15,9 +15,9 @@ import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.ops import op_of
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
@@ -59,7 +59,7 @@ def equalize(
         A prepared model: batch norms folded, one operation per layer. Quantize it as the original.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         SimMismatchError: the result would compute something else, which is a fault of this package.
 
@@ -75,7 +75,7 @@ def equalize(
     Reference:
         Nagel et al. 2019, arXiv:1906.04721, section 4.1, there for pairs and without caps.
     """
-    model = as_tf_keras(model)
+    model = as_functional(model)
     form = prepared_form(model)
     prepared, known = form.model, form.known
     graph, groups = LayerGraph.of(prepared), scale_groups(prepared)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.prepare import prepare
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.ptq.channel_statistics import channel_statistics
 from keras_edgeq.ptq.scale_groups import FIXED, NORMS, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
@@ -55,7 +55,7 @@ def smooth(
         A prepared model. Quantize it as the original.
 
     Raises:
-        UnsupportedModelError: the model is subclassed, unbuilt, of another framework or holds NaN.
+        UnsupportedModelError: as for `quantize`.
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         EdgeqError: alpha is not between 0 and 1.
         SimMismatchError: the result would compute something else, which is a fault of this package.
@@ -75,7 +75,7 @@ def smooth(
     """
     if not 0.0 <= alpha <= 1.0:
         raise EdgeqError(f"alpha is {alpha!r}; it must be a number from 0 to 1, such as 0.5.")
-    model = as_tf_keras(model)
+    model = as_functional(model)
     prepared = prepare(model)
     graph, groups = LayerGraph.of(prepared), scale_groups(prepared, norms=True)
     read = _read_tensors(graph)

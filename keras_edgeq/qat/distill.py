@@ -12,12 +12,12 @@ import tf_keras
 from keras_edgeq.errors import TrainingError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.plain import SOFTMAX
 from keras_edgeq.prepare import prepared_form
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.reference import float_form
 from keras_edgeq.sim.strip import stripped
@@ -129,13 +129,13 @@ def teaching(
 
     Raises:
         TrainingError: the teacher has other inputs or outputs, or a feature is not known.
-        UnsupportedModelError: the teacher is not a built functional or Sequential model.
+        UnsupportedModelError: the teacher is no model that `as_functional` takes.
     """
     outputs, structure = list(sim.outputs), keras_compat.structured_inputs(sim)
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
     # Kept or folded as in the sim, so that equal names are equal tensors.
-    ready = prepared_form(as_tf_keras(teacher), bool(sim.batch_norms())).model
+    ready = prepared_form(as_functional(teacher), bool(sim.batch_norms())).model
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):

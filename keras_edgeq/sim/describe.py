@@ -10,11 +10,11 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.plan.asked import Asked, by_layer
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepare
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.table import aligned, html
@@ -122,7 +122,7 @@ def describe(
         [('d', 'integer'), ('d/relu', 'fused')]
     """
     target = load_profile(profile)
-    model = as_tf_keras(model)
+    model = as_functional(model)
     prepared = prepare(model)
     plan = resolve(prepared, target, by_layer(precision, target))
     rows: dict[str, LayerRow] = {}

@@ -9,7 +9,6 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
-from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import channel_map
 from keras_edgeq.prepare.fold_batch_norms import (
@@ -17,6 +16,7 @@ from keras_edgeq.prepare.fold_batch_norms import (
     scale_and_offset,
 )
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms as fold_float
+from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import all_quantizers
@@ -61,7 +61,7 @@ def fold_batch_norms(model: tf_keras.Model) -> tf_keras.Model:
         Neural Network Quantization", arXiv:2106.08295, section 5.2.2.
     """
     if not isinstance(model, QuantSim):
-        model = as_tf_keras(model)
+        model = as_functional(model)
         folded = fold_float(model)
         if folded is not model:
             check_equal(model, folded, random_inputs(model, {}))

@@ -19,7 +19,7 @@ from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
-from keras_edgeq.sim.supported import why_unsupported
+from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -103,7 +103,7 @@ class _Resolver:
             self._add_params(node, op)
             self.floats[node.layer.name] = f"computes in {precision.name}"
         elif unsupported is not None and node.is_float and not op_of(node.layer).transparent:
-            self.floats[node.layer.name] = unsupported
+            self.floats[node.layer.name] = unsupported + why_whole(node)
         if not self._on_grid(node):
             self._own_if_read(node)
             return

@@ -6,6 +6,8 @@ from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
 from keras_edgeq.ops.plain import PAD, RESIZE
+from keras_edgeq.prepare.flatten import why_closed
+from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.profiles.target_profile import TargetProfile
 
 
@@ -29,3 +31,11 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
     return None
+
+
+def why_whole(node: GraphNode) -> str:
+    """Return, as the end of a reason, why a layer of the user's was not opened."""
+    if not is_own(node.layer):
+        return ""
+    why = why_closed(node.layer, tuple(node.call.node.call_args), dict(node.call.node.call_kwargs))
+    return f"; what it is made of is not known: {why}" if why else ""

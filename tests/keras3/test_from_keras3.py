@@ -227,6 +227,74 @@ def test_layers_and_models_of_classes_of_their_own_are_opened():
     assert eq.quantize(whole, data, progress=False).quantized_layers()
 
 
+class Pair(keras.Model):
+    """Subclassed, with several inputs in one argument, and several outputs."""
+
+    def __init__(self):
+        super().__init__(name="pair")
+        self.dense = K.Dense(4, name="dense")
+
+    def call(self, inputs, training=None):
+        one, other = inputs.values() if isinstance(inputs, dict) else inputs
+        return {"sum": self.dense(one) + other, "own": self.dense(one)}
+
+
+class Arguments(keras.Model):
+    """Subclassed, with two arguments."""
+
+    def __init__(self):
+        super().__init__(name="arguments")
+        self.dense = K.Dense(4, name="dense")
+
+    def build(self, one_shape, other_shape):
+        self.dense.build(one_shape)
+
+    def call(self, one, other):
+        return self.dense(one) + other
+
+
+class Unnoted(keras.Model):
+    """Its second argument is noted nowhere."""
+
+    def __init__(self):
+        super().__init__(name="unnoted")
+        self.dense = K.Dense(4, name="dense")
+
+    def call(self, one, other):
+        return self.dense(one) + other
+
+
+ONE, OTHER = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "names"),
+    [
+        (Pair, ([ONE, OTHER],), ["inputs_1", "inputs_2"]),
+        (Pair, ((ONE, OTHER),), ["inputs_1", "inputs_2"]),
+        (Pair, ({"a": ONE, "b": OTHER},), ["a", "b"]),
+        (Arguments, (ONE, OTHER), ["one", "other"]),
+    ],
+)
+def test_subclassed_models_with_several_inputs_are_opened(make, given, names):
+    model = make()
+    wanted = [np.asarray(part) for part in keras.tree.flatten(model(*given))]
+    made = eq.from_keras3(model)
+    assert made.input_names == names
+    got = tf.nest.flatten(made(dict(zip(names, (ONE, OTHER), strict=True))))
+    for one, other in zip(wanted, got, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)
+    data = dict(zip(names, (ONE, OTHER), strict=True))
+    assert eq.quantize(model, data, progress=False).quantized_layers()
+
+
+def test_a_second_argument_without_noted_sizes_is_named():
+    model = Unnoted()
+    model(ONE, OTHER)
+    with pytest.raises(UnsupportedModelError, match="sizes of its arguments other"):
+        eq.from_keras3(model)
+
+
 def test_activations_of_the_users_are_opened():
     def own(x):
         return ops.tanh(x) * 2.0
