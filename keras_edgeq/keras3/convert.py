@@ -97,6 +97,11 @@ class Conversion:
             compute = function_of(operation)
         elif compat.graph_of(operation) is not None or known_class(operation) is None:
             compute = layer = self._nested(operation, node)
+        elif _holds_model(operation):
+            outer, self._path = self._path, f"{path}/"
+            inner = self._nested(operation.layer, node)
+            self._path = outer
+            compute = layer = tf_keras.layers.TimeDistributed(inner, name=operation.name)
         else:
             layer, behind = translated(operation)
             if not is_fixed(operation):
@@ -137,6 +142,13 @@ class Conversion:
             return values[id(graph.outputs[0])]
 
         return compute
+
+
+def _holds_model(layer: Any) -> bool:
+    """Tell whether a layer computes a functional model for every step."""
+    if known_class(layer) is not tf_keras.layers.TimeDistributed:
+        return False
+    return compat.is_keras3_model(layer.layer) and compat.graph_of(layer.layer) is not None
 
 
 def opened(model: Any) -> Any:

@@ -12,6 +12,7 @@ from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
+from keras_edgeq.prepare.time_distributed import each_step, why_together
 from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen
 
 PLAIN = (bool, int, float, str, type(None), tf.DType)
@@ -110,6 +111,8 @@ class _Walk:
     def _replacement(self, layer: Any, name: str) -> Any:
         if is_own(layer):
             return self._own(layer, name)
+        if type(layer) is tf_keras.layers.TimeDistributed:
+            return self._steps(layer, name)
         if keras_compat.is_graph_model(layer):
             self._name(layer, f"{name}/", is_traced=False)
             return lambda x, **_: self._replay(layer, keras_compat.flat_inputs(layer, x))
@@ -121,6 +124,24 @@ class _Walk:
     def _copy(self, layer: Any, name: str) -> Any:
         self.copies.append((layer, clone(layer, name=name)))
         return self.copies[-1][1]
+
+    def _steps(self, layer: Any, name: str) -> Any:
+        """Return what `TimeDistributed` becomes: its layer on all steps at once, if it can be."""
+        whole: list[Any] = []
+        parts = (self._free(f"{name}{number}") if number else name for number in count())
+        if id(layer.layer) not in self._names:
+            self._names[id(layer.layer)] = self._free(f"{name}/{layer.layer.name}")
+
+        def apply(x, **kwargs):
+            if not whole and why_together(x) is None and kwargs.get("mask") is None:
+                made = each_step(layer, next(parts), self.on_layer(layer.layer), x)
+                if made is not None:
+                    return made
+            if not whole:
+                whole.append(self._copy(layer, name))
+            return whole[0](x, **kwargs)
+
+        return apply
 
     def _own(self, layer: Any, name: str) -> Any:
         """Return what a layer of the user's becomes; how, its first call decides."""

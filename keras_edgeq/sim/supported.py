@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tf_keras
+
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
 from keras_edgeq.ops.plain import PAD, RESIZE
 from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.own_layers import is_own
+from keras_edgeq.prepare.time_distributed import why_together
 from keras_edgeq.profiles.target_profile import TargetProfile
 
 
@@ -34,8 +37,13 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
 
 
 def why_whole(node: GraphNode) -> str:
-    """Return, as the end of a reason, why a layer of the user's was not opened."""
-    if not is_own(node.layer):
+    """Return, as the end of a reason, why a layer was not opened into what it is made of."""
+    call = node.call.node
+    if type(node.layer) is tf_keras.layers.TimeDistributed:
+        is_masked = call.call_kwargs.get("mask") is not None
+        why = "its input carries a mask" if is_masked else why_together(call.call_args[0])
+    elif is_own(node.layer):
+        why = why_closed(node.layer, tuple(call.call_args), dict(call.call_kwargs))
+    else:
         return ""
-    why = why_closed(node.layer, tuple(node.call.node.call_args), dict(node.call.node.call_kwargs))
-    return f"; what it is made of is not known: {why}" if why else ""
+    return f"; it is not opened: {why}" if why else ""

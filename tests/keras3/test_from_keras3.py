@@ -295,6 +295,16 @@ def test_a_second_argument_without_noted_sizes_is_named():
         eq.from_keras3(model)
 
 
+def test_a_model_for_every_step_is_opened():
+    x = keras.Input((6, 6, 2))
+    inner = keras.Model(x, K.GlobalAveragePooling2D()(K.Conv2D(3, 3, name="conv")(x)), name="inner")
+    x = keras.Input((4, 6, 6, 2))
+    model = like_trained(keras.Model(x, K.Dense(2)(K.TimeDistributed(inner, name="td")(x))))
+    (data,) = images(model)
+    np.testing.assert_allclose(eq.from_keras3(model)(data), model(data), atol=1e-6)
+    assert "td/inner/conv" in eq.quantize(model, data, progress=False).quantized_layers()
+
+
 def test_activations_of_the_users_are_opened():
     def own(x):
         return ops.tanh(x) * 2.0
