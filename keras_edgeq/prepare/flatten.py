@@ -50,7 +50,13 @@ def _is_flat(model: tf_keras.Model) -> bool:
     """Tell whether a functional model has Keras' own layers alone."""
     if isinstance(model, tf_keras.Sequential):
         return False
-    return not any(is_own(layer) or keras_compat.is_graph_model(layer) for layer in model.layers)
+    return not any(map(_is_opened, model.layers))
+
+
+def _is_opened(layer: Any) -> bool:
+    """Tell whether a walk makes something else of a layer than a copy."""
+    is_model = keras_compat.is_graph_model(layer)
+    return is_model or is_own(layer) or type(layer) is tf_keras.layers.TimeDistributed
 
 
 def opened(layer: Any, args: tuple, kwargs: dict) -> Trace:
@@ -109,14 +115,14 @@ class _Walk:
         return self._made[id(layer)]
 
     def _replacement(self, layer: Any, name: str) -> Any:
+        if not _is_opened(layer):
+            return self._copy(layer, name)
         if is_own(layer):
             return self._own(layer, name)
         if type(layer) is tf_keras.layers.TimeDistributed:
             return self._steps(layer, name)
-        if keras_compat.is_graph_model(layer):
-            self._name(layer, f"{name}/", is_traced=False)
-            return lambda x, **_: self._replay(layer, keras_compat.flat_inputs(layer, x))
-        return self._copy(layer, name)
+        self._name(layer, f"{name}/", is_traced=False)
+        return lambda x, **_: self._replay(layer, keras_compat.flat_inputs(layer, x))
 
     def _replay(self, inner: tf_keras.Model, inputs: list[Any]) -> Any:
         return replay(inner, inputs, lambda call, args, kw: self.on_layer(call.layer)(*args, **kw))
