@@ -21,6 +21,7 @@ from keras_edgeq.prepare.fold_batch_norms import (
 from keras_edgeq.prepare.global_pools import pools_to_means
 from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.masks import masks_to_tensors
+from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.separable import split_separable
@@ -32,6 +33,7 @@ SPLITS = (
     write_out_ellipses,
     masks_to_tensors,
     to_float32,
+    write_with_known_operations,
     split_separable,
     split_activations,
 )
@@ -41,9 +43,10 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal model that a quantizer can read.
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
-    separable convolutions and fused activations are split, constants become layers, batch norms
-    are folded where that is exact and become 1x1 depthwise convolutions elsewhere, average pools
-    over the whole image become means. The result computes in float32.
+    separable convolutions and fused activations are split, functions without a kernel are written
+    with operations that have one, constants become layers, batch norms are folded where that is
+    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image become
+    means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.

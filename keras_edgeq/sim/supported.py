@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
-from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
-from keras_edgeq.ops.plain import PAD, RESIZE
+from keras_edgeq.ops.operands import (
+    caps,
+    pads_zero,
+    picks_constantly,
+    reads_mask,
+    resampling,
+    takes_constants,
+)
+from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE
 from keras_edgeq.profiles.target_profile import TargetProfile
 
 
@@ -26,6 +33,10 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return f"resizes by {resampling(node.call.node)!r}, which has no integer kernel"
     if op == PAD.name and not pads_zero(node.call.node):
         return "pads with something else than zeros"
+    if op == GATHER.name and not picks_constantly(node.call.node):
+        return "picks at places that the model computes, or from a constant"
+    if op == CLIP.name and caps(node.call.node) is None:
+        return "clips to bounds that are not two constant numbers"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
     return None

@@ -67,6 +67,7 @@ SAME_GRID: dict[str, Versions] = {
     "GATHER": {8: 2, 16: 4},
     "MAX_POOL_2D": {8: 2, 16: 3},
     "REDUCE_MAX": {8: 2, 16: 3},
+    "REDUCE_MIN": {8: 2, 16: 3},
     "MAXIMUM": {8: 2, 16: 4},
     "MINIMUM": {8: 2, 16: 4},
     "SPACE_TO_BATCH_ND": {8: 2, 16: 4},
@@ -92,6 +93,7 @@ REQUANTIZE: dict[str, Versions] = {
     "RELU": {8: 2, 16: 3},
     "RELU6": {8: 2, 16: 3},
     "LEAKY_RELU": {8: 2, 16: 2},
+    "ABS": {8: 2, 16: 3},
     # Loads with int16 as well, and makes other numbers.
     "PRELU": {8: 1},
     "BATCH_MATMUL": {8: 2, 16: 3},

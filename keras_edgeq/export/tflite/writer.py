@@ -138,6 +138,9 @@ class IntegerWriter:
             grid = self.grids[op.outputs[0]].encoding
         inputs = []
         for tensor in op.inputs:
+            if self._is_number(tensor):
+                inputs.append(self.constants.on_grid(tensor, grid))
+                continue
             operand = self._operand(tensor, bits)
             if self.graph.is_float(tensor):
                 own = self._grid(tensor, bits)
@@ -250,6 +253,15 @@ class IntegerWriter:
         if tensor in self.grids:
             return self._integer(tensor)
         return self.constants.as_integer(tensor, bits)
+
+    def _is_number(self, tensor: int) -> bool:
+        """Tell whether a tensor is a real constant, and no parameter of the sim."""
+        return (
+            self.graph.is_float(tensor)
+            and tensor not in self.grids
+            and self.graph.constant(tensor) is not None
+            and self.constants.found(tensor) is None
+        )
 
     def _grid(self, tensor: int, bits: int) -> Encoding:
         if tensor in self.grids:
