@@ -62,8 +62,9 @@ class Constants:
 
     def on_grid(self, tensor: int, grid: Encoding) -> int:
         """Add a constant operand that is no parameter, rounded onto the grid of what is beside."""
-        steps = np.rint(self.graph.constant(tensor) / np.float32(grid.scale)) + grid.zero_point
-        integers = np.clip(steps, *grid.bounds).astype(TYPES[grid.spec.bits])
+        values = np.clip(self.graph.constant(tensor), grid.min, grid.max).astype(np.float32)
+        integers = np.rint(values / np.float32(grid.scale)) + grid.zero_point
+        integers = np.clip(integers, *grid.bounds).astype(TYPES[grid.spec.bits])
         quant = quantization(grid.scale, grid.zero_point)
         return self.graph.add_constant(integers, self.graph.name(tensor), quant)
 

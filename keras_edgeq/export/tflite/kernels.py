@@ -70,12 +70,16 @@ SAME_GRID: dict[str, Versions] = {
     "REDUCE_MIN": {8: 2, 16: 3},
     "MAXIMUM": {8: 2, 16: 4},
     "MINIMUM": {8: 2, 16: 4},
+    "RELU_N1_TO_1": {8: 1},
     "SPACE_TO_BATCH_ND": {8: 2, 16: 4},
     "BATCH_TO_SPACE_ND": {8: 2, 16: 4},
     "SPACE_TO_DEPTH": {8: 2},
     "DEPTH_TO_SPACE": {8: 2},
     "RESIZE_NEAREST_NEIGHBOR": {8: 2, 16: 4},
 }
+
+# Of these, what compares with numbers, which has to be done on the grid of the result.
+COMPARES = ("MAXIMUM", "MINIMUM", "RELU_N1_TO_1")
 
 # Ops that round, but only onto their input's grid.
 REGRID: dict[str, Versions] = {
