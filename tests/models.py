@@ -445,6 +445,15 @@ def upsampling():
     return tf_keras.Model(x, L.Add(name="sum")([nearest, bilinear]))
 
 
+def pools3d():
+    x = Input((5, 5, 5, 2))
+    y = L.Conv3D(4, 2, name="conv")(x)
+    y = L.Concatenate()([L.MaxPooling3D(name="max")(y), L.AveragePooling3D(name="average")(y)])
+    y = L.UpSampling3D((1, 2, 1), name="up")(L.Conv3D(3, 1, name="last")(y))
+    ends = [L.GlobalMaxPooling3D()(y), L.GlobalAveragePooling3D()(y)]
+    return tf_keras.Model(x, [*ends, L.AveragePooling3D((2, 4, 2), name="whole")(y)])
+
+
 def moves():
     """Layers that only move numbers."""
     x = Input((6, 6, 2))
@@ -452,6 +461,40 @@ def moves():
     y = L.Permute((2, 1, 3), name="turn")(L.Cropping2D(1, name="crop")(y))
     y = L.Reshape((16, 4), name="reshape")(y)
     return tf_keras.Model(x, L.Conv1D(3, 3, name="last")(y))
+
+
+def more_moves():
+    """Functions that only move numbers, one of them with a shape that is computed."""
+    x = Input((4, 4, 3))
+    y = tf.roll(L.Conv2D(4, 3, padding="same", name="conv")(x), 1, axis=1)
+    y = tf.reverse(tf.nn.space_to_depth(y, 2), axis=[1, 3])
+    y = tf.gather(tf.nn.depth_to_space(y, 2), [3, 0, 0], axis=-1)
+    rows = tf.unstack(tf.cast(y, tf.float32), axis=1)
+    y = tf.image.flip_left_right(tf.stack([rows[2], rows[0]], axis=1))
+    y = tf.reduce_min(tf.repeat(y, [1, 2], axis=1), axis=1, keepdims=True)
+    y = tf.broadcast_to(y, tf.concat([tf.shape(y)[:1], [2, 4, 3]], 0))
+    return tf_keras.Model(x, L.Conv2D(3, 2, name="last")(y))
+
+
+def caps():
+    """Activations that cut off at other numbers than 0 and 6, behind layers and behind a pool."""
+    x = Input((8, 8, 2))
+    y = L.ReLU(1.0, name="cap")(L.Conv2D(4, 3, name="conv")(x))
+    y = tf.clip_by_value(L.Conv2D(4, 1)(y), -0.5, 1.5)
+    y = tf.clip_by_value(L.MaxPooling2D()(L.Conv2D(4, 1)(y)), -1.0, 1.0)
+    y = tf.minimum(tf.maximum(L.Conv2D(4, 1)(y), 0.0), 2.0)
+    return tf_keras.Model(x, L.Conv2D(2, 1, name="last")(y))
+
+
+def written_out():
+    """Arithmetic that is written with other operations."""
+    x = Input((5, 4))
+    a, b = L.Dense(4, name="a")(x), L.Dense(4, name="b")(x)
+    y = L.Average(name="average")([a, b, x])
+    y = tf.add_n([y, -tf.math.squared_difference(a, b), tf.abs(b) ** 2])
+    scores = tf.einsum("bic,bjc->bij", a, y) + L.Dot(axes=2, name="dot")([a, b])
+    y = tf.nn.bias_add(tf.reduce_sum(scores, axis=1), np.linspace(-1.0, 1.0, 5, dtype=np.float32))
+    return tf_keras.Model(x, L.Dense(2, name="head")(y))
 
 
 def fixed_meets_free():
@@ -476,8 +519,8 @@ BUILDERS = (
     transposed3d, depth_multiplier, grouped, dense_rank3, dense_batch_norm, einsum_dense, embedding,
     prelu, lambda_island, recurrent, attention, one_channel, dynamic_size, mixed_precision,
     batch_norm_first, batch_norm_after_add, batch_norm_two_readers, forward_conv,
-    forward_padded_conv, forward_depthwise, forward_dense, forward_flatten, pools, upsampling,
-    moves, fixed_meets_free, preprocessing,
+    forward_padded_conv, forward_depthwise, forward_dense, forward_flatten, pools, pools3d,
+    upsampling, moves, more_moves, caps, written_out, fixed_meets_free, preprocessing,
 )  # fmt: skip
 FIXED_WEIGHTS = (zero_channel, dead_channel, constant_activation)
 HAZARDS = {build.__name__: build for build in (*BUILDERS, *FIXED_WEIGHTS)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,9 @@ from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
+# By name, what converters fuse into kernels, and between which numbers its results lie.
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
+BOUNDS = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -51,7 +53,8 @@ class FakeQuant(KnownOutputs):
             of a `QuantizedLayer` arrive so, and are requantized with one factor as in a kernel.
         unit: what one step of the sums is worth that `inputs`, in real units, will be once a batch
             norm is folded; broadcastable to `inputs`. They are rounded to such steps first.
-        activation: `"relu"` or `"relu6"`, fused: it only moves the bounds of the grid.
+        activation: fused into the quantizer, whose bounds it moves: the least and greatest result
+            of one that cuts numbers off, or `"relu"` or `"relu6"`.
         rounding: what happens to ties, as in `round_to_steps`; those of `TWICE` round sums
             as fixed-point kernels do.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
@@ -149,7 +152,7 @@ class FakeQuant(KnownOutputs):
         if self.spec.is_half:
             real = inputs if input_scale is None else inputs * input_scale
             if activation is not None:
-                real = ACTIVATIONS[activation](real)
+                real = _activated(real, activation)
             half = self.arithmetic.to_half(real)
             return half, half, scale
         # One multiplication per element, as the kernels do it. Division by a constant would become
@@ -166,10 +169,11 @@ class FakeQuant(KnownOutputs):
         if gain is not None:
             low, high = low * gain, high * gain
         if activation is not None:
-            low = tf.maximum(low, 0.0)
-        if activation == "relu6":
-            cap = self.arithmetic.whole(tf.math.divide_no_nan(6.0, scale))
-            high = tf.minimum(high, cap)
+            least, most = (
+                self.arithmetic.whole(tf.math.divide_no_nan(end, scale))
+                for end in (BOUNDS[activation] if isinstance(activation, str) else activation)
+            )
+            low, high = tf.clip_by_value(low, least, most), tf.clip_by_value(high, least, most)
         steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
         return steps * scale, steps, scale
 
@@ -197,7 +201,7 @@ class FakeQuant(KnownOutputs):
     def activate(inputs: Any, call_arguments: Mapping[str, Any]):
         """Apply the fused activation of a call in float, for walks that do not round."""
         activation = call_arguments.get("activation")
-        return inputs if activation is None else ACTIVATIONS[activation](inputs)
+        return inputs if activation is None else _activated(inputs, activation)
 
     def compute_mask(self, inputs: Any, mask: Any = None):
         """Pass the mask of the tensor on; the scale has none."""
@@ -254,3 +258,10 @@ class FakeQuant(KnownOutputs):
         """Return the grid asked for, the tensor's name and how its range is trained."""
         own = {"spec": self.spec.to_json(), "tensor": self.tensor, "per_sample": self.per_sample}
         return {**super().get_config(), **own, "learn": self.learn, "ewgs": self.ewgs}
+
+
+def _activated(x: tf.Tensor, activation: str | Sequence[float]):
+    """Apply a fused activation, given by name or by its bounds."""
+    if isinstance(activation, str):
+        return ACTIVATIONS[activation](x)
+    return tf.clip_by_value(x, *activation)

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode
+from keras_edgeq.ops.plain import CAPPED_RELU, CLIP, RELU, RELU6
 from keras_edgeq.ops.table import op_of
 
 L = tf_keras.layers
@@ -43,8 +45,7 @@ def pads_zero(keras_node: Any) -> bool:
     if keras_compat.op_symbol(keras_node.layer) is None:
         return True
     # tf.pad is recorded as compat.v1.pad(tensor, paddings, mode, name, constant_values).
-    names = ("tensor", "paddings", "mode", "name", "constant_values")
-    options = dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
+    options = _options(keras_node, "tensor", "paddings", "mode", "name", "constant_values")
     value = np.asarray(options.get("constant_values", 0))
     mode = str(options.get("mode", "CONSTANT")).upper()
     return mode == "CONSTANT" and bool(np.all(value == 0))
@@ -65,12 +66,45 @@ def resampling(keras_node: Any) -> str | None:
     if kind in V1_METHODS:
         return V1_METHODS[kind]
     # tf.image.resize is recorded as image.resize(images, size, method, keep_ratio, antialias).
-    names = ("images", "size", "method", "preserve_aspect_ratio", "antialias")
-    options = dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
+    options = _options(keras_node, "images", "size", "method", "preserve_aspect_ratio", "antialias")
     method = options.get("method", "bilinear")
     if options.get("antialias") and symbol == "image.resize" and method != "nearest":
         return "antialias"
     return V1_NUMBERS[method] if isinstance(method, int) else str(method)
+
+
+def picks_constantly(keras_node: Any) -> bool:
+    """Tell whether a call of `tf.gather` picks the same places of a tensor for all samples."""
+    params = _options(keras_node, "params").get("params")
+    tensors = [v for v in keras_compat.operands(keras_node) if keras_compat.is_keras_tensor(v)]
+    given = tf.nest.flatten(dict(keras_node.call_kwargs))
+    others = [v for v in given if keras_compat.is_keras_tensor(v) and v is not params]
+    return keras_compat.is_keras_tensor(params) and len(tensors) <= 1 and not others
+
+
+def caps(keras_node: Any) -> tuple[float, float] | None:
+    """Return the least and greatest result of a call that cuts numbers off; None of any other.
+
+    A clip between tensors has none.
+    """
+    layer, op = keras_node.layer, op_of(keras_node.layer)
+    if op in (RELU, RELU6):
+        return op.bounds or (0.0, np.inf)
+    if op is CAPPED_RELU:
+        return 0.0, float(layer.max_value)
+    if op is not CLIP:
+        return None
+    options = _options(keras_node, "t", "clip_value_min", "clip_value_max")
+    ends: list[Any] = [options.get(name) for name in ("clip_value_min", "clip_value_max")]
+    if any(keras_compat.is_keras_tensor(end) or np.size(end) != 1 for end in ends):
+        return None
+    low, high = (float(np.ravel(end)[0]) for end in ends)
+    return (low, high) if low <= high else None
+
+
+def _options(keras_node: Any, *names: str) -> dict[str, Any]:
+    """Return the arguments of a call by name, given the names of those by position."""
+    return dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
 
 
 def reads_mask(keras_node: Any) -> bool:

@@ -83,6 +83,8 @@ RELU6 = _activation(
 )
 # Not monotonous, so that a distribution is not known by its ends and quantiles.
 SWISH = Op(name="Swish", functions=("swish", "silu"), symbols=("nn.silu",), activates=True)
+CAPPED_RELU = _activation("CappedRelu", scale="caps", rectifies=True)
+CLIP = _activation("Clip", symbols=("clip_by_value",))
 LEAKY_RELU = _activation(
     "LeakyRelu",
     classes=(L.LeakyReLU,),
@@ -144,17 +146,15 @@ ARITHMETIC = (
     ),
     _each("Rescaling", classes=(L.Rescaling,)),
     _each("Normalization", classes=(L.Normalization,)),
-    *(
-        _each(f"tf.{symbol}", symbols=(symbol,))
-        for symbol in ("cast", "clip_by_value", "math.abs", "math.exp", "math.square")
-    ),
-    _each("tf.math.negative", symbols=("math.negative",)),
+    *(_each(f"tf.{symbol}", symbols=(symbol,)) for symbol in ("cast", "math.exp")),
+    _each("Abs", symbols=("math.abs",)),
 )
 ACTIVATIONS = (
     RELU,
     RELU6,
-    _activation("CappedRelu", scale="caps", rectifies=True),
+    CAPPED_RELU,
     _activation("CappedLeakyRelu", scale="caps"),
+    CLIP,
     LEAKY_RELU,
     _activation("ThresholdedRelu", classes=(L.ThresholdedReLU,)),
     _activation(
@@ -189,27 +189,33 @@ POOLS = (
         symbols=("nn.avg_pool", "nn.avg_pool2d"),
         shifts=True,
     ),
+    _pool("MaxPool3D", classes=(L.MaxPooling3D,), shifts=True),
+    _pool("AveragePool3D", classes=(L.AveragePooling3D,), shifts=True),
     _pool(
         "ReduceMax",
-        classes=(L.GlobalMaxPooling1D, L.GlobalMaxPooling2D),
+        classes=(L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D),
         symbols=("math.reduce_max",),
         shifts=True,
     ),
+    _pool("ReduceMin", symbols=("math.reduce_min",), shifts=True),
     _pool(
         "Mean",
-        classes=(L.GlobalAveragePooling1D, L.GlobalAveragePooling2D),
+        classes=(L.GlobalAveragePooling1D, L.GlobalAveragePooling2D, L.GlobalAveragePooling3D),
         symbols=("math.reduce_mean",),
         shifts=True,
     ),
     RESIZE,
-    _pool("Repeat", classes=(L.UpSampling1D,)),
+    _pool("Repeat", classes=(L.UpSampling1D, L.UpSampling3D)),
 )
 PAD = _move(
     "Pad",
     classes=(L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D),
     symbols=("pad", "compat.v1.pad"),
 )
-CONCAT = _move("Concat", classes=(L.Concatenate,), symbols=("concat",), operands=Operands(None))
+CONCAT = _move(
+    "Concat", classes=(L.Concatenate,), symbols=("concat", "stack"), operands=Operands(None)
+)
+GATHER = _move("Gather", symbols=("gather", "compat.v1.gather"))
 MOVES = (
     _move(
         "Reshape",
@@ -218,13 +224,17 @@ MOVES = (
     ),
     _move("Transpose", classes=(L.Permute,), symbols=("transpose", "compat.v1.transpose")),
     _move("Tile", classes=(L.RepeatVector,), symbols=("tile",)),
+    _move("BroadcastTo", symbols=("broadcast_to",)),
     PAD,
     _move(
         "Slice",
         classes=(L.Cropping1D, L.Cropping2D, L.Cropping3D),
         symbols=("__operators__.getitem", "strided_slice", "slice"),
     ),
-    _move("Split", symbols=("split",)),
+    _move("Split", symbols=("split", "unstack")),
+    GATHER,
+    _move("DepthToSpace", symbols=("nn.depth_to_space", "compat.v1.nn.depth_to_space")),
+    _move("SpaceToDepth", symbols=("nn.space_to_depth", "compat.v1.nn.space_to_depth")),
     CONCAT,
 )
 OTHERS = (

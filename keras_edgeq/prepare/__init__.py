@@ -13,18 +13,18 @@ from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.masks import masks_to_tensors
+from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 
-SPLITS = (
+PLAIN = (
     flatten_nested,
     cast_in_front,
     write_out_ellipses,
     masks_to_tensors,
     to_float32,
-    split_layers,
 )
 
 
@@ -32,9 +32,10 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
     """Return an equal model that a quantizer can read.
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
-    separable convolutions and fused activations are split, constants become layers, batch norms
-    are folded where that is exact and become 1x1 depthwise convolutions elsewhere, average pools
-    over the whole image become means. The result computes in float32.
+    separable convolutions and fused activations are split, functions without a kernel are written
+    with operations that have one, constants become layers, batch norms are folded where that is
+    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image become
+    means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.
@@ -52,9 +53,10 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     """
     check_model(model)
     names, policies = tuple(model.output_names), mixed_policies(model)
-    for rewrite in SPLITS:
+    for rewrite in PLAIN:
         model = rewrite(model)
     model, held = constants_to_layers(model)
+    model = split_layers(write_with_known_operations(model))
     result = simplified(model)
     known = known_statistics(model, result.made, result.constants | held)
     if keep_batch_norms:

@@ -11,6 +11,7 @@ L = tf_keras.layers
 GLOBAL = {
     L.AveragePooling1D: L.GlobalAveragePooling1D,
     L.AveragePooling2D: L.GlobalAveragePooling2D,
+    L.AveragePooling3D: L.GlobalAveragePooling3D,
 }
 
 

@@ -12,10 +12,10 @@ OPS: dict[str, tuple[str, ...]] = {
     "ConvTranspose": CONV_TRANSPOSE,
     "Gemm": DENSE,
     "MatMul": (*DENSE, "MatMul"),
-    "Gather": ("Embedding", "tf.gather", "tf.gather_nd"),
+    "Gather": ("Embedding", "Gather", "tf.gather_nd"),
     "PRelu": ("PRelu",),
     "Relu": ("Relu",),
-    "Clip": ("Relu6", "CappedRelu"),
+    "Clip": ("Relu6", "CappedRelu", "Clip"),
     "LeakyRelu": ("LeakyRelu",),
     "Sigmoid": ("Sigmoid",),
     "Tanh": ("Tanh",),
@@ -34,10 +34,11 @@ OPS: dict[str, tuple[str, ...]] = {
     "Min": ("Minimum",),
     "Mean": ("Average",),
     "Concat": ("Concat",),
-    "MaxPool": ("MaxPool",),
+    "MaxPool": ("MaxPool", "MaxPool3D"),
     "GlobalMaxPool": ("ReduceMax",),
     "ReduceMax": ("ReduceMax",),
-    "AveragePool": ("AveragePool",),
+    "ReduceMin": ("ReduceMin",),
+    "AveragePool": ("AveragePool", "AveragePool3D"),
     "GlobalAveragePool": ("Mean",),
     "ReduceMean": ("Mean",),
     "Upsample": ("Repeat", "Resize"),
@@ -53,12 +54,15 @@ OPS: dict[str, tuple[str, ...]] = {
     "Unsqueeze": ("Reshape",),
     "Transpose": ("Transpose",),
     "Tile": ("Tile",),
-    "Expand": ("tf.broadcast_to",),
+    "Expand": ("BroadcastTo",),
+    "DepthToSpace": ("DepthToSpace",),
+    "SpaceToDepth": ("SpaceToDepth",),
     "Pad": ("Pad",),
     "Slice": ("Slice",),
     "StridedSlice": ("Slice",),
     "Split": ("Split",),
     "Cast": ("tf.cast",),
+    "Abs": ("Abs",),
     "Exp": ("tf.math.exp",),
     "Sin": ("tf.math.sin",),
     "Cos": ("tf.math.cos",),
@@ -68,9 +72,12 @@ WEIGHTED = (*CONV, *CONV_TRANSPOSE, *DENSE, "Embedding", "PRelu")
 WITH_CHANNELS = (*CONV, *CONV_TRANSPOSE, *DENSE)
 
 # A quantizer behind these finds the very numbers, and so the grid, of the one in front.
-REORDERS = ("Reshape", "Transpose", "Tile", "Repeat")
+REORDERS = ("Reshape", "Transpose", "Tile", "Repeat", "DepthToSpace", "SpaceToDepth")
 # What these make lies on the grid of what they read, unless they get one of their own.
-PICKS = ("MaxPool", "ReduceMax", "Slice", "Split", "Pad")
+PICKS = (
+    *("MaxPool", "MaxPool3D", "ReduceMax", "ReduceMin", "Slice", "Split", "Gather", "BroadcastTo"),
+    "Pad",
+)
 
 # Outputs that are never negative: a lower end of 0 is what any rule finds.
 NOT_NEGATIVE = ("Relu", "Relu6", "CappedRelu", "Sigmoid", "Softmax", "SoftmaxOverAxis")

@@ -15,6 +15,15 @@ NAMES = {
     "tf.math.softplus": "softplus",
     "tf.nn.softsign": "softsign",
     "ThresholdedReLU": "ThresholdedRelu",
+    "MaxPooling3D": "MaxPool3D",
+    "AveragePooling3D": "AveragePool3D",
+    "tf.broadcast_to": "BroadcastTo",
+    "tf.clip_by_value": "Clip",
+    "tf.gather": "Gather",
+    "tf.math.abs": "Abs",
+    "tf.math.reduce_min": "ReduceMin",
+    "tf.nn.depth_to_space": "DepthToSpace",
+    "tf.nn.space_to_depth": "SpaceToDepth",
 }
 
 

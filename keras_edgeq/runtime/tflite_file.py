@@ -221,12 +221,24 @@ def quantization(scale: ArrayLike, zero_point: ArrayLike, axis: int = 0) -> Any:
     return quant
 
 
-def multiplication(inputs: list[int], outputs: list[int], version: int) -> Op:
-    """Return a MUL of integer tensors."""
+def multiplication(
+    inputs: list[int], outputs: list[int], version: int, activation: int = FUSED.NONE
+) -> Op:
+    """Return a MUL of integer tensors with a fused activation."""
     op = Op("MUL", inputs, outputs, version)
     op.raw.builtinOptionsType = schema.BuiltinOptions.MulOptions
     op.raw.builtinOptions = schema.MulOptionsT()
+    op.raw.builtinOptions.fusedActivationFunction = activation
     return op
+
+
+def take_activation(op: Op) -> int:
+    """Remove the activation that is fused into an op, and return it."""
+    options = op.raw.builtinOptions
+    activation = getattr(options, "fusedActivationFunction", FUSED.NONE)
+    if activation != FUSED.NONE:
+        options.fusedActivationFunction = FUSED.NONE
+    return activation
 
 
 def without_power_of_two_scales(op: Op) -> None:

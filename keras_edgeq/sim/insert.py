@@ -13,13 +13,15 @@ from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.ops import op_type
+from keras_edgeq.ops.operands import caps
 from keras_edgeq.ops.plain import RELU, RELU6
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.sim.stepwise import stepwise_calls
 from keras_edgeq.spec.tensor_ref import TensorRef, part_name
 
-FUSED_ACTIVATIONS = {RELU.name: "relu", RELU6.name: "relu6"}
+# The names by which quantizers know activations; others by their bounds.
+NAMED = {RELU.name: "relu", RELU6.name: "relu6"}
 
 
 def insert(prepared: tf_keras.Model, record: SimRecord) -> QuantSim:
@@ -73,7 +75,7 @@ class _Insertion:
         self.sums: dict[int, tuple] = {}
         self.units: dict[int, tuple] = {}
         self.scales: dict[TensorRef, Any] = {}
-        self.fused: dict[TensorRef, str] = {}
+        self.fused: dict[TensorRef, str | tuple[float, float]] = {}
         self.copies: list[tuple[Any, Any]] = []
         self.batch_norms: list[tuple[Any, Any]] = []
         self.stepwise = stepwise_calls(self.grids, self.profile)
@@ -98,7 +100,7 @@ class _Insertion:
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
-        node, op = self.nodes[call.layer.name, call.number], op_type(call.layer)
+        node = self.nodes[call.layer.name, call.number]
         if isinstance(new, QuantizedLayer):
             return self._call_quantized(new, node, args[0])
         if isinstance(new, FreezableBatchNorm) and self._folds_into_sums(call.layer.name, args[0]):
@@ -108,9 +110,10 @@ class _Insertion:
         if id(node) in self.stepwise:
             return self._call_on_steps(new, node, args, kwargs)
         out = node.outputs[0]
-        is_inside = op in FUSED_ACTIVATIONS and self.grids.lies_on(node.inputs[0]) is None
-        if is_inside and self.grids.quantized_on(out) is not None:
-            self.fused[out] = FUSED_ACTIVATIONS[op]
+        ends = caps(call.node)
+        is_inside = self.grids.lies_on(node.inputs[0]) is None
+        if ends is not None and is_inside and self.grids.quantized_on(out) is not None:
+            self.fused[out] = NAMED.get(op_type(call.layer)) or ends
             return args[0]
         return new(*args, **kwargs)
 

@@ -221,7 +221,9 @@ class _Resolver:
 
     def _share(self, node: GraphNode) -> None:
         """Put inputs and outputs on one grid; a fixed grid among several gets requantized."""
-        found = [self._input_owner(node, index) for index in range(len(node.inputs))]
+        reads = enumerate(node.call.reads)
+        places = [index for index, symbol in reads if symbol.dtype.is_floating]
+        found = [self._input_owner(node, index) for index in places]
         owners = [owner for owner in found if owner is not None]
         if len(owners) < len(found):
             return  # the target left an input float, so there is no grid to move on
@@ -237,7 +239,7 @@ class _Resolver:
             group = node.outputs[0]
             self.specs[group] = self._activation(node, "")
             self.parent[group] = group
-        for index, owner in enumerate(owners):
+        for index, owner in zip(places, owners, strict=True):
             if self._root(owner) != self._root(group):
                 self.quantized_on[node.call.input_ref(index)] = group
         self.lies_on.update(dict.fromkeys(node.outputs, group))

@@ -6,8 +6,15 @@ import tf_keras
 
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
-from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
-from keras_edgeq.ops.plain import PAD, RESIZE
+from keras_edgeq.ops.operands import (
+    caps,
+    pads_zero,
+    picks_constantly,
+    reads_mask,
+    resampling,
+    takes_constants,
+)
+from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE
 from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.time_distributed import why_together
@@ -31,6 +38,10 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return f"resizes by {resampling(node.call.node)!r}, which has no integer kernel"
     if op == PAD.name and not pads_zero(node.call.node):
         return "pads with something else than zeros"
+    if op == GATHER.name and not picks_constantly(node.call.node):
+        return "picks at places that the model computes, or from a constant"
+    if op == CLIP.name and caps(node.call.node) is None:
+        return "clips to bounds that are not two constant numbers"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
     return None

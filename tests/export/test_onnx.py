@@ -31,7 +31,8 @@ HAZARDS = (
     "residual", "shared_layer", "shared_in_series", "unsorted_inputs", "dicts",
     "several_outputs", "dense_rank3", "conv1d", "transposed", "transposed3d", "lambda_island",
     "fixed_meets_free", "depth_multiplier", "grouped", "fused_activations",
-    "op_layers", "op_constants", "prelu", "embedding", "pools", "moves", "zero_channel",
+    "op_layers", "op_constants", "prelu", "embedding", "pools", "moves", "more_moves", "caps",
+    "written_out", "pools3d", "zero_channel",
     "dead_channel", "constant_activation", "dynamic_size", "upsampling", *ONE_STEP,
 )  # fmt: skip
 

@@ -28,7 +28,8 @@ L = tf_keras.layers
 EXACT = (
     "residual", "shared_layer", "shared_in_series", "unsorted_inputs", "several_outputs", "dicts",
     "op_constants", "op_silu", "depth_multiplier", "grouped", "dense_rank3", "embedding",
-    "dynamic_size", "preprocessing", "pools", "upsampling", "moves", "fixed_meets_free",
+    "dynamic_size", "preprocessing", "pools", "upsampling", "moves", "more_moves", "caps",
+    "fixed_meets_free",
     "zero_channel", "dead_channel", "constant_activation", "einsum_dense",
 )  # fmt: skip
 ISLANDS = {"fused_activations": "gelu", "lambda_island": "island", "conv3d": "conv3d"}
@@ -39,6 +40,7 @@ ONE_STEP = {
     "transposed": {"ConvTranspose1D", "ConvTranspose2D+relu"},
     "separate_activations": {"LeakyRelu"},
     "prelu": {"PRelu"},
+    "written_out": {"MatMul"},
 }
 
 

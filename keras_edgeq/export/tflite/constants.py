@@ -60,6 +60,16 @@ class Constants:
         quant = quantization(encoding.scale, encoding.zero_point)
         return self.graph.add_constant(values.astype(TYPES[bits]), name, quant)
 
+    def on_grid(self, tensor: int, grid: Encoding) -> int:
+        """Add a constant operand that is no parameter, rounded onto the grid of what is beside."""
+        values = self.graph.constant(tensor)
+        assert values is not None  # the caller asked
+        values = np.clip(values, grid.min, grid.max).astype(np.float32)
+        integers = np.rint(values / np.float32(grid.scale)) + grid.zero_point
+        integers = np.clip(integers, *grid.bounds).astype(TYPES[grid.spec.bits])
+        quant = quantization(grid.scale, grid.zero_point)
+        return self.graph.add_constant(integers, self.graph.name(tensor), quant)
+
     def weight(self, found: Found, kernel: Weighted, bits: int) -> tuple[int, bool]:
         """Add a weight of an integer kernel; also tell whether it was packed as int4.
 

@@ -67,14 +67,19 @@ SAME_GRID: dict[str, Versions] = {
     "GATHER": {8: 2, 16: 4},
     "MAX_POOL_2D": {8: 2, 16: 3},
     "REDUCE_MAX": {8: 2, 16: 3},
+    "REDUCE_MIN": {8: 2, 16: 3},
     "MAXIMUM": {8: 2, 16: 4},
     "MINIMUM": {8: 2, 16: 4},
+    "RELU_N1_TO_1": {8: 1},
     "SPACE_TO_BATCH_ND": {8: 2, 16: 4},
     "BATCH_TO_SPACE_ND": {8: 2, 16: 4},
     "SPACE_TO_DEPTH": {8: 2},
     "DEPTH_TO_SPACE": {8: 2},
     "RESIZE_NEAREST_NEIGHBOR": {8: 2, 16: 4},
 }
+
+# Of these, what compares with numbers, which has to be done on the grid of the result.
+COMPARES = ("MAXIMUM", "MINIMUM", "RELU_N1_TO_1")
 
 # Ops that round, but only onto their input's grid.
 REGRID: dict[str, Versions] = {
@@ -92,6 +97,7 @@ REQUANTIZE: dict[str, Versions] = {
     "RELU": {8: 2, 16: 3},
     "RELU6": {8: 2, 16: 3},
     "LEAKY_RELU": {8: 2, 16: 2},
+    "ABS": {8: 2, 16: 3},
     # Loads with int16 as well, and makes other numbers.
     "PRELU": {8: 1},
     "BATCH_MATMUL": {8: 2, 16: 3},

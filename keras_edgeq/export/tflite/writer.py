@@ -15,6 +15,7 @@ from keras_edgeq.export.tflite.constants import (
 )
 from keras_edgeq.export.tflite.integers import MOVES, Reasons, activation_grid
 from keras_edgeq.export.tflite.kernels import (
+    COMPARES,
     DEQUANTIZE,
     DEQUANTIZE_HALF,
     FIXED,
@@ -30,6 +31,7 @@ from keras_edgeq.runtime.tflite_file import (
     TfliteGraph,
     multiplication,
     quantization,
+    take_activation,
     without_needless_relu6,
     without_power_of_two_scales,
 )
@@ -134,10 +136,13 @@ class IntegerWriter:
         """Emit an op with one grid on all sides; what differs is requantized in or out."""
         sources = [i for i in op.inputs if self.graph.is_float(i)]
         grid = self._grid(sources[0], bits)
-        if len(sources) > 1:
+        if len(sources) > 1 or op.name in COMPARES:
             grid = self.grids[op.outputs[0]].encoding
         inputs = []
         for tensor in op.inputs:
+            if self._is_number(tensor):
+                inputs.append(self.constants.on_grid(tensor, grid))
+                continue
             operand = self._operand(tensor, bits)
             if self.graph.is_float(tensor):
                 own = self._grid(tensor, bits)
@@ -180,10 +185,13 @@ class IntegerWriter:
                 self.before[out] = between, grid
                 outputs.append(between)
                 after.append((between, out))
+        widths = {self.grids[out].encoding.spec.bits for out in op.outputs}
+        # An activation cuts off at steps of the grid that the sim has.
+        activation = take_activation(op) if after and widths == {grid.spec.bits} else 0
         self._emit(op, inputs, outputs, version)
         for between, out in after:
-            self.as_integer[out] = self._new_integer(out)
-            self._requantize(between, self.as_integer[out], grid, self.grids[out].encoding)
+            made = self.as_integer[out] = self._new_integer(out)
+            self._requantize(between, made, grid, self.grids[out].encoding, activation)
 
     def _emit(self, op: Op, inputs: list[int], outputs: list[int], version: int) -> None:
         for out in op.outputs:
@@ -201,7 +209,9 @@ class IntegerWriter:
         name = str(marker.ref) if tensor in self.marked_tensors else self.graph.name(tensor)
         return self.graph.add_like(tensor, name, marker.encoding)
 
-    def _requantize(self, source: int, target: int, old: Encoding, new: Encoding) -> None:
+    def _requantize(
+        self, source: int, target: int, old: Encoding, new: Encoding, activation: int = 0
+    ) -> None:
         """Bring integers onto another grid: of the same width by a multiplication by one.
 
         A QUANTIZE would do, but XNNPACK computes int8 to int8 with an 8-bit factor, which is a
@@ -217,7 +227,9 @@ class IntegerWriter:
             quant = quantization(np.float32(1.0) / one, 0)
             self._ones[bits] = self.graph.add_constant(one.astype(TYPES[bits]), "one", quant)
         version = VERSIONS["MUL"][bits]
-        self.ops.append(multiplication([source, self._ones[bits]], [target], version))
+        product = multiplication([source, self._ones[bits]], [target], version, activation)
+        without_needless_relu6(product, float(new.scale))
+        self.ops.append(product)
 
     def _integer(self, tensor: int) -> int:
         """Return the integer form of a tensor, quantized here where it was made in float."""
@@ -250,6 +262,15 @@ class IntegerWriter:
         if tensor in self.grids:
             return self._integer(tensor)
         return self.constants.as_integer(tensor, bits)
+
+    def _is_number(self, tensor: int) -> bool:
+        """Tell whether a tensor is a real constant, and no parameter of the sim."""
+        return (
+            self.graph.is_float(tensor)
+            and tensor not in self.grids
+            and self.graph.constant(tensor) is not None
+            and self.constants.found(tensor) is None
+        )
 
     def _grid(self, tensor: int, bits: int) -> Encoding:
         if tensor in self.grids:

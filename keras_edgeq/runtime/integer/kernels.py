@@ -81,6 +81,7 @@ INTEGER: dict[str, Callable] = {
     "RELU_N1_TO_1": tables.relu(-1.0, 1.0),
     "LEAKY_RELU": tables.leaky_relu,
     "PRELU": tables.prelu,
+    "ABS": tables.absolute,
 }
 
 KERNELS = MOVES | INTEGER

@@ -104,6 +104,15 @@ def leaky_relu(call: Call) -> np.ndarray:
     return out.store(np.where(x >= 0, above, below) + out.zero_point)
 
 
+def absolute(call: Call) -> np.ndarray:
+    """Take the distance from zero; on the input's own grid without any rounding."""
+    given, out = call.inputs[0], call.out
+    made = np.abs(call.zeroed(0))
+    if given.step != out.step:
+        made = _multiplied(call, made, np.float64(given.step / out.step))
+    return out.store(made + out.zero_point)
+
+
 def prelu(call: Call) -> np.ndarray:
     """Scale values below zero by a factor per channel."""
     given, slopes, out = call.inputs[0], call.inputs[1], call.out

@@ -420,6 +420,9 @@ CASES: dict[str, Callable] = {
         LEAKY, opts=options("LeakyRelu", alpha=0.01), in_step=0.05, out_step=0.05
     ),
     "prelu": prelu,
+    "abs": partial(function, name="ABS", version=2),
+    "abs same scale": partial(function, name="ABS", version=2, in_step=0.05, out_step=0.05),
+    "relu n1 to 1": partial(function, name="RELU_N1_TO_1", version=1),
     "bilinear": partial(resized, name="RESIZE_BILINEAR", kind="ResizeBilinear", size=(10, 14)),
     "bilinear half": partial(
         resized, name="RESIZE_BILINEAR", kind="ResizeBilinear", size=(10, 14), half=True
@@ -478,6 +481,8 @@ WIDE: dict[str, Callable] = {
     "mean": partial(reduced, name="MEAN", dtype="int16"),
     "mean dropped": partial(reduced, name="MEAN", dtype="int16", keep=False),
     "reduce max": partial(reduced, name="REDUCE_MAX", dtype="int16", same=True),
+    "reduce min": partial(reduced, name="REDUCE_MIN", dtype="int16", same=True),
+    "abs": partial(function, name="ABS", version=3, dtype="int16", out_zero=0),
     "softmax": partial(
         function,
         name="SOFTMAX",
