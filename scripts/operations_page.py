@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from keras_edgeq.ops import Op, Unsupported
 from keras_edgeq.ops.table import OPS
+from keras_edgeq.prepare.operations import FUNCTIONS, LAYERS
 from keras_edgeq.profiles import load_profile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
@@ -31,6 +32,13 @@ What is known of each operation, printed by `scripts/operations_page.py` from th
 - **range**: ranges without data, `quantize(input_range=...)`, follow through it.
 - **MACs**: counted by `search_mixed_precision`.
 - Then, by profile, whether it computes in integers.
+"""
+WRITTEN = """
+## Written with other operations
+
+Before anything else these become operations of the table, where that computes the same: on real
+numbers, with constants where they need some, and not along the samples. Add, Multiply, Maximum and
+Minimum do so with more than two tensors.
 """
 SCALES = {
     "passes": "passes", "caps": "below a cap", "pools": "passes", "joins": "shared",
@@ -49,7 +57,13 @@ def page() -> str:
         cells = [f"`{op.name}`", _keras(op), *_techniques(op, notes), *in_integers]
         lines.append(f"| {' | '.join(cells)} |")
     told = [f"{number}. It {why}." for why, number in notes.items()]
-    return "\n".join([HEAD, *lines, "", *told, ""])
+    return "\n".join([HEAD, *lines, "", *told, WRITTEN, _written(), ""])
+
+
+def _written() -> str:
+    layers = [kind.__name__ for kind in LAYERS]
+    names = [f"`{name}`" for name in (*layers, *(f"tf.{symbol}" for symbol in FUNCTIONS))]
+    return ", ".join(names) + "."
 
 
 def _keras(op: Op) -> str:

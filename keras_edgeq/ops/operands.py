@@ -95,11 +95,14 @@ def caps(keras_node: Any) -> tuple[float, float] | None:
     if op is not CLIP:
         return None
     options = _options(keras_node, "t", "clip_value_min", "clip_value_max")
-    ends: list[Any] = [options.get(name) for name in ("clip_value_min", "clip_value_max")]
-    if any(keras_compat.is_keras_tensor(end) or np.size(end) != 1 for end in ends):
-        return None
-    low, high = (float(np.ravel(end)[0]) for end in ends)
-    return (low, high) if low <= high else None
+    low, high = (as_number(options.get(name)) for name in ("clip_value_min", "clip_value_max"))
+    return None if low is None or high is None or low > high else (low, high)
+
+
+def as_number(value: Any) -> float | None:
+    """Return a constant of one number, None for anything else."""
+    tensors = map(keras_compat.is_keras_tensor, tf.nest.flatten(value))
+    return None if any(tensors) or np.size(value) != 1 else float(np.ravel(value)[0])
 
 
 def _options(keras_node: Any, *names: str) -> dict[str, Any]:

@@ -20,11 +20,6 @@ def is_constant(value: Any) -> bool:
     return not any(map(keras_compat.is_keras_tensor, tf.nest.flatten(value)))
 
 
-def as_scalar(value: Any) -> float | None:
-    """Return a constant of one number, None for anything else."""
-    return float(np.ravel(value)[0]) if is_constant(value) and np.size(value) == 1 else None
-
-
 def axes_of(x: Any, axis: Any) -> tuple[int, ...]:
     """Return axes counted from the front; none if they are no constants or the batch is one."""
     if axis is None or not is_constant(axis):

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.prepare.arguments import Rewrite, as_scalar, is_constant, sizes_of
+from keras_edgeq.ops.operands import as_number
+from keras_edgeq.prepare.arguments import Rewrite, is_constant, sizes_of
 
 # Stands for no bound; an infinite one is not a number that a grid rounds.
 FARTHEST = float(np.finfo(np.float32).max)
@@ -22,7 +23,7 @@ FARTHEST = float(np.finfo(np.float32).max)
 def clip(t, clip_value_min, clip_value_max, name=None):
     """Return the clip between two numbers as an activation, where it is one."""
     del name
-    least, most = as_scalar(clip_value_min), as_scalar(clip_value_max)
+    least, most = as_number(clip_value_min), as_number(clip_value_max)
     if least is None or most is None or least > most:
         return None
     if least == 0.0 and most in (6.0, FARTHEST, np.inf):
@@ -34,7 +35,7 @@ def maximum(x, y, name=None):
     """Return the maximum of a tensor and a number as an activation or a clip."""
     del name
     x, least = (y, x) if is_constant(x) else (x, y)
-    least = as_scalar(least)
+    least = as_number(least)
     if least is None:
         return None
     return tf.nn.relu(x) if least == 0.0 else tf.clip_by_value(x, least, FARTHEST)
@@ -44,7 +45,7 @@ def minimum(x, y, name=None):
     """Return the minimum of a tensor and a number as a clip."""
     del name
     x, most = (y, x) if is_constant(x) else (x, y)
-    most = as_scalar(most)
+    most = as_number(most)
     return None if most is None else tf.clip_by_value(x, -FARTHEST, most)
 
 
@@ -63,7 +64,7 @@ def square(x, name=None):
 def power(x, y, name=None):
     """Multiply a tensor by itself, up to three times."""
     del name
-    exponent = None if is_constant(x) else as_scalar(y)
+    exponent = None if is_constant(x) else as_number(y)
     powers = {1.0: lambda: tf.identity(x), 2.0: lambda: x * x, 3.0: lambda: x * x * x}
     powers[4.0] = lambda: square(x * x)
     return powers[exponent]() if exponent in powers else None
@@ -78,13 +79,13 @@ def squared_difference(x, y, name=None):
 def scaled(scalar, x, name=None):
     """Multiply by a number, or by a tensor of one."""
     del name
-    return x * scalar if as_scalar(scalar) is not None else scalar * x
+    return x * scalar if as_number(scalar) is not None else scalar * x
 
 
 def divide_no_nan(x, y, name=None):
     """Multiply by the inverse of a number."""
     del name
-    divisor = as_scalar(y)
+    divisor = as_number(y)
     return x * (1.0 / divisor) if divisor else None
 
 

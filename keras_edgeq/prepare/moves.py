@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.prepare.arguments import Rewrite, as_scalar, axes_of, is_constant, sizes_of
+from keras_edgeq.ops.operands import as_number
+from keras_edgeq.prepare.arguments import Rewrite, axes_of, is_constant, sizes_of
 
 
 def cast(x, dtype, name=None):
@@ -86,9 +87,9 @@ def transpose_matrix(a, name="matrix_transpose", conjugate=False):
 def crop(image, offset_height, offset_width, target_height, target_width):
     """Slice a box out of images."""
     sides = (offset_height, offset_width, target_height, target_width)
-    if image.shape.rank != 4 or any(as_scalar(side) is None for side in sides):
+    if image.shape.rank != 4 or any(as_number(side) is None for side in sides):
         return None
-    top, left, height, width = (int(as_scalar(side) or 0) for side in sides)
+    top, left, height, width = (int(as_number(side) or 0) for side in sides)
     return image[:, top : top + height, left : left + width]
 
 

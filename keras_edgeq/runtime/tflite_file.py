@@ -85,6 +85,13 @@ class TfliteGraph:
             return unpack_int4(read, shape)
         return read.view(_DTYPES[raw.type]).reshape(shape) if raw.type in _DTYPES else None
 
+    def integer_limits(self, tensor: int) -> tuple[int, int] | None:
+        """Return the least and greatest integer of a tensor's type, None if it has no integers."""
+        kind = _DTYPES.get(self.tensors[tensor].type)
+        if kind is None or np.dtype(kind).kind != "i":
+            return None
+        return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+
     def name(self, tensor: int) -> str:
         """Return a tensor's name."""
         return _text(self.tensors[tensor].name)

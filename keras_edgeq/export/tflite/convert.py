@@ -15,6 +15,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.export.foreign import WAY_OUT, by_layer
 from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.tflite.bias import join_biases
+from keras_edgeq.export.tflite.needless import remove_needless_caps
 from keras_edgeq.export.tflite.writer import IntegerWriter
 from keras_edgeq.runtime.tflite_file import TfliteGraph
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -56,8 +57,10 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
     join_biases(graph, marked)
     writer = IntegerWriter(graph, marked)
     writer.write(float_io)
+    named = {str(marker.ref) for marker in marked.markers.values()}
+    integers = writer.integers - remove_needless_caps(graph, named)
     content = graph.write()
-    return TfliteArtifact(content, writer.integers, writer.floats, graph.constant_bytes())
+    return TfliteArtifact(content, integers, writer.floats, graph.constant_bytes())
 
 
 def _convert(marked: MarkedModel) -> TfliteGraph:

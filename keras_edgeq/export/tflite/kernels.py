@@ -129,8 +129,8 @@ DEQUANTIZE_HALF = 3
 # Ops that read a shape only, and so take a tensor of any type.
 SHAPE_ONLY = ("SHAPE", "RANK")
 
-# The largest value that survives an op whose output grid stands in for its input's.
-CLAMPS = {"RELU": np.inf, "RELU6": 6.0}
+# Between which numbers the results of an op lie.
+CLAMPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 
 # Operation -> the TFLite op that computes it; other weights are operands without int4 kernels.
 OPERATIONS = {

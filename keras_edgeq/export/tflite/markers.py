@@ -121,7 +121,8 @@ def _clamp_is_range(op, marker) -> bool:
     encoding = marker.encoding
     if encoding.spec.bits == 16 and not np.any(encoding.zero_point):
         return True
-    return float(encoding.min) == 0.0 and float(encoding.max) <= CLAMPS[op.name] * (1 + 1e-6)
+    low, high = CLAMPS[op.name]
+    return low * (1 + 1e-6) <= float(encoding.min) and float(encoding.max) <= high * (1 + 1e-6)
 
 
 def _marker_number(graph: TfliteGraph, tensor: int) -> int:
