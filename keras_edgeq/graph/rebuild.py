@@ -100,7 +100,7 @@ def run(model: tf_keras.Model, inputs: Any) -> Any:
     return replay(model, inputs, lambda call, args, kwargs: infer(call.layer, args, kwargs))
 
 
-def clone(layer: Any, kind: type | None = None, config: dict | None = None, **changes: Any) -> Any:
+def clone(layer: Any, kind: type | None = None, config: Any = None, **changes: Any) -> Any:
     """Return a fresh, unbuilt layer with the same configuration but for `changes`.
 
     With `kind` and `config`, it is of another class, made of that configuration.

@@ -210,7 +210,7 @@ def _change(reader: GraphNode, form: ConstantForm, shape: tuple) -> _Change | No
 
 def _changed(form: ConstantForm, changes: list[_Change]) -> tuple[np.ndarray, np.ndarray]:
     """Return kernel and bias of a form with what follows it."""
-    kernel, bias = np.float64(form.kernel), np.zeros(_channels(form) if form.has_bias else 1)
+    kernel, bias = form.kernel.astype(np.float64), np.zeros(_channels(form) if form.has_bias else 1)
     for change in changes:
         value = np.broadcast_to(np.float64(_value(change.value)).ravel(), bias.shape)
         if change.is_factor:
