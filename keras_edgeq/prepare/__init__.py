@@ -28,7 +28,6 @@ from keras_edgeq.prepare.separable import split_separable
 from keras_edgeq.prepare.slices import write_out_ellipses
 
 SPLITS = (
-    flatten_nested,
     cast_in_front,
     write_out_ellipses,
     masks_to_tensors,
@@ -62,12 +61,13 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     """
     check_model(model)
     names, policies = tuple(model.output_names), mixed_policies(model)
+    model, held = constants_to_layers(flatten_nested(model))
     for rewrite in SPLITS:
         model = rewrite(model)
-    model, held = constants_to_layers(model)
+    model, later = constants_to_layers(model)  # of half precision before
     with_constants, constants = rewrite_and_name(model)
     prepared, folded = fold_and_name(with_constants)
-    known = known_statistics(model, folded, constants | held)
+    known = known_statistics(model, folded, constants | held | later)
     kept: Mapping[str, str] = {}
     if keep_batch_norms:
         prepared = fold_and_name(with_constants, behind=False)[0]

@@ -16,6 +16,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
+from keras_edgeq.prepare.float32 import HALF_TYPES
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen
 
@@ -62,6 +63,11 @@ def as_functional(model: Any) -> Any:
     if not is_own(model):
         inside = (layer for layer in keras_compat.all_layers(model) if _is_model(layer))
         return constants_to_layers(flatten_nested(model))[0] if any(map(is_own, inside)) else model
+    if type(model).__module__.startswith("tf_keras.src.saving"):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is subclassed and was loaded from a SavedModel, which holds no "
+            "code of its classes. Load it with custom_objects={name: class}."
+        )
     given = _first_call(model)
     return model if given is None else _rebuilt(model, *given)
 
@@ -123,6 +129,7 @@ def _first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
         given = tf.nest.map_structure(_named_as_made, given)
     else:
         given = keras_compat.first_call(model)
+        given = given and tf.nest.map_structure(_float32, given)
     if given is None:
         if isinstance(model, tf_keras.Sequential):
             return None
@@ -131,6 +138,12 @@ def _first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
             "its sizes are not known. Call it once on a batch of data, model(x)."
         )
     return _named(keras_compat.python_call(model), *given)
+
+
+def _float32(spec: Any) -> Any:
+    """Return what data has where the model casts it: it noted what it computes in."""
+    is_other = isinstance(spec, tf.TensorSpec) and spec.dtype in HALF_TYPES
+    return tf.TensorSpec(spec.shape, tf.float32, spec.name) if is_other else spec
 
 
 def _named_as_made(symbol: Any) -> tf.TensorSpec:
