@@ -13,6 +13,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
@@ -61,6 +62,7 @@ def as_functional(model: Any) -> Any:
     if not isinstance(model, tf_keras.Model):
         return model
     if not is_own(model):
+        model = _of_float32(model)
         inside = (layer for layer in keras_compat.all_layers(model) if _is_model(layer))
         return constants_to_layers(flatten_nested(model))[0] if any(map(is_own, inside)) else model
     if type(model).__module__.startswith("tf_keras.src.saving"):
@@ -70,6 +72,22 @@ def as_functional(model: Any) -> Any:
         )
     given = _first_call(model)
     return model if given is None else _rebuilt(model, *given)
+
+
+def _of_float32(model: tf_keras.Model) -> tf_keras.Model:
+    """Return a functional model with inputs of float32, which files have, where it has others."""
+    others = [t for t in getattr(model, "inputs", None) or () if t.dtype in HALF_TYPES]
+    if not keras_compat.is_graph_model(model) or not others:
+        return model
+    try:
+        return rebuild(model, real_inputs="float32")
+    except (TypeError, ValueError) as error:
+        name, dtype = keras_compat.producer(others[0])[0].name, others[0].dtype.name
+        raise UnsupportedModelError(
+            f"Input {name!r} of {model.name!r} is {dtype}, and the model does not compute on "
+            f"float32, which files take: {' '.join(str(error).split())[:200]} Build it with inputs "
+            "of float32 and a tf.cast."
+        ) from error
 
 
 def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model:
