@@ -100,7 +100,7 @@ def run(model: tf_keras.Model, inputs: Any) -> Any:
     return replay(model, inputs, lambda call, args, kwargs: infer(call.layer, args, kwargs))
 
 
-def clone(layer: Any, kind: type | None = None, config: dict | None = None, **changes: Any) -> Any:
+def clone(layer: Any, kind: type | None = None, config: Any = None, **changes: Any) -> Any:
     """Return a fresh, unbuilt layer with the same configuration but for `changes`.
 
     With `kind` and `config`, it is of another class, made of that configuration.
@@ -159,10 +159,18 @@ def _own_objects(layer: Any) -> dict[str, Any]:
     return found | {type(part).__name__: type(part) for part in inside}
 
 
-def fresh_inputs(model: tf_keras.Model) -> list[Any]:
-    """Return new symbolic inputs like the model's, in the order of `model.inputs`."""
+def fresh_inputs(model: tf_keras.Model, real: str | None = None) -> list[Any]:
+    """Return new symbolic inputs like the model's, in the order of `model.inputs`.
+
+    With `real`, those of real numbers have that type.
+    """
     layers = [keras_compat.producer(tensor)[0] for tensor in model.inputs]
-    return [layer.__class__.from_config(layer.get_config()).output for layer in layers]
+    configs = [layer.get_config() for layer in layers]
+    for tensor, config in zip(model.inputs, configs, strict=True):
+        if real is not None and tensor.dtype.is_floating:
+            config["dtype"] = real
+    pairs = zip(layers, configs, strict=True)
+    return [layer.__class__.from_config(config).output for layer, config in pairs]
 
 
 def rebuild(
@@ -172,6 +180,7 @@ def rebuild(
     on_input: Callable[[TensorRef, Any], Any] | None = None,
     on_call: Callable[[Call, Any, tuple, dict], Any] | None = None,
     make: Callable[..., tf_keras.Model] | None = None,
+    real_inputs: str | None = None,
 ) -> tf_keras.Model:
     """Return a new model: every structural change of the package goes through here.
 
@@ -183,6 +192,7 @@ def rebuild(
         on_input: `(ref, tensor) -> tensor` on every tensor that a call consumes.
         on_call: `(call, replacement, args, kwargs) -> outputs`, to call a replacement otherwise.
         make: builds the result from `inputs=`, `outputs=`, `name=`; default `tf_keras.Model`.
+        real_inputs: type of inputs of real numbers, instead of their own.
 
     Returns:
         The new model; same input and output structure, names and weights where nothing was asked.
@@ -211,7 +221,7 @@ def rebuild(
             outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)
         return _map_outputs(call, on_output, outputs)
 
-    inputs = fresh_inputs(model)
+    inputs = fresh_inputs(model, real_inputs)
     fed = inputs
     if on_output is not None:
         names = [keras_compat.producer(tensor)[0].name for tensor in model.inputs]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.errors import SimMismatchError
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.compare import largest_gap, random_arrays
 from keras_edgeq.keras3 import compat
@@ -42,7 +42,33 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     ours = tf.nest.flatten(conversion.result(given, training=False))
     for name, one, other in zip(conversion.result.output_names, theirs, ours, strict=True):
         _compare(model.name, name, one, other, HALF if any(map(_is_half, steps)) else OUTPUTS)
+    if conversion.opened_batch:
+        _check_other_batch(conversion, model.name, inputs)
     return found
+
+
+def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarray]) -> None:
+    """Compare on one more sample: layers were called on a batch as large as that of the inputs."""
+    import keras
+
+    more = [np.concatenate([part, part[::-1][:1]]) for part in inputs]
+    given = keras.tree.pack_sequence_as(compat.structure(conversion.graph)[0], _backend(more))
+    theirs = keras.tree.flatten(conversion.graph(given, training=False))
+    structure = keras_compat.structured_inputs(conversion.result)
+    most = HALF if any(map(_is_half, conversion.steps.values())) else OUTPUTS
+    try:
+        ours = conversion.result(tf.nest.pack_sequence_as(structure, more), training=False)
+        for output, one, other in zip(
+            conversion.result.output_names, theirs, tf.nest.flatten(ours), strict=True
+        ):
+            _compare(name, output, keras.ops.convert_to_numpy(one), other, most)
+    except (SimMismatchError, tf.errors.OpError, ValueError) as error:
+        layers = ", ".join(map(repr, conversion.opened_batch))
+        raise UnsupportedModelError(
+            f"Model {name!r} has layers of its own that read the size of their batch ({layers}), "
+            "and what they do with it holds for one size only. Write them with -1 for the batch in "
+            "ops.reshape, and without ops.shape(x)[0]."
+        ) from error
 
 
 def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dict) -> None:

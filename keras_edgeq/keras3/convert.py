@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, count
@@ -16,10 +15,10 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.keras3 import activations, compat
 from keras_edgeq.keras3.layers import is_fixed, known_class, translated
+from keras_edgeq.keras3.open_batch import for_any_batch
 from keras_edgeq.keras3.operations import function_of
+from keras_edgeq.keras3.trace import opened, traced
 from keras_edgeq.spec.tensor_ref import part_name
-
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +50,15 @@ class Conversion:
         graphs: of nested models and opened layers, likewise.
         pairs: path of a layer -> it, and what it became.
         result: the model of `tf_keras`.
+        opened_batch: layers that were called on a batch of a fixed size, and opened again.
     """
 
     def __init__(self, model: Any):
         self.steps: dict[int, Step] = {}
         self.graphs: dict[int, Any] = {}
         self.pairs: dict[str, tuple[Any, tf_keras.layers.Layer]] = {}
-        self._path = ""
+        self.opened_batch: list[str] = []
+        self._path, self._has_fixed_batch = "", False
         self.graph = opened(model)
         self.result = self._model(model.name, self.graph)
         for theirs, ours in self.pairs.values():
@@ -65,7 +66,7 @@ class Conversion:
 
     def _model(self, name: str, graph: Any) -> tf_keras.Model:
         given, made = compat.structure(graph)
-        inputs = [_input(symbol) for symbol in graph.inputs]
+        inputs = [_input(symbol, self._has_fixed_batch) for symbol in graph.inputs]
         values = {id(k): v for k, v in zip(graph.inputs, inputs, strict=True)}
         self._run(graph, values)
         return tf_keras.Model(
@@ -95,6 +96,7 @@ class Conversion:
         path = f"{self._path}{operation.name}"
         if not compat.is_keras3(operation):
             compute = function_of(operation)
+            compute = for_any_batch(node, compute) if self._has_fixed_batch else compute
         elif compat.graph_of(operation) is not None or known_class(operation) is None:
             compute = layer = self._nested(operation, node)
         elif _holds_model(operation):
@@ -112,13 +114,18 @@ class Conversion:
 
     def _nested(self, operation: Any, node: Any) -> tf_keras.Model:
         """Return a nested model, or a layer of the user's opened as one."""
-        graph = compat.graph_of(operation) or traced(operation, node)
+        graph, outer = compat.graph_of(operation), (self._path, self._has_fixed_batch)
+        if graph is None:
+            graph = traced(operation, node)
+            self._has_fixed_batch |= graph.inputs[0].shape[0] != _batch(node)
+            if self._has_fixed_batch:
+                self.opened_batch.append(f"{self._path}{operation.name}")
         self.graphs[id(operation)] = graph
-        outer, self._path = self._path, f"{self._path}{operation.name}/"
+        self._path = f"{self._path}{operation.name}/"
         try:
             return self._model(operation.name, graph)
         finally:
-            self._path = outer
+            self._path, self._has_fixed_batch = outer
 
     def _activated(self, layer: Any, behind: Any) -> Callable[..., Any]:
         if behind is None:
@@ -151,84 +158,11 @@ def _holds_model(layer: Any) -> bool:
     return compat.is_keras3_model(layer.layer) and compat.graph_of(layer.layer) is not None
 
 
-def opened(model: Any) -> Any:
-    """Return the graph of a model, of a subclassed one by a symbolic call.
-
-    Raises:
-        UnsupportedModelError: it is not built, or its call cannot be followed.
-    """
-    graph = compat.graph_of(model)
-    if graph is not None:
-        return graph
-    import keras
-
-    if isinstance(model, keras.Sequential):
-        raise UnsupportedModelError(
-            f"Sequential model {model.name!r} is not built: its input shape is unknown. Start it "
-            "with keras.Input(shape), or call model.build((None, ...))."
-        )
-    shapes = compat.build_shapes(model)
-    if not shapes or not model.built:
-        raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) is subclassed and was not called yet: "
-            "its graph is not known. Call it once on a batch of data, model(x)."
-        )
-    parameters = inspect.signature(model.call).parameters
-    if len(shapes) == 1:  # Keras notes it under another name
-        shapes = {next(iter(parameters)): shape for shape in shapes.values()}
-    given = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
-    missing = [p.name for p in parameters.values() if p.default is p.empty and p.name not in given]
-    if missing := [name for name in missing if parameters[name].kind not in VARIADIC]:
-        raise UnsupportedModelError(
-            f"Model {model.name!r} ({type(model).__name__}) is subclassed, and Keras did not note "
-            f"the sizes of its arguments {', '.join(missing)}. Give keras.Model([x, y], "
-            "model(x, y)), with x and y from keras.Input(shape)."
-        )
-    symbols = {name: _symbols(name, shape) for name, shape in given.items()}
-    inputs = next(iter(symbols.values())) if len(symbols) == 1 else list(symbols.values())
-    return _graph(model, (), symbols, inputs)
-
-
-def _symbols(name: str, shapes: Any) -> Any:
-    """Return inputs of nested shapes, the batch open, named by their place."""
-    import keras
-
-    if isinstance(shapes, dict):
-        return {key: _symbols(key, shape) for key, shape in shapes.items()}
-    if all(size is None or isinstance(size, int) for size in shapes):
-        return keras.Input(batch_shape=(None, *shapes[1:]), name=name)
-    parts = (_symbols(f"{name}_{number}", shape) for number, shape in enumerate(shapes, 1))
-    return type(shapes)(parts)
-
-
-def traced(layer: Any, node: Any) -> Any:
-    """Return the graph of a layer of the user's, from a symbolic call as in the model."""
-    import keras
-
-    symbols: dict[int, Any] = {}
-
-    def fresh(tensor):
-        if id(tensor) not in symbols:
-            symbols[id(tensor)] = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
-        return symbols[id(tensor)]
-
-    args, kwargs = compat.mapped(node, fresh)
-    return _graph(layer, args, kwargs, list(symbols.values()))
-
-
-def _graph(layer: Any, args: tuple, kwargs: dict, inputs: Any) -> Any:
-    import keras
-
-    try:
-        outputs = layer.call(*args, **kwargs)
-        return keras.Model(inputs, outputs)
-    except Exception as error:  # whatever the user's code meets in symbolic tensors
-        raise UnsupportedModelError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its "
-            "call cannot be followed symbolically. Write it with layers and keras.ops, without "
-            "conditions on values and without functions of one backend, or leave it out of the "
-            f"model. Keras says: {' '.join(str(error).split())[:300]}"
-        ) from error
+def _batch(node: Any) -> int | None:
+    """Return the size of the batch that a call reads."""
+    found: list[Any] = []
+    compat.mapped(node, lambda tensor: found.append(tensor.shape[0]))
+    return found[0] if found else None
 
 
 def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
@@ -260,13 +194,14 @@ def _names(operation: Any, taken: set[str]) -> Iterator[str]:
             yield wanted
 
 
-def _input(symbol: Any) -> Any:
+def _input(symbol: Any, is_open: bool) -> Any:
     layer = compat.input_layer(symbol)
     if getattr(symbol, "sparse", False) or getattr(symbol, "ragged", False):
         raise UnsupportedModelError(
             f"Input {layer.name!r} is sparse or ragged; give dense tensors."
         )
-    return tf_keras.Input(batch_shape=tuple(symbol.shape), dtype=symbol.dtype, name=layer.name)
+    shape = (None if is_open else symbol.shape[0], *symbol.shape[1:])
+    return tf_keras.Input(batch_shape=shape, dtype=symbol.dtype, name=layer.name)
 
 
 def _mapped(made: Any, value: Callable[[Any], Any]) -> Any:

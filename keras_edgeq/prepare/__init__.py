@@ -20,7 +20,6 @@ from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 
 PLAIN = (
-    flatten_nested,
     cast_in_front,
     write_out_ellipses,
     masks_to_tensors,
@@ -53,12 +52,13 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     """
     check_model(model)
     names, policies = tuple(model.output_names), mixed_policies(model)
+    model, held = constants_to_layers(flatten_nested(model))
     for rewrite in PLAIN:
         model = rewrite(model)
-    model, held = constants_to_layers(model)
+    model, later = constants_to_layers(model)  # of half precision before
     model = split_layers(write_with_known_operations(model))
     result = simplified(model)
-    known = known_statistics(model, result.made, result.constants | held)
+    known = known_statistics(model, result.made, result.constants | held | later)
     if keep_batch_norms:
         result = simplified(model, keep_batch_norms=True)
     prepared = with_positive_gammas(result.model, result.kept) if result.kept else result.model

@@ -13,9 +13,11 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
+from keras_edgeq.prepare.float32 import HALF_TYPES
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen
 
@@ -60,10 +62,32 @@ def as_functional(model: Any) -> Any:
     if not isinstance(model, tf_keras.Model):
         return model
     if not is_own(model):
+        model = _of_float32(model)
         inside = (layer for layer in keras_compat.all_layers(model) if _is_model(layer))
         return constants_to_layers(flatten_nested(model))[0] if any(map(is_own, inside)) else model
+    if type(model).__module__.startswith("tf_keras.src.saving"):
+        raise UnsupportedModelError(
+            f"Model {model.name!r} is subclassed and was loaded from a SavedModel, which holds no "
+            "code of its classes. Load it with custom_objects={name: class}."
+        )
     given = _first_call(model)
     return model if given is None else _rebuilt(model, *given)
+
+
+def _of_float32(model: tf_keras.Model) -> tf_keras.Model:
+    """Return a functional model with inputs of float32, which files have, where it has others."""
+    others = [t for t in getattr(model, "inputs", None) or () if t.dtype in HALF_TYPES]
+    if not keras_compat.is_graph_model(model) or not others:
+        return model
+    try:
+        return rebuild(model, real_inputs="float32")
+    except (TypeError, ValueError) as error:
+        name, dtype = keras_compat.producer(others[0])[0].name, others[0].dtype.name
+        raise UnsupportedModelError(
+            f"Input {name!r} of {model.name!r} is {dtype}, and the model does not compute on "
+            f"float32, which files take: {' '.join(str(error).split())[:200]} Build it with inputs "
+            "of float32 and a tf.cast."
+        ) from error
 
 
 def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model:
@@ -123,6 +147,7 @@ def _first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
         given = tf.nest.map_structure(_named_as_made, given)
     else:
         given = keras_compat.first_call(model)
+        given = given and tf.nest.map_structure(_float32, given)
     if given is None:
         if isinstance(model, tf_keras.Sequential):
             return None
@@ -131,6 +156,12 @@ def _first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
             "its sizes are not known. Call it once on a batch of data, model(x)."
         )
     return _named(keras_compat.python_call(model), *given)
+
+
+def _float32(spec: Any) -> Any:
+    """Return what data has where the model casts it: it noted what it computes in."""
+    is_other = isinstance(spec, tf.TensorSpec) and spec.dtype in HALF_TYPES
+    return tf.TensorSpec(spec.shape, tf.float32, spec.name) if is_other else spec
 
 
 def _named_as_made(symbol: Any) -> tf.TensorSpec:

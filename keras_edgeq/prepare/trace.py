@@ -57,6 +57,9 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Tra
     """
     if keras_compat.takes_training(layer):
         kwargs = {"training": None, **kwargs}
+    for value in tf.nest.flatten((args, kwargs)):
+        if isinstance(value, tf.TypeSpec) and not isinstance(value, tf.TensorSpec):
+            raise UnsupportedModelError("its input is ragged or sparse; give dense tensors")
     if any(keras_compat.mask_of(value) is not None for value in tf.nest.flatten((args, kwargs))):
         raise UnsupportedModelError("its input carries a mask, which its own code may read")
     symbols: list[Any] = []
@@ -117,7 +120,7 @@ def first_difference(
         samples: values of the tensors; random ones by default.
     """
     flat = [value for value in tf.nest.flatten((args, kwargs)) if _is_tensor(value)]
-    arrays = samples or random_arrays((value.shape, value.dtype.name) for value in flat)
+    arrays = samples or _values(flat)
     if arrays is None:  # text
         return None
     values = list(map(tf.constant, arrays))
@@ -125,7 +128,11 @@ def first_difference(
     args, kwargs = tf.nest.map_structure(
         lambda value: next(rest) if _is_tensor(value) else value, (args, kwargs)
     )
-    wanted = tf.nest.flatten(infer(layer, args, kwargs))
+    try:
+        wanted = tf.nest.flatten(infer(layer, args, kwargs))
+    except (tf.errors.OpError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise UnsupportedModelError(f"it fails on random inputs: {text[:300]}") from error
     got = tf.nest.flatten(other(values, args, kwargs))
     parts = (layer, *keras_compat.all_layers(layer))
     is_half = any(part.compute_dtype in HALF_TYPES for part in parts)
@@ -135,6 +142,31 @@ def first_difference(
         if gap.distance > noise:
             return number, gap
     return None
+
+
+def _values(flat: list[Any]) -> list[Any] | None:
+    """Return random values of tensors; where only code knows a size, those of random inputs."""
+    if all(None not in tuple(t.shape)[1:] for t in flat) or not all(
+        map(keras_compat.is_keras_tensor, flat)
+    ):
+        return random_arrays((value.shape, value.dtype.name) for value in flat)
+    inputs = _inputs_of(flat)
+    arrays = random_arrays((value.shape, value.dtype.name) for value in inputs)
+    if arrays is None:
+        return None
+    made = tf_keras.Model(inputs, flat)(list(map(tf.constant, arrays)), training=False)
+    return list(tf.nest.flatten(made))
+
+
+def _inputs_of(tensors: list[Any]) -> list[Any]:
+    """Return the inputs of the graph that symbolic tensors are made in."""
+    waiting, found = list(tensors), {}
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in found:
+            found[id(tensor)] = tensor
+            waiting += keras_compat.producer(tensor)[1].keras_inputs
+    return [t for t in found.values() if keras_compat.producer(t)[1].is_input]
 
 
 def _structured(args: tuple, kwargs: dict, symbols: list[Any]) -> Any:

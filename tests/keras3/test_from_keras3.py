@@ -295,6 +295,60 @@ def test_a_second_argument_without_noted_sizes_is_named():
         eq.from_keras3(model)
 
 
+class Token(K.Layer):
+    """Reads the size of its batch: a token in front of patches, as vision transformers have."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = K.Dense(4, name="dense")
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, 4), name="token")
+        self.dense.build((None, None, shape[-1]))
+
+    def call(self, x):
+        sizes = ops.shape(x)
+        patches = self.dense(ops.reshape(x, [sizes[0], -1, sizes[-1]]))
+        return ops.concatenate([ops.tile(self.token, (sizes[0], 1, 1)), patches], axis=1)
+
+
+class Merged(K.Layer):
+    """Computes with the size of its batch, and joins the batch with another axis."""
+
+    def call(self, x):
+        batch = ops.shape(x)[0]
+        return ops.reshape(ops.relu(ops.reshape(x, (batch * 3, 6))), (batch, 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(Token(name="own"), (4, 4, 3)), (Merged(name="own"), (3, 6))]
+)
+def test_layers_that_read_the_size_of_their_batch_are_opened_for_any(layer, shape):
+    x = keras.Input(shape)
+    model = like_trained(keras.Model(x, K.Dense(2)(layer(x))))
+    made = eq.from_keras3(model)
+    for size in (1, 2, 5):
+        (data,) = images(model, size)
+        np.testing.assert_allclose(made(data), model(data), atol=1e-6)
+    sim = eq.quantize(model, images(model, 16)[0], progress=False)
+    assert not [name for name in sim.record.plan.floats if name.startswith("own")]
+
+
+class Constant(K.Layer):
+    """Two equal rows that are no samples."""
+
+    def call(self, x):
+        return ops.matmul(x, ops.tile(ops.ones((1, 2)), (2, 1))) + float(ops.shape(x)[0] > 0)
+
+
+def test_what_is_right_for_one_size_of_batch_only_is_refused():
+    x = keras.Input((2,))
+    odd = Constant(name="odd")
+    odd.compute_output_spec = lambda x: keras.KerasTensor(x.shape)
+    with pytest.raises(UnsupportedModelError, match=r"size of their batch \('odd'\)"):
+        eq.from_keras3(keras.Model(x, odd(x)))
+
+
 def test_a_model_for_every_step_is_opened():
     x = keras.Input((6, 6, 2))
     inner = keras.Model(x, K.GlobalAveragePooling2D()(K.Conv2D(3, 3, name="conv")(x)), name="inner")

@@ -185,6 +185,89 @@ def test_a_functional_model_comes_back_as_it_is():
     assert as_functional(model) is model
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_inputs_of_other_real_types_become_float32(dtype):
+    x = tf_keras.Input((4,), dtype=dtype, name="x")
+    model = train_like(tf_keras.Model(x, L.Dense(2)(tf.nn.relu(L.Dense(3)(x)))))
+    made = as_functional(model)
+    assert made.inputs[0].dtype == tf.float32
+    sim = eq.quantize(model, data(32, 4), progress=False)
+    wanted, got = np.float32(model(LEFT)), sim(LEFT).numpy()
+    assert np.abs(wanted - got).max() < 0.1 * np.abs(wanted).max()
+
+
+def test_inputs_of_other_types_that_operations_need_are_refused_by_name():
+    x = tf_keras.Input((4,), dtype="float64", name="x")
+    model = tf_keras.Model(x, L.Dense(2)(tf.matmul(x, tf.ones((4, 3), tf.float64))))
+    with pytest.raises(UnsupportedModelError, match=r"Input 'x' of .* is float64"):
+        eq.describe(model)
+
+
+class Scattered(tf_keras.Model):
+    """Sizes that only code knows: images cut into patches, and a table of their positions."""
+
+    def __init__(self):
+        super().__init__(name="scattered")
+        self.project = L.Dense(4, name="project")
+        self.block = Positions(name="block")
+
+    def call(self, x):
+        batch = tf.shape(x)[0]
+        patches = tf.image.extract_patches(x, [1, 4, 4, 1], [1, 4, 4, 1], [1, 1, 1, 1], "VALID")
+        return self.block(self.project(tf.reshape(patches, [batch, -1, 48])))
+
+
+class Positions(L.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.place, self.mix = L.Embedding(4, 4, name="place"), L.Dense(4, name="mix")
+
+    def call(self, x):
+        return self.mix(x + self.place(tf.range(4)))
+
+
+@pytest.mark.filterwarnings("ignore:Variables of:keras_edgeq.errors.QuantizationWarning")
+def test_layers_whose_sizes_only_code_knows_are_opened():
+    model = Scattered()
+    model(IMAGES)
+    made = as_functional(model)
+    assert_close(outputs(model, IMAGES), outputs(made, IMAGES))
+    assert type(made.get_layer("block/mix")) is L.Dense
+
+
+def test_ragged_inputs_are_refused():
+    class Ragged(tf_keras.Model):
+        def call(self, x):
+            return x.to_tensor(shape=(None, 4))
+
+    model = Ragged(name="ragged")
+    model(tf.ragged.constant([[1.0], [1.0, 2.0]]))
+    with pytest.raises(UnsupportedModelError, match="ragged or sparse"):
+        eq.describe(model)
+
+
+def test_a_mixed_policy_stays():
+    tf_keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = Pair()
+        model([LEFT, RIGHT])
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    made = as_functional(model)
+    assert made.get_layer("a").dtype_policy.name == "mixed_float16"
+    assert made.inputs[0].dtype == tf.float32
+    assert eq.quantize(model, [LEFT, RIGHT], progress=False).quantized_layers()
+
+
+def test_a_model_of_a_saved_model_says_what_it_needs(tmp_path):
+    model = Network()
+    model(IMAGES)
+    model.save(tmp_path / "model")
+    loaded = tf_keras.models.load_model(tmp_path / "model", compile=False)
+    with pytest.raises(UnsupportedModelError, match="no code of its classes"):
+        as_functional(loaded)
+
+
 def test_a_subclassed_model_inside_of_a_functional_one_is_opened():
     one, other = tf_keras.Input((4,), name="one"), tf_keras.Input((4,), name="other")
     model = tf_keras.Model([one, other], Pair()([one, other])[0])
