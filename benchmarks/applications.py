@@ -101,6 +101,7 @@ def measure(library: str, name: str) -> list[str]:
             raise SystemExit(str(report.failed))
         share = integer_share(Path(report.files["tflite"]).read_bytes())
     print(report, file=sys.stderr)
+    assert sim.record.fidelity is not None  # just measured
     quantize, tflite, onnx, both = np.diff(seconds)
     floats = {**report.float_layers, **report.float_ops}
     kinds = sorted({why.split(" has ")[0].split(":")[0] for why in floats.values()})

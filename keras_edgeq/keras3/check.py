@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.errors import SimMismatchError
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion, Step
@@ -80,7 +80,13 @@ def _theirs(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
     operation = step.operation
     if compat.is_keras3(operation) and "training" in inspect.signature(operation.call).parameters:
         kwargs = {**kwargs, "training": False}
-    made = operation(*_backend(args), **_backend(kwargs))
+    try:
+        made = operation(*_backend(args), **_backend(kwargs))
+    except Exception as error:  # whatever Keras raises on a model that it could build
+        raise UnsupportedModelError(
+            f"Keras itself cannot compute {step.path!r} ({type(operation).__name__}) of the model: "
+            f"{first_words(error)}"
+        ) from error
     return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(made)]
 
 
@@ -92,7 +98,14 @@ def _ours(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
         return tf.constant(value) if isinstance(value, np.ndarray) else value
 
     args, kwargs = tf.nest.map_structure(leaf, (args, kwargs))
-    return [np.asarray(part) for part in tf.nest.flatten(step.compute(*args, **kwargs))]
+    try:
+        made = step.compute(*args, **kwargs)
+    except Exception as error:  # a form that TensorFlow has no kernel for, for example
+        raise UnsupportedModelError(
+            f"The tf_keras form of {step.path!r} ({type(step.operation).__name__}) cannot be "
+            f"computed here: {first_words(error)}"
+        ) from error
+    return [np.asarray(part) for part in tf.nest.flatten(made)]
 
 
 def _backend(given: Any) -> Any:

@@ -70,6 +70,6 @@ def mapped(node: Any, value: Callable[[Any], Any]) -> tuple[tuple, dict]:
 
 
 def name_of(function: Any) -> str | None:
-    """Return the name of an activation function of Keras 3, None for one of the user's."""
+    """Return the name of an activation function of Keras 3, None for a layer or the user's own."""
     module = str(getattr(function, "__module__", ""))
-    return function.__name__ if module.startswith("keras.") else None
+    return getattr(function, "__name__", None) if module.startswith("keras.") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import EdgeqError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.keras3 import activations, compat
@@ -76,12 +77,29 @@ class Conversion:
         taken = {node.operation.name for node in walked if compat.is_keras3(node.operation)}
         known: set[int] = set()
         for node in walked:
-            compute = self._compute(node)
             args, kwargs = compat.mapped(node, lambda k: values[id(k)])
-            outputs = keras.tree.flatten(compute(*_arrays(args), **_arrays(kwargs)))
+            with self._named(node.operation):
+                made = self._compute(node)(*_arrays(args), **_arrays(kwargs))
+                outputs = [
+                    _shaped(one, like)
+                    for one, like in zip(keras.tree.flatten(made), node.outputs, strict=True)
+                ]
             for output in filter(keras_compat.is_keras_tensor, outputs):
                 name_operations(output, known, _names(node.operation, taken))
             values.update({id(k): v for k, v in zip(node.outputs, outputs, strict=True)})
+
+    @contextmanager
+    def _named(self, operation: Any) -> Iterator[None]:
+        """Say which layer it was that `tf_keras` or TensorFlow refused."""
+        try:
+            yield
+        except EdgeqError:
+            raise
+        except Exception as error:  # of many kinds
+            raise UnsupportedModelError(
+                f"{self._path + operation.name!r} ({type(operation).__name__}) has no tf_keras "
+                f"form as it is used in this model: {first_words(error)}"
+            ) from error
 
     def _compute(self, node: Any) -> Callable[..., Any]:
         """Return the function of a call on tensors of TensorFlow."""
@@ -122,13 +140,19 @@ class Conversion:
         return lambda *args, **kwargs: function(layer(*args, **kwargs))
 
     def _opened(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a function of the user's on tensors of Keras 3 as one on those of TensorFlow."""
+        """Return an activation layer, or a function of the user's, on tensors of TensorFlow.
+
+        A function may be of Keras 3 or of TensorFlow.
+        """
 
         def compute(made):
             import keras
 
             symbol = keras.KerasTensor(tuple(made.shape), made.dtype.name)
-            graph = keras.Function([symbol], [function(symbol)])
+            try:
+                graph = keras.Function([symbol], [function(symbol)])
+            except Exception:  # of many kinds; a function of TensorFlow takes its own tensors
+                return function(made)
             values = {id(symbol): made}
             self._run(graph, values)
             return values[id(graph.outputs[0])]
@@ -190,7 +214,7 @@ def _graph(layer: Any, args: tuple, kwargs: dict, inputs: list[Any]) -> Any:
             f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its "
             "call cannot be followed symbolically. Write it with layers and keras.ops, without "
             "conditions on values and without functions of one backend, or leave it out of the "
-            f"model. Keras says: {' '.join(str(error).split())[:300]}"
+            f"model. Keras says: {first_words(error)}"
         ) from error
 
 
@@ -243,6 +267,16 @@ def _packed(given: Any, inputs: list[Any]) -> Any:
 
     packed = keras.tree.pack_sequence_as(given, inputs)
     return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
+
+
+def _shaped(made: Any, like: Any) -> Any:
+    """Return a tensor with the sizes that Keras 3 knows of it and TensorFlow may have lost."""
+    if not keras_compat.is_keras_tensor(made):
+        return made
+    lost = made.shape.rank is None or any(
+        one is None and other is not None for one, other in zip(made.shape, like.shape, strict=True)
+    )
+    return tf.ensure_shape(made, like.shape) if lost else made
 
 
 def _arrays(given: Any) -> Any:

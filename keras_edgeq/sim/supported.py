@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
+from keras_edgeq.graph.keras_compat import KerasNode
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import pads_zero, reads_mask, resampling, takes_constants
@@ -28,4 +31,14 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return "pads with something else than zeros"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
+    return _why_no_samples(node.call.node)
+
+
+def _why_no_samples(node: KerasNode) -> str | None:
+    """Return what a call reads or makes in place of real numbers of samples."""
+    for tensor in [*node.keras_inputs, *tf.nest.flatten(node.outputs)]:
+        if tensor.dtype.is_floating and tensor.dtype != tf.float32:
+            return f"computes in {tensor.dtype.name}"
+        if tensor.dtype.is_floating and tensor.shape.rank == 0:
+            return "computes a number, and not one for each sample"
     return None
