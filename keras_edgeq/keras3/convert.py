@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
-import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import EdgeqError, UnsupportedModelError, first_words
@@ -17,6 +16,7 @@ from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.keras3 import activations, compat
 from keras_edgeq.keras3.layers import is_fixed, known_class, translated
 from keras_edgeq.keras3.operations import function_of
+from keras_edgeq.keras3.tensors import as_arrays, like_symbol
 from keras_edgeq.spec.tensor_ref import part_name
 
 
@@ -79,10 +79,10 @@ class Conversion:
         for node in walked:
             args, kwargs = compat.mapped(node, lambda k: values[id(k)])
             with self._named(node.operation):
-                made = self._compute(node)(*_arrays(args), **_arrays(kwargs))
+                made = self._compute(node)(*as_arrays(args), **as_arrays(kwargs))
                 outputs = [
-                    _shaped(one, like)
-                    for one, like in zip(keras.tree.flatten(made), node.outputs, strict=True)
+                    like_symbol(one, symbol)
+                    for one, symbol in zip(keras.tree.flatten(made), node.outputs, strict=True)
                 ]
             for output in filter(keras_compat.is_keras_tensor, outputs):
                 name_operations(output, known, _names(node.operation, taken))
@@ -109,7 +109,7 @@ class Conversion:
         layer = None
         path = f"{self._path}{operation.name}"
         if not compat.is_keras3(operation):
-            compute = function_of(operation)
+            compute = function_of(operation, node.outputs)
         elif compat.graph_of(operation) is not None or known_class(operation) is None:
             compute = layer = self._nested(operation, node)
         else:
@@ -267,27 +267,3 @@ def _packed(given: Any, inputs: list[Any]) -> Any:
 
     packed = keras.tree.pack_sequence_as(given, inputs)
     return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
-
-
-def _shaped(made: Any, like: Any) -> Any:
-    """Return a tensor with the sizes that Keras 3 knows of it and TensorFlow may have lost."""
-    if not keras_compat.is_keras_tensor(made):
-        return made
-    lost = made.shape.rank is None or any(
-        one is None and other is not None for one, other in zip(made.shape, like.shape, strict=True)
-    )
-    return tf.ensure_shape(made, like.shape) if lost else made
-
-
-def _arrays(given: Any) -> Any:
-    """Return arguments with variables of Keras 3 as arrays."""
-    import keras
-
-    def leaf(value):
-        is_symbol = keras_compat.is_keras_tensor(value)
-        if isinstance(value, keras.Variable) or (not is_symbol and keras.ops.is_tensor(value)):
-            array = value.numpy() if isinstance(value, keras.Variable) else value
-            return tf.constant(keras.ops.convert_to_numpy(array))
-        return value
-
-    return keras.tree.map_structure(leaf, given)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import tensorflow as tf
 
 from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.keras3.operation_table import TABLE, Call
 
 
-def function_of(operation: Any) -> Call:
+def function_of(operation: Any, outputs: Sequence[Any]) -> Call:
     """Return an operation as a function on tensors of TensorFlow.
 
     What is not in the table, and settings that its function lacks, are computed as Keras 3 does on
-    its TensorFlow backend.
+    its TensorFlow backend: the mean of integers, for example, which is real in Keras 3.
+
+    Args:
+        operation: of `keras.ops`.
+        outputs: symbolic tensors that it made.
     """
     known = TABLE.get(type(operation).__name__)
     if known is None or not type(operation).__module__.startswith("keras."):
@@ -22,11 +29,18 @@ def function_of(operation: Any) -> Call:
 
     def compute(*args, **kwargs):
         try:
-            return function(*args, **kwargs, **options)
+            made = function(*args, **kwargs, **options)
+            if list(map(_is_real, tf.nest.flatten(made))) != list(map(_is_real, outputs)):
+                raise NotImplementedError
+            return made
         except Exception:  # of many kinds; the other way says what is wrong if it fails as well
             return _as_keras_does(operation)(*args, **kwargs)
 
     return compute
+
+
+def _is_real(tensor: Any) -> bool:
+    return tf.as_dtype(tensor.dtype).is_floating
 
 
 def _as_keras_does(operation: Any) -> Call:
