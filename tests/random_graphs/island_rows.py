@@ -25,7 +25,7 @@ from tests.random_graphs.rows import (
 )
 
 ANY = real(2, 3, 4, 5)
-RARE = {"weight": 0.5}
+RARE: dict[str, Any] = {"weight": 0.5}
 
 
 def is_pixels(x) -> bool:

@@ -35,8 +35,8 @@ from tests.random_graphs.rows import (
 )
 
 ANY = real(2, 3, 4, 5)
-RARE = {"weight": 0.4}
-NEVER = {"weight": 0.0}
+RARE: dict[str, Any] = {"weight": 0.4}
+NEVER: dict[str, Any] = {"weight": 0.0}
 EVEN = 2  # sizes that can be halved
 
 
