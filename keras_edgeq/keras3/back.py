@@ -8,6 +8,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion
 
 
@@ -16,7 +17,10 @@ def copy_back(model: tf_keras.Model, like: Any) -> Any:
     import keras
 
     copy = keras.models.clone_model(like)
-    conversion = Conversion(copy)
+    copy.set_weights(like.get_weights())  # of what became constants, like an adapted Normalization
+    compat.take_statistics(copy)
+    conversion = Conversion(like)
+    copies = compat.counterparts(like, copy)  # layers in a user's own may have other names
     found = _by_path(model)
     weighted = {path: pair for path, pair in conversion.pairs.items() if pair[1].weights}
     for path in [*weighted, *(p for p in found if found[p].weights)]:
@@ -30,7 +34,7 @@ def copy_back(model: tf_keras.Model, like: Any) -> Any:
                 "layers stays one of tf_keras."
             )
     for path, (theirs, _) in weighted.items():
-        theirs.set_weights(found[path].get_weights())
+        copies[id(theirs)].set_weights(found[path].get_weights())
     return copy
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words, warn
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion, Step
@@ -18,6 +19,8 @@ from keras_edgeq.keras3.convert import Conversion, Step
 LAYER, OUTPUTS = 1e-5, 1e-4
 HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
 SAMPLES, OPEN_SIZE = 2, 32
+# A file can declare tensors of any size; a gigabyte is more than networks for devices make.
+MOST_NUMBERS = 2**28
 
 
 def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
@@ -29,6 +32,14 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     Raises:
         SimMismatchError: names the first layer that differs, with both values.
     """
+    large = _too_large(conversion)
+    if large is not None:
+        warn(
+            f"Converted to tf_keras, {model.name!r} was not compared with its original: {large!r} "
+            f"makes more than {MOST_NUMBERS} numbers. Compare both on inputs of your own.",
+            UserWarning,
+        )
+        return {}
     inputs = _random(conversion.graph.inputs)
     if inputs is None:  # text
         return {}
@@ -44,6 +55,23 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     for name, one, other in zip(conversion.result.output_names, theirs, ours, strict=True):
         _compare(model.name, name, one, other, HALF if any(map(_is_half, steps)) else OUTPUTS)
     return found
+
+
+def _too_large(conversion: Conversion) -> str | None:
+    """Return the first layer that would fill the memory if it were computed, None if none would."""
+    for graph in (conversion.graph, *conversion.graphs.values()):
+        made = [(compat.input_layer(symbol).name, symbol) for symbol in graph.inputs]
+        made += [(node.operation.name, s) for node in compat.nodes(graph) for s in node.outputs]
+        for name, symbol in made:
+            if prod(_shape(symbol)) > MOST_NUMBERS:
+                return name
+    return None
+
+
+def _shape(symbol: Any) -> tuple[int, ...]:
+    """Return the shape of random numbers for a symbolic tensor."""
+    batch, *sizes = symbol.shape or (1,)
+    return (batch or SAMPLES, *(OPEN_SIZE if size is None else size for size in sizes))
 
 
 def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dict) -> None:
@@ -121,8 +149,7 @@ def _random(symbols: Sequence[Any]) -> list[np.ndarray] | None:
     """Return random inputs, None where one is text."""
     rng, made = np.random.default_rng(0), []
     for symbol in symbols:
-        batch, *sizes = symbol.shape
-        shape = (batch or SAMPLES, *(OPEN_SIZE if size is None else size for size in sizes))
+        shape = _shape(symbol)
         if symbol.dtype == "string":
             return None
         whole = symbol.dtype.startswith(("int", "uint", "bool"))

@@ -76,6 +76,19 @@ def mapped(node: Any, value: Callable[[Any], Any]) -> tuple[tuple, dict]:
     return keras.tree.map_structure(leaf, (tuple(node.arguments.args), kwargs))
 
 
+def counterparts(model: Any, copy: Any) -> dict[int, Any]:
+    """Return the layers of a copy, nested ones included, by the `id` of the original."""
+    pairs = zip(model._flatten_layers(), copy._flatten_layers(), strict=True)
+    return {id(one): other for one, other in pairs}
+
+
+def take_statistics(model: Any) -> None:
+    """Let each adapted Normalization compute with its weights, as after loading."""
+    for layer in model._flatten_layers():
+        if is_instance(layer, "layers", "Normalization"):
+            layer.finalize_state()
+
+
 def name_of(function: Any) -> str | None:
     """Return the name of an activation function of Keras 3, None for a layer or the user's own."""
     module = str(getattr(function, "__module__", ""))
