@@ -63,10 +63,7 @@ def generate(seed: int, library: str = "tf_keras") -> Graph:
 def _is_sound(graph: Graph) -> bool:
     try:
         arrays = outputs(build(graph), inputs_for(graph))
-    except (
-        ValueError,
-        tf.errors.OpError,
-    ):  # two unknown sizes that were to be equal, or no kernel on this CPU
+    except Exception:  # unknown sizes that were to be equal, no kernel here, faults of Keras 3
         return False
     arrays = [np.float64(array) for array in arrays]
     return all(np.isfinite(a).all() and np.abs(a).max(initial=0) < LARGEST for a in arrays)
