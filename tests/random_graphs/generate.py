@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tests.random_graphs.graph import Graph, Node, Walk, build, inputs_for, outputs, pruned
 from tests.random_graphs.rows import is_of, rank
