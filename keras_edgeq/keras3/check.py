@@ -18,7 +18,8 @@ from keras_edgeq.keras3.convert import Conversion, Step
 # Differences relative to the largest number: of one layer, and of the outputs.
 LAYER, OUTPUTS = 1e-5, 1e-4
 HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
-SAMPLES, OPEN_SIZE = 2, 32
+# Keras 3 on TensorFlow adds (n, 1) to (n, n) as if it was (1, n): n is no usual number of channels.
+SAMPLES, OPEN_SIZE = 5, 32
 # A file can declare tensors of any size; a gigabyte is more than networks for devices make.
 MOST_NUMBERS = 2**28
 

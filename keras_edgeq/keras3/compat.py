@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -30,6 +31,11 @@ def is_keras3_model(value: Any) -> bool:
 def is_symbol(value: Any) -> bool:
     """Tell whether a value is a symbolic tensor of Keras 3."""
     return type(value).__name__ == "KerasTensor" and type(value).__module__.startswith("keras.")
+
+
+def has_mask(symbol: Any) -> bool:
+    """Tell whether a symbolic tensor of Keras 3 has a mask, which who reads it is given."""
+    return getattr(symbol, "_keras_mask", None) is not None
 
 
 def graph_of(model: Any) -> Any | None:
@@ -76,6 +82,14 @@ def mapped(node: Any, value: Callable[[Any], Any]) -> tuple[tuple, dict]:
     return keras.tree.map_structure(leaf, (tuple(node.arguments.args), kwargs))
 
 
+def own_weights(layer: Any) -> list[Any]:
+    """Return the variables of a layer, without those of a layer that is its activation."""
+    activation = getattr(layer, "activation", None)
+    inside = getattr(activation, "weights", ()) if is_keras3(activation) else ()
+    others = {id(weight) for weight in inside}
+    return [weight for weight in layer.weights if id(weight) not in others]
+
+
 def counterparts(model: Any, copy: Any) -> dict[int, Any]:
     """Return the layers of a copy, nested ones included, by the `id` of the original."""
     pairs = zip(model._flatten_layers(), copy._flatten_layers(), strict=True)
@@ -93,6 +107,13 @@ def name_of(function: Any) -> str | None:
     """Return the name of an activation function of Keras 3, None for a layer or the user's own."""
     module = str(getattr(function, "__module__", ""))
     return getattr(function, "__name__", None) if module.startswith("keras.") else None
+
+
+def config_of(layer: Any) -> dict[str, Any]:
+    """Return the settings of a layer, without a warning of functions that nobody will save."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+        return dict(layer.get_config())
 
 
 def is_default(given: Any, key: str, value: Any) -> bool:

@@ -78,7 +78,7 @@ def _normalization(layer: Any) -> tf_keras.layers.Layer:
 
 def _config(layer: Any, cls: type) -> tuple[dict[str, Any], Callable[[Any], Any] | None]:
     """Return a layer's settings as `tf_keras` takes them, and its activation where it is apart."""
-    given, config = dict(layer.get_config()), {}
+    given, config = compat.config_of(layer), {}
     behind = None
     names = RENAMED.get(cls.__name__, {})
     allowed = _arguments(cls)

@@ -10,6 +10,9 @@ import tensorflow as tf
 from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.keras3.operation_table import TABLE, Call
 
+# Operations that compute something else each time.
+RANDOM = frozenset({"ElasticTransform"})
+
 
 def function_of(operation: Any, outputs: Sequence[Any]) -> Call:
     """Return an operation as a function on tensors of TensorFlow.
@@ -52,6 +55,11 @@ def _as_keras_does(operation: Any) -> Call:
             raise UnsupportedModelError(
                 f"keras_edgeq does not know {name}, and computes others only where Keras has its "
                 "TensorFlow backend: set KERAS_BACKEND=tensorflow before Keras is imported."
+            )
+        if type(operation).__name__ in RANDOM:
+            raise UnsupportedModelError(
+                f"keras_edgeq does not know {name}: it draws random numbers. Leave it out of the "
+                "model, in front of which it belongs."
             )
         try:
             return operation.call(*args, **kwargs)

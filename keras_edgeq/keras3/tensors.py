@@ -7,13 +7,14 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3 import compat
 
 # Types that a tensor of TensorFlow and of Keras 3 may have beside each other.
 FLOATS = ("float32", "float64")
 
 
 def like_symbol(made: Any, symbol: Any) -> Any:
-    """Return a tensor with the sizes and type that it has in Keras 3, where TensorFlow lost them.
+    """Return a tensor with the sizes, type and mask that it has in Keras 3.
 
     What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it.
     """
@@ -21,6 +22,8 @@ def like_symbol(made: Any, symbol: Any) -> Any:
         return made
     if made.dtype.name != symbol.dtype and (made.dtype.name, symbol.dtype) != FLOATS:
         made = tf.cast(made, symbol.dtype)
+    if keras_compat.mask_of(made) is not None and not compat.has_mask(symbol):
+        made = tf.identity(made)  # Keras 3 carries fewer masks on, and none out of nested models
     known, wanted = made.shape.rank, symbol.shape
     if known not in (None, len(wanted)):  # the comparison of the layer's numbers decides
         return made

@@ -29,7 +29,18 @@ def test_activations_of_any_kind(kind):
     y = K.Conv1D(4, 2, activation=ACTIVATIONS[kind](), name="conv")(x)
     model = keras.Model(x, K.Activation(ACTIVATIONS[kind](), name="alone")(y))
     data = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
-    np.testing.assert_allclose(eq.from_keras3(model)(data), model(data), atol=1e-6)
+    plain = eq.from_keras3(model)
+    np.testing.assert_allclose(plain(data), model(data), atol=1e-6)
+    if kind.startswith("a layer"):
+        for one, other in zip(eq.to_keras3(plain, model).weights, model.weights, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_model_that_keras_cannot_copy_is_said():
+    x = keras.Input((3,))
+    model = keras.Model(x, K.Dense(2, activation=lambda x: ops.tanh(x) * 2.0)(x), name="mine")
+    with pytest.raises(UnsupportedModelError, match="Keras cannot copy 'mine'"):
+        eq.to_keras3(eq.from_keras3(model), model)
 
 
 # Of integers (i), bytes (u), truth values (b) and reals (f): Keras 3 goes to reals on its own.
@@ -75,6 +86,28 @@ def test_types_and_sizes_are_those_of_keras_3(call):
     assert found.dtype.name in (made.dtype, made.dtype.replace("float64", "float32"))
 
 
+def test_masks_go_as_far_as_in_keras_3():
+    x = keras.Input((6, 4))
+    masked = K.Multiply()([K.Masking()(x), x])
+    inner = keras.Model(x, masked, name="inner")
+    y = keras.Input((6, 4))
+    straight = K.LSTM(3, name="straight")(K.GaussianNoise(0.1)(K.Masking()(y)))
+    lost = K.LSTM(3, name="lost")(K.GaussianNoise(0.1)(inner(inner(y))))
+    model = keras.Model(y, [straight, lost])
+    data = np.random.default_rng(0).normal(size=(4, 6, 4)).astype("float32")
+    data[1:, 4:] = 0.0
+    for one, other in zip(eq.from_keras3(model)(data), model(data, training=False), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_number_per_sample_is_added_to_each_sample():
+    x, y = keras.Input((4,), name="x"), keras.Input((1,), name="y")
+    result = eq.from_keras3(keras.Model([x, y], [ops.add(x, y), K.Add()([x, y])]))
+    given = [np.arange(16.0).reshape(4, 4), 100.0 * np.arange(4.0).reshape(4, 1)]
+    for made in result([part.astype("float32") for part in given]):
+        np.testing.assert_allclose(made, given[0] + given[1])
+
+
 def test_what_keras_itself_cannot_compute_is_said():
     x = keras.Input((4, 6))
     model = keras.Model(x, ops.reshape(x, (ops.shape(x)[0], 24)))
@@ -90,7 +123,9 @@ def test_numbers_and_other_floats_in_a_model_stay_float():
     model = keras.Model(x, [y * scale, double, ops.mean(y) * 3.0 + y])
     data = np.random.default_rng(0).normal(size=(16, 4, 6)).astype("float32")
     sim = eq.quantize(model, data, progress=False)
-    assert min(one.sqnr_db for one in sim.record.fidelity.outputs) > 30.0
+    fidelity = sim.record.fidelity
+    assert fidelity is not None
+    assert min(one.sqnr_db for one in fidelity.outputs) > 30.0
     assert {"computes in float64"} <= set(sim.record.plan.floats.values())
 
 

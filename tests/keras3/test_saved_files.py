@@ -43,6 +43,7 @@ def test_its_weights_go_back_bit_by_bit(suffix):
 def test_it_is_quantized_exported_and_verified(suffix, tmp_path):
     images = np.random.default_rng(0).uniform(0.0, 255.0, (64, 16, 16, 3)).astype("float32")
     sim = eq.quantize(eq.load_model(FILES / f"transfer.{suffix}"), images, progress=False)
+    assert sim.record.fidelity is not None
     assert sim.record.fidelity.outputs[0].sqnr_db > 25.0
     report = eq.export(sim, tmp_path, ["tflite", "onnx"], progress=False)
     assert not report.failed
