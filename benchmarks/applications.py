@@ -1,10 +1,11 @@
-"""What of tf_keras.applications runs in integers: every family, its smallest size.
+"""What of tf_keras.applications and keras.applications runs in integers: every family, one size.
 
-    python benchmarks/applications.py [MODEL ...] [--table FILE]
+    python benchmarks/applications.py [MODEL ...] [--library LIBRARY] [--table FILE]
 
-Random weights with batch-norm statistics drawn at random, small inputs, 8 calibration images.
-Writes a Markdown table, one model per process; a model that FILE has already is left out, so a run
-that was cut short goes on where it stopped. Allow an hour on two cores.
+Weights as drawn before training, with biases and the numbers of normalizations as after it, small
+images, 8 of them to calibrate with. `verdict` is what verification says of each file. Writes a
+Markdown table, one model per process; a model that FILE has already is left out, so a run that was
+cut short goes on where it stopped, and one that failed is tried again. Allow an hour on two cores.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tf_keras
 from macs import integer_share
-from table import emit, head
+from table import head
 
 import keras_edgeq as eq
-from keras_edgeq.runtime.artifact import load_artifact
-from keras_edgeq.runtime.walk import walk
 
-L = tf_keras.layers
 APPLICATIONS = {
     "MobileNet": 96,
     "MobileNetV2": 96,
@@ -47,114 +48,128 @@ APPLICATIONS = {
     "ResNetRS50": 64,
     "VGG16": 64,
 }
+LIBRARIES = ("tf_keras", "keras")
 HEAD = (
-    "model",
-    "input",
-    "integer layers",
-    "float layers",
-    "float TFLite ops",
-    "what stayed float",
-    "MACs in integers",
-    "mean steps, LiteRT",
-    "mean steps, ONNX Runtime",
-    "worst op, LiteRT",
-    "worst op, ONNX Runtime",
-)
-WALKED = 4
+    "model", "input", "integer layers", "float layers", "what stayed float", "MACs in integers",
+    "sim, dB", "verdict, LiteRT", "verdict, ONNX Runtime", "mean steps", "quantize, s",
+    "TFLite, s", "ONNX, s", "verify, s",
+)  # fmt: skip
+# Least and most, or mean and deviation, of what training changes most.
+UNIFORM = {"gamma": (0.5, 1.5), "moving_variance": (0.5, 1.5), "variance": (0.5, 1.5)}
+NORMAL = {"beta": 0.1, "bias": 0.1, "moving_mean": 0.1, "mean": 0.1}
 
 
-def build(name: str) -> tuple[tf_keras.Model, np.ndarray]:
-    """Return a model with trained-like batch norms, and images as it takes them."""
-    tf_keras.utils.set_random_seed(0)
+def build(library: str, name: str) -> tuple[Any, np.ndarray]:
+    """Return a model with weights like trained ones, and images as it takes them."""
+    keras = import_module(library)
+    keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     size = APPLICATIONS[name]
-    model = getattr(tf_keras.applications, name)(
+    model = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classes=100, classifier_activation=None
     )
-    randomize_batch_norms(model, generator)
+    for weight in model.weights:
+        end = weight.name.rpartition("/")[2].partition(":")[0]
+        if end in UNIFORM:
+            weight.assign(generator.uniform(*UNIFORM[end], weight.shape))
+        elif end in NORMAL:
+            weight.assign(generator.normal(0.0, NORMAL[end], weight.shape))
     images = generator.uniform(0.0, 255.0, (8, size, size, 3)).astype(np.float32)
-    if not any(isinstance(x, L.Rescaling | L.Normalization) for x in model.layers):
+    if not any(type(x).__name__ in ("Rescaling", "Normalization") for x in model.layers):
         images = images / 127.5 - 1.0
     return model, images
 
 
-def randomize_batch_norms(model: tf_keras.Model, generator: np.random.Generator) -> None:
-    """Give batch norms trained-like values, so that folding is not the identity."""
-    draw = {
-        "gamma": lambda s: generator.uniform(0.5, 1.5, s),
-        "beta": lambda s: generator.normal(0.0, 0.1, s),
-        "moving_mean": lambda s: generator.normal(0.0, 0.1, s),
-        "moving_variance": lambda s: generator.uniform(0.5, 1.5, s),
-    }
-    for layer in model.submodules:
-        if isinstance(layer, L.BatchNormalization):
-            names = [w.name.rsplit("/", 1)[-1].split(":")[0] for w in layer.weights]
-            layer.set_weights([draw[n](w.shape) for n, w in zip(names, layer.weights, strict=True)])
+def measure(library: str, name: str) -> list[str]:
+    """Return the cells of a row behind its name."""
+    model, images = build(library, name)
+    seconds = [time.perf_counter()]
 
+    def lap() -> None:
+        seconds.append(time.perf_counter())
 
-def measure(name: str) -> list[str]:
-    """Return one row of the table."""
-    model, images = build(name)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         sim = eq.quantize(model, images, progress=False)
-        report = eq.export(sim, folder, ["tflite", "onnx"], verify=images, progress=False)
-        print(report, file=sys.stderr)
-        runs = {run.runtime: run for run in report.runs}
+        lap()
+        for format in ("tflite", "onnx"):
+            eq.export(sim, f"{folder}/{format}", [format], verify=False, progress=False)
+            lap()
+        report = eq.export(sim, f"{folder}/both", ["tflite", "onnx"], verify=images, progress=False)
+        lap()
+        if report.failed:
+            raise SystemExit(str(report.failed))
         share = integer_share(Path(report.files["tflite"]).read_bytes())
-        worst = [worst_op(sim, Path(path), images[:WALKED]) for path in report.files.values()]
+    print(report, file=sys.stderr)
+    assert sim.record.fidelity is not None  # just measured
+    quantize, tflite, onnx, both = np.diff(seconds)
     floats = {**report.float_layers, **report.float_ops}
     kinds = sorted({why.split(" has ")[0].split(":")[0] for why in floats.values()})
+    runs = {run.runtime: run for run in report.runs}
+    lite, ort = runs["LiteRT xnnpack"], runs["ONNX Runtime"]
     return [
-        name,
         str(APPLICATIONS[name]),
         str(len(report.integer_layers)),
         str(len(report.float_layers)),
-        str(len(report.float_ops)),
         ", ".join(kinds) or "nothing",
         f"{100 * share:.2f} %",
-        f"{runs['LiteRT xnnpack'].mean_steps:.3f}",
-        f"{runs['ONNX Runtime'].mean_steps:.3f}",
-        *worst,
+        f"{min(one.sqnr_db for one in sim.record.fidelity.outputs):.1f}",
+        lite.verdict,
+        ort.verdict,
+        f"{lite.mean_steps:.3f}, {ort.mean_steps:.3f}",
+        *(f"{spent:.0f}" for spent in (quantize, tflite, onnx, both - tflite - onnx)),
     ]
 
 
-def worst_op(sim, path: Path, images: np.ndarray) -> str:
-    """Return the operation with the fewest identical integers, fed the artifact's own input."""
-    runtime = load_artifact(path, sim)[0]
-    seen = walk(sim, [images], runtime.tensors([images]))
-    step = min(seen, key=lambda s: (s.max_steps <= 1, s.identical))
-    if step.identical == 1.0:
-        return f"none of {len(seen)}"
-    return f"{step.tensor} ({step.op}): {100 * step.identical:.2f} %, max {step.max_steps}"
+def models(library: str, names: list[str]) -> list[tuple[str, str]]:
+    """Return library and name of what is asked for and there."""
+    libraries = [library] if library else LIBRARIES
+    return [
+        (one, name)
+        for one in libraries
+        for name in names or APPLICATIONS
+        if hasattr(import_module(one).applications, name)
+    ]
+
+
+def done(table: Path | None) -> dict[str, str]:
+    """Return the rows of a table by name, without those that failed."""
+    lines = table.read_text().splitlines() if table and table.exists() else []
+    rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    return {name: line for name, line in rows.items() if " failed: " not in line}
 
 
 def main() -> None:
     """Write the table, one process per model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(APPLICATIONS))
+    parser.add_argument("--library", choices=LIBRARIES, help="of both, only this one")
     parser.add_argument("--table", type=Path, help="file to write, and to go on with")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    unknown = set(options.models) - set(APPLICATIONS)
+    asked = parser.parse_args()
+    unknown = set(asked.models) - set(APPLICATIONS)
     if unknown:
         parser.error(f"no such models: {sorted(unknown)}; there are {', '.join(APPLICATIONS)}")
-    if options.row:
-        print("| " + " | ".join(measure(options.models[0])) + " |")
+    if asked.row:
+        print(" | ".join(measure(asked.library, asked.models[0])))
         return
-    table = options.table
-    text = table.read_text() if table and table.exists() else ""
-    if not text:
-        emit(table, head(HEAD))
-    for name in options.models or APPLICATIONS:
-        if f"| {name} |" in text:
+    rows = done(asked.table)
+    for library, name in models(asked.library, asked.models):
+        title = f"{library} {name}"
+        if title in rows:
             continue
         child = subprocess.run(
-            [sys.executable, __file__, name, "--row"], stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, name, "--library", library, "--row"],
+            capture_output=True,
+            text=True,
         )
-        if child.returncode:
-            print(f"{name} failed, see above", file=sys.stderr)
-        else:
-            emit(table, child.stdout.strip().splitlines()[-1])
+        print(child.stderr, file=sys.stderr, flush=True)
+        lines = (child.stderr if child.returncode else child.stdout).strip().splitlines()
+        cells = lines[-1] if lines else f"exit code {child.returncode}"
+        rows[title] = f"| {title} | {'failed: ' if child.returncode else ''}{cells[:300]} |"
+        print(rows[title], flush=True)
+        if asked.table:
+            asked.table.write_text("\n".join([head(HEAD), *rows.values()]) + "\n")
 
 
 if __name__ == "__main__":

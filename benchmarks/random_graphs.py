@@ -1,6 +1,6 @@
 """What becomes of random models: quantized, exported and run, each failure as small as it gets.
 
-    python benchmarks/random_graphs.py --graphs 500 --export 100 --seed 0 [--out FILE]
+    python benchmarks/random_graphs.py --graphs 500 --export 100 --seed 0 [--keras3] [--out FILE]
 
 Graph number i is drawn from seed + i. Each is quantized on 8 bits and on 16 (`check_graph`); the
 first `--export` of them that could be are also written as TFLite and ONNX and run by the real
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--graphs", type=int, default=500)
     parser.add_argument("--export", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keras3", action="store_true", help="models of Keras 3 and keras.ops")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     out = asked.out.open("w") if asked.out else None
@@ -62,7 +63,7 @@ def main() -> None:
 
     for done in range(asked.graphs):
         seed = asked.seed + done
-        graph = generate(seed)
+        graph = generate(seed, "keras" if asked.keras3 else "tf_keras")
         outcome = child.check("check", graph)
         keep("check", seed, graph, outcome)
         if outcome.kind == "ok" and len(exports) < asked.export:

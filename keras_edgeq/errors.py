@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 
@@ -56,6 +57,12 @@ class TrainingError(EdgeqError):
 
 class SearchError(EdgeqError):
     """A search cannot be done: no choice keeps the limits, or there are too many to try."""
+
+
+def first_words(error: BaseException, most: int = 300) -> str:
+    """Return what an error of another library says, on one line and without colors."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__)
+    return " ".join(text.split())[:most]
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -7,12 +7,16 @@ from keras_edgeq.errors import EdgeqError
 from tests import fuzz
 
 NAMES = (
-    "statistics", "profile", "sim", "keras model", "h5 model", "tflite", "onnx", "data",
+    "statistics", "profile", "sim", "keras model", "h5 model", "keras 3 model",
+    "keras 3 h5 model", "tflite", "onnx", "data",
     "encodings 0.6.1", "encodings 1.0.0", "encodings 2.0.0",
 )  # fmt: skip
 # Building a model takes a tenth of a second, starting a runtime half of one, reading arrays a
 # thousandth.
-CASES = {"statistics": 120, "data": 120, "sim": 15, "keras model": 20, "tflite": 15, "onnx": 15}
+CASES = {
+    "statistics": 120, "data": 120, "sim": 15, "keras model": 20, "keras 3 model": 20,
+    "keras 3 h5 model": 20, "tflite": 15, "onnx": 15,
+}  # fmt: skip
 MANY = 40
 
 
@@ -52,7 +56,7 @@ def test_damaged_bytes_load_or_are_one_clear_error(name, readers, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["sim", "keras model"])
+@pytest.mark.parametrize("name", ["sim", "keras model", "keras 3 model"])
 def test_damaged_configurations_load_or_are_one_clear_error(name, readers, tmp_path):
     for seed in range(20):
         content = fuzz.inner_damaged(readers[name], seed)

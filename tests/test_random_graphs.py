@@ -10,7 +10,7 @@ from tests.random_graphs.child import Child
 from tests.random_graphs.graph import outputs
 
 SEEDS = range(8)
-QUANTIZED = (0, 1, 2, 3, 5)
+QUANTIZED = [*[("tf_keras", seed) for seed in (0, 1, 2, 3, 5)], ("keras", 1), ("keras", 2)]
 
 
 def image(*sides):
@@ -23,10 +23,11 @@ def ops(graph):
     return {n.op for n in graph.nodes}.union(*inner)
 
 
+@pytest.mark.parametrize("library", ["tf_keras", "keras"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_seed_is_one_graph_and_its_text_builds_it_again(seed):
-    graph = generate(seed)
-    again = eval(repr(generate(seed)), {"Graph": Graph, "Node": Node})
+def test_a_seed_is_one_graph_and_its_text_builds_it_again(seed, library):
+    graph = generate(seed, library)
+    again = eval(repr(generate(seed, library)), {"Graph": Graph, "Node": Node})
     assert again == graph
     first, second = (outputs(build(g), inputs_for(g)) for g in (graph, again))
     assert all(np.isfinite(a).all() for a in first)
@@ -41,9 +42,9 @@ def test_seeds_draw_different_graphs_of_many_operations():
 
 
 @pytest.mark.filterwarnings("ignore")  # Keras warns of dtypes that it casts
-@pytest.mark.parametrize("seed", QUANTIZED)
-def test_random_graphs_quantize_or_are_refused_in_words(seed):
-    outcome = check_graph(generate(seed))
+@pytest.mark.parametrize(("library", "seed"), QUANTIZED)
+def test_random_graphs_quantize_or_are_refused_in_words(library, seed):
+    outcome = check_graph(generate(seed, library))
     assert outcome.kind in ("ok", "refused"), outcome
     assert outcome.kind == "ok" or len(outcome.text) > 40
 

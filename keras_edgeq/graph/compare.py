@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +18,22 @@ class Gap(NamedTuple):
     got: float
 
 
-def random_arrays(specs: Iterable[tuple[Any, str]]) -> list[np.ndarray] | None:
+def sizes_of(shape: Sequence[int | None], samples: int = SAMPLES) -> tuple[int, ...]:
+    """Return the shape of random numbers for a symbolic tensor, whose batch comes first."""
+    batch, *sizes = shape or (1,)
+    return (batch or samples, *(OPEN_SIZE if size is None else size for size in sizes))
+
+
+def random_arrays(
+    specs: Iterable[tuple[Any, str]], samples: int = SAMPLES
+) -> list[np.ndarray] | None:
     """Return random arrays of shapes (the batch first) and types; None where one is of text.
 
     Real numbers lie between -1 and 1, whole ones are 0 and 1.
     """
     rng, made = np.random.default_rng(0), []
-    for (batch, *sizes), dtype in specs:
-        shape = (batch or SAMPLES, *(OPEN_SIZE if size is None else size for size in sizes))
+    for sizes, dtype in specs:
+        shape = sizes_of(sizes, samples)
         if dtype == "string":
             return None
         whole = dtype.startswith(("int", "uint", "bool"))

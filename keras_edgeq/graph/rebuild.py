@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import known_outputs
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -123,7 +123,7 @@ def clone(layer: Any, kind: type | None = None, config: Any = None, **changes: A
         raise UnsupportedModelError(
             f"Layer {layer.name!r} ({type(layer).__name__}) cannot be copied: give each layer of "
             "your own a get_config() with all arguments of its __init__, and use named functions, "
-            f"not lambdas, inside of layers. Keras says: {' '.join(str(error).split())[:300]}"
+            f"not lambdas, inside of layers. Keras says: {first_words(error)}"
         ) from error
     finally:
         for name, value in kept.items():

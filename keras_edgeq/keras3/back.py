@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion
 
 
 def copy_back(model: tf_keras.Model, like: Any) -> Any:
     """Return a copy of `like` with the weights of `model`, whose layers are those it became."""
-    import keras
-
-    copy = keras.models.clone_model(like)
-    conversion = Conversion(copy)
+    copy = _cloned(like)
+    copy.set_weights(like.get_weights())  # of what became constants, like an adapted Normalization
+    compat.take_statistics(copy)
+    conversion = Conversion(like)
+    copies = compat.counterparts(like, copy)  # layers in a user's own may have other names
     found = _by_path(model)
     weighted = {path: pair for path, pair in conversion.pairs.items() if pair[1].weights}
     for path in [*weighted, *(p for p in found if found[p].weights)]:
@@ -30,8 +33,25 @@ def copy_back(model: tf_keras.Model, like: Any) -> Any:
                 "layers stays one of tf_keras."
             )
     for path, (theirs, _) in weighted.items():
-        theirs.set_weights(found[path].get_weights())
+        own = compat.own_weights(copies[id(theirs)])
+        for variable, value in zip(own, found[path].get_weights(), strict=True):
+            variable.assign(value)
     return copy
+
+
+def _cloned(model: Any) -> Any:
+    import keras
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
+            return keras.models.clone_model(model)
+    except Exception as error:  # of many kinds
+        raise UnsupportedModelError(
+            f"Keras cannot copy {model.name!r}: give its layers a get_config(), and its functions "
+            "names of their own, registered by keras.saving.register_keras_serializable. Keras "
+            f"says: {first_words(error)}"
+        ) from error
 
 
 def _alike(one: tf_keras.layers.Layer, other: tf_keras.layers.Layer) -> bool:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import inspect
+from math import prod
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words, warn
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.compare import largest_gap, random_arrays
+from keras_edgeq.graph.compare import largest_gap, random_arrays, sizes_of
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion, Step
+from keras_edgeq.keras3.open_batch import BATCH
 
 # Differences relative to the largest number: of one layer, and of the outputs.
 LAYER, OUTPUTS = 1e-5, 1e-4
 HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
+# Keras 3 on TensorFlow adds (n, 1) to (n, n) as if it was (1, n): n is no usual number of channels.
+SAMPLES = 5
+# A file can declare tensors of any size; a gigabyte is more than networks for devices make.
+MOST_NUMBERS = 2**28
 
 
 def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
@@ -28,7 +34,16 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     Raises:
         SimMismatchError: names the first layer that differs, with both values.
     """
-    inputs = random_arrays((k.shape, k.dtype) for k in conversion.graph.inputs)
+    large = _too_large(conversion)
+    if large is not None:
+        warn(
+            f"Converted to tf_keras, {model.name!r} was not compared with its original: {large!r} "
+            f"makes more than {MOST_NUMBERS} numbers. Compare both on inputs of your own.",
+            UserWarning,
+        )
+        return {}
+    samples = BATCH if conversion.opened_batch else SAMPLES
+    inputs = random_arrays(((k.shape, k.dtype) for k in conversion.graph.inputs), samples)
     if inputs is None:  # text
         return {}
     found: dict[str, float] = {}
@@ -71,6 +86,17 @@ def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarra
         ) from error
 
 
+def _too_large(conversion: Conversion) -> str | None:
+    """Return the first layer that would fill the memory if it were computed, None if none would."""
+    for graph in (conversion.graph, *conversion.graphs.values()):
+        made = [(compat.input_layer(symbol).name, symbol) for symbol in graph.inputs]
+        made += [(node.operation.name, s) for node in compat.nodes(graph) for s in node.outputs]
+        for name, symbol in made:
+            if prod(sizes_of(symbol.shape, SAMPLES)) > MOST_NUMBERS:
+                return name
+    return None
+
+
 def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dict) -> None:
     """Compute a graph in Keras 3, and each of its layers in `tf_keras` on the same input."""
     import keras
@@ -105,7 +131,13 @@ def _theirs(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
     operation = step.operation
     if compat.is_keras3(operation) and "training" in inspect.signature(operation.call).parameters:
         kwargs = {**kwargs, "training": False}
-    made = operation(*_backend(args), **_backend(kwargs))
+    try:
+        made = operation(*_backend(args), **_backend(kwargs))
+    except Exception as error:  # whatever Keras raises on a model that it could build
+        raise UnsupportedModelError(
+            f"Keras itself cannot compute {step.path!r} ({type(operation).__name__}) of the model: "
+            f"{first_words(error)}"
+        ) from error
     return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(made)]
 
 
@@ -117,7 +149,14 @@ def _ours(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
         return tf.constant(value) if isinstance(value, np.ndarray) else value
 
     args, kwargs = tf.nest.map_structure(leaf, (args, kwargs))
-    return [np.asarray(part) for part in tf.nest.flatten(step.compute(*args, **kwargs))]
+    try:
+        made = step.compute(*args, **kwargs)
+    except Exception as error:  # a form that TensorFlow has no kernel for, for example
+        raise UnsupportedModelError(
+            f"The tf_keras form of {step.path!r} ({type(step.operation).__name__}) cannot be "
+            f"computed here: {first_words(error)}"
+        ) from error
+    return [np.asarray(part) for part in tf.nest.flatten(made)]
 
 
 def _backend(given: Any) -> Any:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
-import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import EdgeqError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.keras3 import activations, compat
 from keras_edgeq.keras3.layers import is_fixed, known_class, translated
 from keras_edgeq.keras3.open_batch import for_any_batch
 from keras_edgeq.keras3.operations import function_of
+from keras_edgeq.keras3.tensors import as_arrays, like_symbol
 from keras_edgeq.keras3.trace import opened, traced
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -80,12 +81,29 @@ class Conversion:
         taken = {node.operation.name for node in walked if compat.is_keras3(node.operation)}
         known: set[int] = set()
         for node in walked:
-            compute = self._compute(node)
             args, kwargs = compat.mapped(node, lambda k: values[id(k)])
-            outputs = keras.tree.flatten(compute(*_arrays(args), **_arrays(kwargs)))
+            with self._named(node.operation):
+                made = self._compute(node)(*as_arrays(args), **as_arrays(kwargs))
+                outputs = [
+                    like_symbol(one, symbol)
+                    for one, symbol in zip(keras.tree.flatten(made), node.outputs, strict=True)
+                ]
             for output in filter(keras_compat.is_keras_tensor, outputs):
                 name_operations(output, known, _names(node.operation, taken))
             values.update({id(k): v for k, v in zip(node.outputs, outputs, strict=True)})
+
+    @contextmanager
+    def _named(self, operation: Any) -> Iterator[None]:
+        """Say which layer it was that `tf_keras` or TensorFlow refused."""
+        try:
+            yield
+        except EdgeqError:
+            raise
+        except Exception as error:  # of many kinds
+            raise UnsupportedModelError(
+                f"{self._path + operation.name!r} ({type(operation).__name__}) has no tf_keras "
+                f"form as it is used in this model: {first_words(error)}"
+            ) from error
 
     def _compute(self, node: Any) -> Callable[..., Any]:
         """Return the function of a call on tensors of TensorFlow."""
@@ -95,7 +113,7 @@ class Conversion:
         layer = None
         path = f"{self._path}{operation.name}"
         if not compat.is_keras3(operation):
-            compute = function_of(operation)
+            compute = function_of(operation, node.outputs)
             compute = for_any_batch(node, compute) if self._has_fixed_batch else compute
         elif compat.graph_of(operation) is not None or known_class(operation) is None:
             compute = layer = self._nested(operation, node)
@@ -137,13 +155,19 @@ class Conversion:
         return lambda *args, **kwargs: function(layer(*args, **kwargs))
 
     def _opened(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a function of the user's on tensors of Keras 3 as one on those of TensorFlow."""
+        """Return an activation layer, or a function of the user's, on tensors of TensorFlow.
+
+        A function may be of Keras 3 or of TensorFlow.
+        """
 
         def compute(made):
             import keras
 
             symbol = keras.KerasTensor(tuple(made.shape), made.dtype.name)
-            graph = keras.Function([symbol], [function(symbol)])
+            try:
+                graph = keras.Function([symbol], [function(symbol)])
+            except Exception:  # of many kinds; a function of TensorFlow takes its own tensors
+                return function(made)
             values = {id(symbol): made}
             self._run(graph, values)
             return values[id(graph.outputs[0])]
@@ -171,7 +195,9 @@ def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
     Raises:
         UnsupportedModelError: they have other shapes, which is a fault of this package.
     """
-    values = theirs.get_weights()
+    import keras
+
+    values = [keras.ops.convert_to_numpy(w) for w in compat.own_weights(theirs)]
     if [v.shape for v in values] != [tuple(w.shape) for w in ours.weights]:
         raise UnsupportedModelError(
             f"Layer {theirs.name!r} ({type(theirs).__name__}) has weights of shapes "
@@ -215,17 +241,3 @@ def _packed(given: Any, inputs: list[Any]) -> Any:
 
     packed = keras.tree.pack_sequence_as(given, inputs)
     return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
-
-
-def _arrays(given: Any) -> Any:
-    """Return arguments with variables of Keras 3 as arrays."""
-    import keras
-
-    def leaf(value):
-        is_symbol = keras_compat.is_keras_tensor(value)
-        if isinstance(value, keras.Variable) or (not is_symbol and keras.ops.is_tensor(value)):
-            array = value.numpy() if isinstance(value, keras.Variable) else value
-            return tf.constant(keras.ops.convert_to_numpy(array))
-        return value
-
-    return keras.tree.map_structure(leaf, given)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Collection
+from typing import Any
 
 # What is found, where it is Python.
 CODE = "holds code"
 # Values that JSON has no form for. What is in them is looked through as well.
 VALUES = frozenset({
     "__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__tuple__", "__ellipsis__",
-    "__slice__", "__typespec__", "slice", "__list__", "__dict__",
+    "__slice__", "slice", "__list__", "__dict__",
 })  # fmt: skip
 # Layers that run Python, or the files that they name.
 DENIED = frozenset({"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"})
 # Layers that read a file where their configuration has a path in place of words or numbers.
 WORDS = ("vocabulary", "idf_weights", "vocabulary_file")
+# Functions that make an object of any configuration.
+READERS = frozenset({"get", "serialize", "deserialize"})
 PLACES = ("layers", "models", "initializers", "regularizers", "constraints", "activations",
           "dtype_policies", "quantizers")  # fmt: skip
 
@@ -32,10 +36,12 @@ def why_not(part: dict, trusted: Collection[str]) -> str | None:
         return None
     if name in ("__lambda__", *DENIED):
         return CODE
-    if name in VALUES:
+    if name in VALUES or (name == "__typespec__" and is_plain_spec(part)):
         return None
     if name == "function":
-        known = isinstance(part.get("config"), str) and _found("activations", part["config"])
+        function = part.get("config")
+        known = isinstance(function, str) and inspect.isfunction(_found("activations", function))
+        known = known and function not in READERS
         return None if known else f"names function {str(part.get('config'))[:100]!r}"
     if not _is_of_keras(name, module):
         return f"is of class {f'{module}.{name}'[:100]!r}"
@@ -48,7 +54,8 @@ def why_not(part: dict, trusted: Collection[str]) -> str | None:
 def _is_of_keras(name: str, module: str | None) -> bool:
     """Tell whether a class is one of Keras' own that only computes."""
     if module is None or module in ("keras", *(f"keras.{place}" for place in PLACES)):
-        return name == "DTypePolicy" or any(_found(place, name) for place in PLACES)
+        found = [_found(place, name) for place in PLACES]
+        return name in ("DTypePolicy", "Functional") or any(isinstance(one, type) for one in found)
     if not module.startswith(("keras.src.ops.", "keras.src.layers.", "keras.src.models.",
                               "keras.src.applications.")):  # fmt: skip
         return False
@@ -58,10 +65,14 @@ def _is_of_keras(name: str, module: str | None) -> bool:
     return isinstance(found, type) and issubclass(found, keras.Operation)
 
 
-def _found(place: str, name: str) -> bool:
+def _found(place: str, name: str) -> Any:
     import keras
 
-    found = getattr(getattr(keras, place, None), name, None)
-    if place == "models" and name == "Functional":
-        return True
-    return callable(found) and not name.startswith("_")
+    return None if name.startswith("_") else getattr(getattr(keras, place, None), name, None)
+
+
+def is_plain_spec(part: dict) -> bool:
+    """Tell whether a type in a configuration is that of a plain tensor."""
+    name = part.get("type_spec", part.get("spec_name"))
+    plain = name in ("tf.TensorSpec", "TensorSpec") and part.get("registered_name") is None
+    return plain and str(part.get("module", "tensorflow")).partition(".")[0] == "tensorflow"

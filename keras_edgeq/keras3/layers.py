@@ -78,7 +78,7 @@ def _normalization(layer: Any) -> tf_keras.layers.Layer:
 
 def _config(layer: Any, cls: type) -> tuple[dict[str, Any], Callable[[Any], Any] | None]:
     """Return a layer's settings as `tf_keras` takes them, and its activation where it is apart."""
-    given, config = dict(layer.get_config()), {}
+    given, config = compat.config_of(layer), {}
     behind = None
     names = RENAMED.get(cls.__name__, {})
     allowed = arguments(cls)
@@ -98,7 +98,9 @@ def _config(layer: Any, cls: type) -> tuple[dict[str, Any], Callable[[Any], Any]
             config[name] = _nested(getattr(layer, _attribute(layer, key)))
         elif name in allowed:
             config[name] = value
-        elif not _is_default(layer, key, value):
+        elif (key, value) == ("data_format", "channels_last"):
+            continue  # as layers without that setting have it
+        elif not compat.is_default(layer, key, value):
             raise UnsupportedModelError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) has {key}={value!r}, which "
                 "tf_keras does not have."
@@ -183,15 +185,3 @@ def arguments(cls: type) -> set[str]:
     if issubclass(cls, L.RNN):
         found.add("zero_output_for_mask")  # among its keyword arguments
     return found - {"self", "args", "kwargs"}
-
-
-def _is_default(layer: Any, key: str, value: Any) -> bool:
-    """Tell whether a setting is what the class has anyway, or turns nothing on."""
-    if (key, value) == ("data_format", "channels_last"):  # as layers without that setting have it
-        return True
-    for base in type(layer).__mro__:
-        init = base.__dict__.get("__init__")
-        parameter = inspect.signature(init).parameters.get(key) if init else None
-        if parameter is not None and parameter.default is not inspect.Parameter.empty:
-            return parameter.default == value
-    return value in (None, False)

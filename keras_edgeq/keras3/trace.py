@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.open_batch import BATCH, reads_batch
 
@@ -100,5 +100,5 @@ def _graph(layer: Any, args: tuple, kwargs: dict, inputs: Any) -> Any:
             f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its "
             "call cannot be followed symbolically. Write it with layers and keras.ops, without "
             "conditions on values and without functions of one backend, or leave it out of the "
-            f"model. Keras says: {' '.join(str(error).split())[:300]}"
+            f"model. Keras says: {first_words(error)}"
         ) from error

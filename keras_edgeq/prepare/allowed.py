@@ -16,6 +16,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.keras3.guard import READERS
+
 # Classes that load no Python of the user's, and still read files or call methods by name.
 DENIED = frozenset({
     "Lambda", "DenseFeatures", "SequenceFeatures", "TensorFlowOpLayer", "ClassMethod",
@@ -33,7 +35,6 @@ ROOTS = frozenset({"keras", "tf_keras"})
 FUNCTION_MODULES = ("activations", "initializers", "losses", "metrics", "regularizers")
 CLASS_MODULES = (*FUNCTION_MODULES, "layers", "models", "constraints", "optimizers",
                  "mixed_precision")  # fmt: skip
-READERS = frozenset({"get", "serialize", "deserialize"})
 
 # Whole name spaces of TensorFlow that compute and do nothing else.
 NAME_SPACES = (

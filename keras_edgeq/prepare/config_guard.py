@@ -7,7 +7,7 @@ from typing import Any
 
 import tf_keras
 
-from keras_edgeq.keras3.guard import CODE, WORDS
+from keras_edgeq.keras3.guard import CODE, WORDS, is_plain_spec
 from keras_edgeq.prepare import allowed
 
 PYTHON_CODE = frozenset({"Lambda", "__lambda__"})
@@ -69,7 +69,7 @@ def _why_not(part: dict, trusted: Collection[str]) -> str | None:
         return f"has a class that is not a name: {str(kind)[:60]!r}"
     if kind in PYTHON_CODE:
         return CODE
-    if kind in VALUES or (kind in SPECS and _is_plain_spec(part)):
+    if kind in VALUES or (kind in SPECS and is_plain_spec(part)):
         return None
     module, inner = part.get("module"), part.get("config")
     if kind == "function":
@@ -103,13 +103,6 @@ def _why_no_function(name: Any, module: Any, trusted: Collection[str]) -> str | 
     known = allowed.is_keras_module(module) and name in allowed.functions()
     place = "" if allowed.is_keras_module(module) else f"{str(module)[:60]}."
     return None if name in trusted or registered or known else f"calls {place}{name[:60]}"
-
-
-def _is_plain_spec(part: dict) -> bool:
-    """Tell whether a type is that of a plain tensor."""
-    name = part.get("type_spec", part.get("spec_name"))
-    plain = name in ("tf.TensorSpec", "TensorSpec") and part.get("registered_name") is None
-    return plain and str(part.get("module", "tensorflow")).partition(".")[0] == "tensorflow"
 
 
 def _words(config: dict) -> str | None:

@@ -11,6 +11,7 @@ import tf_keras
 
 from keras_edgeq.errors import TrainingError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3.training import as_tf_keras_training
 from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.qat.descent import Descent
 from keras_edgeq.qat.distill import Distillation, float_teacher, teaching
@@ -98,7 +99,8 @@ def train(
             such batches; or a function of the number of the pass over the data that returns one
             of these. x alone is enough for a teacher.
         epochs: train until so many are done.
-        loss: on labels, as `compile` takes it. Its own reduction is not used. None: no labels.
+        loss: on labels, as `compile` takes it; of Keras 3 as well, like metrics and optimizers. Its
+            own reduction is not used. None: no labels.
         teacher: a float model of the same inputs and outputs; `"float"` is the float model of the
             sim at this moment. None means `"float"` if there is no `loss` or if `distillation` is
             given, and no teacher otherwise.
@@ -132,8 +134,8 @@ def train(
     Raises:
         EdgeqError: not a sim, or one that is not calibrated.
         TrainingError: empty data, or data that can be read only once; a teacher of other inputs or
-            outputs; an unknown feature; a loss that becomes NaN (nothing is saved after such a
-            step); a checkpoint of another sim.
+            outputs; an unknown feature; a callback of Keras 3, or what `tf_keras` lacks; a loss
+            that becomes NaN (nothing is saved after such a step); a checkpoint of another sim.
 
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
@@ -159,6 +161,9 @@ def train(
             raise ValueError(f"{name} is {value}; it must be at least 1.")
     if save_every is not None and checkpoint is None:
         raise ValueError("save_every= needs checkpoint=, a folder to save in.")
+    loss, metrics, optimizer, range_optimizer, callbacks = as_tf_keras_training(
+        (loss, metrics, optimizer, range_optimizer, callbacks)
+    )
     _check_callbacks(callbacks)
     passes = passes_over(data, batch_size, shuffle, seed)
     check_length(passes, steps_per_epoch, "training")

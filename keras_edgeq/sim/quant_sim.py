@@ -15,6 +15,7 @@ import tf_keras
 
 from keras_edgeq.graph.keras_file import FILE_SUFFIXES
 from keras_edgeq.graph.rebuild import calls
+from keras_edgeq.keras3.training import as_tf_keras_training
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.profiles.target_profile import TargetProfile
@@ -202,6 +203,31 @@ class QuantSim(tf_keras.Model):
     def _repr_html_(self) -> str:
         rows = [(name, fact) for name, fact in summary(self).items()]
         return html(f"QuantSim {self.name!r}", [("", ""), *rows], "\n".join(self.record.warnings))
+
+    def compile(self, *args, **kwargs):
+        """Compile as any model; losses, metrics and optimizers may be of Keras 3."""
+        super().compile(*as_tf_keras_training(args), **as_tf_keras_training(kwargs))
+
+    def compile_from_config(self, config):
+        """Compile as the saved sim was; Keras does it for its own `compile` only."""
+        self.compile(**tf_keras.saving.deserialize_keras_object(config))
+        if isinstance(self.optimizer, tf_keras.optimizers.Optimizer):
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose: Any = "auto",
+        callbacks=None,
+        *rest,
+        **more,
+    ):
+        """Train as any model; callbacks are of `tf_keras`."""
+        callbacks = as_tf_keras_training(callbacks)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, *rest, **more)
 
     def save(self, filepath, overwrite=True, save_format=None, **kwargs):
         """Save the sim as any model; in a SavedModel without functions for the gradients.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph.keras_compat import KerasNode
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import (
@@ -44,6 +46,16 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return "clips to bounds that are not two constant numbers"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
+    return _why_no_samples(node.call.node)
+
+
+def _why_no_samples(node: KerasNode) -> str | None:
+    """Return what a call reads or makes in place of real numbers of samples."""
+    for tensor in [*node.keras_inputs, *tf.nest.flatten(node.outputs)]:
+        if tensor.dtype.is_floating and tensor.dtype != tf.float32:
+            return f"computes in {tensor.dtype.name}"
+        if tensor.dtype.is_floating and tensor.shape.rank == 0:
+            return "computes a number, and not one for each sample"
     return None
 
 

@@ -178,6 +178,19 @@ def test_weights_go_back_bit_by_bit():
     assert np.any(changed.get_weights()[0] != model.get_weights()[0])
 
 
+def test_weights_that_became_constants_are_in_the_copy_as_well():
+    x = keras.Input((4,))
+    adapted = K.Normalization(name="adapted")
+    adapted.adapt(np.random.default_rng(0).normal(3.0, 2.0, (64, 4)).astype("float32"))
+    model = like_trained(keras.Model(x, Block(name="block")(K.Dense(4)(adapted(x)))))
+    adapted.finalize_state()
+    back = eq.to_keras3(eq.from_keras3(model), like=model)
+    for one, other in zip(back.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    (data,) = images(model)
+    np.testing.assert_allclose(back(data), model(data), atol=1e-6)
+
+
 def test_weights_of_other_layers_do_not_go_back():
     model = like_trained(transfer())
     other = eq.equalize(model, images(model)[0], progress=False)

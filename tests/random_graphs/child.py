@@ -86,3 +86,5 @@ def _serve(pipe: Any, words: str) -> None:
             return
         pipe.send(CHECKS[how](graph))
         tf_keras.backend.clear_session()
+        if "keras" in sys.modules:
+            sys.modules["keras"].backend.clear_session()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tests.random_graphs.graph import Graph, Node, Walk, build, inputs_for, outputs, pruned
-from tests.random_graphs.table import TABLE
+from tests.random_graphs.rows import is_of, rank
+from tests.random_graphs.table import table_of
 
 MOST_ELEMENTS = 1500
 LARGEST = 300.0
@@ -47,12 +48,12 @@ def _sides(chance: Random, count: int) -> tuple[int | None, ...]:
     return tuple(chance.choice((3, 4, 5, 7, 8)) for _ in range(count))
 
 
-def generate(seed: int) -> Graph:
+def generate(seed: int, library: str = "tf_keras") -> Graph:
     """Return the graph of a seed: its model runs, and its numbers are finite and moderate."""
     attempt = 0
     while True:
         chance = Random(f"{seed}/{attempt}")
-        graph = _draw(chance, chance.randint(4, 20))
+        graph = _draw(chance, library, chance.randint(4, 20))
         if graph is not None and _is_sound(graph):
             return graph
         attempt += 1
@@ -61,18 +62,15 @@ def generate(seed: int) -> Graph:
 def _is_sound(graph: Graph) -> bool:
     try:
         arrays = outputs(build(graph), inputs_for(graph))
-    except (
-        ValueError,
-        tf.errors.OpError,
-    ):  # two unknown sizes that were to be equal, or no kernel on this CPU
+    except Exception:  # unknown sizes that were to be equal, no kernel here, faults of Keras 3
         return False
     arrays = [np.float64(array) for array in arrays]
     return all(np.isfinite(a).all() and np.abs(a).max(initial=0) < LARGEST for a in arrays)
 
 
-def _draw(chance: Random, size: int, inner: list[Node] | None = None) -> Graph | None:
+def _draw(chance: Random, library: str, size: int, inner: list[Node] | None = None) -> Graph | None:
     """Draw a graph of about so many nodes; an inner one with given inputs."""
-    state = _State(chance)
+    state = _State(chance, library)
     kinds = list(KINDS)
     if inner is None:
         for _ in range(chance.choice((1, 1, 1, 2, 2, 3))):
@@ -93,15 +91,16 @@ def _draw(chance: Random, size: int, inner: list[Node] | None = None) -> Graph |
         return pruned(state.nodes, ends[: chance.choice((1, 1, 1, 2))], Graph((), ()))
     if chance.random() < 0.15:  # an inner tensor as an output too
         ends = [*ends, chance.choice([i for i in state.real() if i >= inputs])]
-    graph = pruned(state.nodes, ends, Graph((), ()))
-    return Graph(graph.nodes, graph.outputs, named=chance.random() < 0.2)
+    graph = pruned(state.nodes, ends, Graph((), (), library=library))
+    return replace(graph, named=chance.random() < 0.2)
 
 
 class _State:
     """A graph on its way."""
 
-    def __init__(self, chance: Random):
-        self.chance, self.walk, self.nodes = chance, Walk(), []
+    def __init__(self, chance: Random, library: str):
+        self.chance, self.walk, self.nodes = chance, Walk(library), []
+        self.table = table_of(library)
 
     def add(self, node: Node) -> bool:
         """Add a node where Keras takes it and the result is of use."""
@@ -155,11 +154,11 @@ class _State:
 
     def _call(self, first: int) -> Node | None:
         x = self.walk.values[first]
-        names = [name for name, row in TABLE.items() if row.takes(x)]
+        names = [name for name, row in self.table.items() if row.takes(x)]
         if not names:
             return None
-        (name,) = self.chance.choices(names, [TABLE[n].weight for n in names])
-        row, read = TABLE[name], [first]
+        (name,) = self.chance.choices(names, [self.table[n].weight for n in names])
+        row, read = self.table[name], [first]
         if row.pairs is not None:
             fitting = [i for i in self.real() if row.pairs(x, self.walk.values[i])]
             others = [i for i in fitting if i != first] or (
@@ -190,15 +189,15 @@ class _State:
         """Call a nested model on one or two tensors."""
         read = [first, *([self._choose()] if self.chance.random() < 0.2 else [])]
         tensors = [self.walk.values[i] for i in dict.fromkeys(read)]
-        if any(tensor.dtype != tf.float32 for tensor in tensors):
+        if not all(is_of(tensor, "float32") for tensor in tensors):
             return None
         inner = [
             Node("input", (), {"shape": tuple(t.shape[1:]), "dtype": "float32"}) for t in tensors
         ]
         if len(inner) == 1 and self.chance.random() < 0.4:
-            body = _chain(self.chance, inner[0])
+            body = _chain(self.chance, self.walk.library, inner[0])
         else:
-            body = _draw(self.chance, self.chance.randint(1, 4), inner)
+            body = _draw(self.chance, self.walk.library, self.chance.randint(1, 4), inner)
         if body is None:
             return None
         count = sum(node.op == "input" for node in body.nodes)
@@ -209,19 +208,20 @@ class _State:
         )
 
 
-def _chain(chance: Random, start: Node) -> Graph | None:
+def _chain(chance: Random, library: str, start: Node) -> Graph | None:
     """Draw the layers of a Sequential model."""
-    state = _State(chance)
+    state = _State(chance, library)
     state.add(start)
-    names = [name for name, row in TABLE.items() if row.chains]
+    table = state.table
+    names = [name for name, row in table.items() if row.chains]
     for _ in range(chance.randint(1, 4)):
         x = state.walk.values[-1]
-        fitting = [name for name in names if TABLE[name].takes(x)]
+        fitting = [name for name in names if table[name].takes(x)]
         if not fitting:
             break
-        (name,) = chance.choices(fitting, [TABLE[n].weight for n in fitting])
+        (name,) = chance.choices(fitting, [table[n].weight for n in fitting])
         last = len(state.nodes) - 1
-        state.add(Node(name, (last,), TABLE[name].draw(chance, x)))
+        state.add(Node(name, (last,), table[name].draw(chance, x)))
     count = len(state.nodes)
     return Graph(tuple(state.nodes), (count - 1,), style="sequential") if count > 1 else None
 
@@ -238,6 +238,8 @@ def _alike(value: Any, tensor: Any) -> bool:
 
 def _is_small(tensor: Any) -> bool:
     shape = getattr(tensor, "shape", None)
-    if shape is None or shape.rank is None or not 2 <= shape.rank <= 5 or shape[0] is not None:
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return False
+    if not 2 <= rank(tensor) <= 5 or shape[0] is not None:
         return False
     return int(np.prod([7 if d is None else d for d in shape[1:]])) <= MOST_ELEMENTS

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from tests.models import train_like
-from tests.random_graphs.table import TABLE
+from tests.random_graphs.table import table_of
 
 # Unsorted on purpose: Keras sorts the names of a dict of inputs.
 INPUT_NAMES = ("zebra", "ant", "mole", "bee")
@@ -49,29 +49,33 @@ class Graph:
         outputs: numbers of nodes.
         named: outputs as a dict by name.
         style: `"functional"`, or `"sequential"` for a chain.
+        library: `"tf_keras"`, or `"keras"` for Keras 3; that of the whole model counts.
     """
 
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
     named: bool = False
     style: str = "functional"
+    library: str = "tf_keras"
 
     def __repr__(self) -> str:
         extra = ", named=True" if self.named else ""
         extra += f", style={self.style!r}" if self.style != "functional" else ""
+        extra += f", library={self.library!r}" if self.library != "tf_keras" else ""
         return f"Graph({self.nodes!r}, {self.outputs!r}{extra})"
 
 
-def build(graph: Graph) -> tf_keras.Model:
+def build(graph: Graph) -> Any:
     """Return the graph's model with trained-like weights, the same on every call."""
-    return train_like(make_model(graph))
+    return train_like(make_model(graph, graph.library))
 
 
-def make_model(graph: Graph, name: str | None = None) -> tf_keras.Model:
+def make_model(graph: Graph, library: str, name: str | None = None) -> Any:
     """Return the graph's model with fresh weights."""
+    keras = import_module(library)
     if graph.style == "sequential":
-        return _sequential(graph, name)
-    walk = Walk()
+        return _sequential(graph, library, name)
+    walk = Walk(library)
     for node in graph.nodes:
         walk.add(node)
     inputs = [v for n, v in zip(graph.nodes, walk.values, strict=True) if n.op == "input"]
@@ -80,18 +84,22 @@ def make_model(graph: Graph, name: str | None = None) -> tf_keras.Model:
         outputs = {f"out{9 - i}": tensor for i, tensor in enumerate(outputs)}
     elif len(outputs) == 1:
         (outputs,) = outputs
-    return tf_keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=name)
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name=name)
 
 
 class Walk:
     """A graph on its way to a model.
+
+    Args:
+        library: `"tf_keras"` or `"keras"`.
 
     Attributes:
         values: what each node made: a symbolic tensor, or a list of them.
         makers: what each node called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, library: str) -> None:
+        self.library = library
         self.values: list[Any] = []
         self.makers: list[Any] = []
         self.inputs = 0
@@ -101,6 +109,7 @@ class Walk:
         read = [self.values[i] for i in node.inputs]
         maker = self._maker(node)
         value = maker(*read)
+        value = list(value) if isinstance(value, tuple) else value
         self.values.append(value)
         self.makers.append(maker)
         return value
@@ -109,15 +118,18 @@ class Walk:
         number, options = len(self.values), node.options
         if node.op == "input":
             name, self.inputs = INPUT_NAMES[self.inputs], self.inputs + 1
-            return lambda: tf_keras.Input(options["shape"], dtype=options["dtype"], name=name)
+            return lambda: import_module(self.library).Input(
+                options["shape"], dtype=options["dtype"], name=name
+            )
         if node.op == "part":
             return lambda tensors: _part(tensors, options["index"])
         if node.op == "again":
             return self.makers[options["of"]]
         if node.op == "model":
-            model = make_model(options["body"], f"inner{number}")
+            model = make_model(options["body"], self.library, f"inner{number}")
             return lambda *xs: model(xs[0] if len(xs) == 1 else list(xs))
-        return TABLE[node.op].make(options, f"{node.op.lower().split()[0]}{number}")
+        row = table_of(self.library)[node.op]
+        return row.make(options, f"{node.op.lower().split()[0]}{number}")
 
 
 def _part(tensors: Any, index: int) -> Any:
@@ -126,15 +138,14 @@ def _part(tensors: Any, index: int) -> Any:
     return tensors[index]
 
 
-def _sequential(graph: Graph, name: str | None) -> tf_keras.Model:
+def _sequential(graph: Graph, library: str, name: str | None) -> Any:
     """Return a chain of layers as a Sequential model."""
+    keras, table = import_module(library), table_of(library)
     first, *rest = graph.nodes
     shape, dtype = first.options["shape"], first.options["dtype"]
-    model = tf_keras.Sequential(
-        [tf_keras.Input(shape, dtype=dtype, name=INPUT_NAMES[0])], name=name
-    )
+    model = keras.Sequential([keras.Input(shape, dtype=dtype, name=INPUT_NAMES[0])], name=name)
     for number, node in enumerate(rest, 1):
-        model.add(TABLE[node.op].make(node.options, f"{node.op.lower()}{number}"))
+        model.add(table[node.op].make(node.options, f"{node.op.lower()}{number}"))
     return model
 
 
@@ -160,8 +171,9 @@ def _drawn(options: dict[str, Any], samples: int, rng: np.random.Generator) -> n
 
 def outputs(model: Any, data: list[np.ndarray]) -> list[np.ndarray]:
     """Return the outputs in inference mode as a flat list."""
-    given = tf.nest.pack_sequence_as(model._nested_inputs, [tf.constant(a) for a in data])
-    return [t.numpy() for t in tf.nest.flatten(model(given, training=False))]
+    given = [tf.constant(a) for a in data]
+    made = model(given[0] if len(given) == 1 else given, training=False)
+    return [t.numpy() for t in tf.nest.flatten(made)]
 
 
 def pruned(nodes: Iterable[Node], outputs: Iterable[int], like: Graph) -> Graph:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
+import tf_keras
 
 from tests.random_graphs.layer_rows import is_ids
 from tests.random_graphs.rows import (
-    L,
     Row,
     drawn,
+    is_of,
     layer,
     pick,
     real,
@@ -20,12 +22,12 @@ from tests.random_graphs.rows import (
 )
 
 ANY = real(2, 3, 4, 5)
-RARE = {"weight": 0.5}
+RARE: dict[str, Any] = {"weight": 0.5}
 
 
 def is_pixels(x) -> bool:
     """Tell whether a tensor is an image in bytes."""
-    return x.dtype == tf.uint8
+    return is_of(x, "uint8")
 
 
 def _recurrent(chance, x) -> dict[str, Any]:
@@ -33,37 +35,11 @@ def _recurrent(chance, x) -> dict[str, Any]:
     return {"units": chance.choice((2, 3, 4)), **pick(chance, **flags)}
 
 
-def _bidirectional(cls, units, return_sequences=False, merge_mode="concat", name=None):
-    inner = cls(units, return_sequences=return_sequences)
-    return L.Bidirectional(inner, merge_mode=merge_mode, name=name)
-
-
-def _both_ways(cls) -> Row:
-    def make(name=None, **options):
-        return _bidirectional(cls, name=name, **options)
-
-    choices = {"units": [2, 3], "return_sequences": [..., True], "merge_mode": [..., "sum"]}
-    return layer(make, real(3), drawn(**choices), weight=0.4)
-
-
-def _each_step(kind, name=None):
-    inner = {"dense": lambda: L.Dense(3, activation="relu"), "conv": lambda: L.Conv1D(3, 2)}[kind]()
-    return L.TimeDistributed(inner, name=name)
-
-
 def _prelu_by_where(x):
     return tf.where(x > 0.0, x, 0.2 * x)
 
 
-def _attention(options: dict[str, Any], name: str):
-    attention = L.MultiHeadAttention(**options, name=name)
-    return lambda query, value: attention(query, value)
-
-
 ISLANDS: dict[str, Row] = {
-    "Rescaling uint8": layer(
-        L.Rescaling, is_pixels, drawn(scale=[1 / 255.0, 1 / 127.5], offset=[..., -1.0]), weight=9
-    ),
     "tf.cast uint8": written(lambda x: tf.cast(x, tf.float32) / 255.0, is_pixels, weight=3),
     "tf.cast ids": written(lambda x: tf.cast(x, tf.float32) * 0.1, is_ids),
     "tf.one_hot": written(
@@ -87,28 +63,72 @@ ISLANDS: dict[str, Row] = {
     },
     "tf.l2_normalize": written(lambda x: tf.nn.l2_normalize(x, axis=-1, epsilon=0.1), ANY, **RARE),
     "tf.argmax": written(lambda x: tf.argmax(x, axis=-1), real(3), weight=0.5),
-    "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
-    "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
-    "GroupNormalization": layer(
-        L.GroupNormalization, ANY, drawn(groups=[1], epsilon=[0.1]), **RARE
+    "ThresholdedReLU": layer(
+        tf_keras.layers.ThresholdedReLU, ANY, drawn(theta=[0.0]), **RARE
     ),
-    **{
-        name: layer(getattr(L, name), real(3), _recurrent, weight=0.7)
-        for name in ("LSTM", "GRU", "SimpleRNN")
-    },
-    "Bidirectional LSTM": _both_ways(L.LSTM),
-    "Bidirectional GRU": _both_ways(L.GRU),
-    "TimeDistributed": layer(_each_step, real(3), drawn(kind=["dense"]), weight=0.5),
-    "TimeDistributed Conv1D": layer(_each_step, roomy(4, 3), drawn(kind=["conv"]), **RARE),
-    "MultiHeadAttention": Row(
-        _attention,
-        real(3),
-        drawn(num_heads=[1, 2], key_dim=[3]),
-        pairs=lambda x, y: real(3)(y),
-        weight=0.7,
-    ),
-    "Attention": layer(L.Attention, real(3), listed=True, pairs=same, **RARE),
-    "ELU": layer(L.ELU, ANY, **RARE),
-    "ThresholdedReLU": layer(L.ThresholdedReLU, ANY, drawn(theta=[0.0]), **RARE),
-    "RandomFlip": layer(L.RandomFlip, real(4), **RARE),
 }  # fmt: skip
+
+
+def island_layers(L: Any) -> dict[str, Row]:
+    """Return the rows of a module of layers, that of `tf_keras` or of Keras 3."""
+
+    def both_ways(cls, units, return_sequences=False, merge_mode="concat", name=None):
+        inner = cls(units, return_sequences=return_sequences)
+        return L.Bidirectional(inner, merge_mode=merge_mode, name=name)
+
+    def each_step(kind, name=None):
+        made = {"dense": lambda: L.Dense(3, activation="relu"), "conv": lambda: L.Conv1D(3, 2)}
+        return L.TimeDistributed(made[kind](), name=name)
+
+    def attention(options, name):
+        made = L.MultiHeadAttention(**options, name=name)
+        return lambda query, value: made(query, value)
+
+    return {
+        "Rescaling uint8": layer(
+            L.Rescaling,
+            is_pixels,
+            drawn(scale=[1 / 255.0, 1 / 127.5], offset=[..., -1.0]),
+            weight=9,
+        ),
+        "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
+        "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
+        "GroupNormalization": layer(
+            L.GroupNormalization, ANY, drawn(groups=[1], epsilon=[0.1]), **RARE
+        ),
+        **{
+            name: layer(getattr(L, name), real(3), _recurrent, weight=0.7)
+            for name in ("LSTM", "GRU", "SimpleRNN")
+        },
+        **{
+            f"Bidirectional {cls.__name__}": layer(
+                partial(both_ways, cls),
+                real(3),
+                drawn(units=[2, 3], return_sequences=[..., True], merge_mode=[..., "sum"]),
+                weight=0.4,
+            )
+            for cls in (L.LSTM, L.GRU)
+        },
+        "TimeDistributed": layer(each_step, real(3), drawn(kind=["dense"]), weight=0.5),
+        "TimeDistributed Conv1D": layer(each_step, roomy(4, 3), drawn(kind=["conv"]), **RARE),
+        "MultiHeadAttention": Row(
+            attention,
+            real(3),
+            drawn(num_heads=[1, 2], key_dim=[3]),
+            pairs=lambda x, y: real(3)(y),
+            weight=0.7,
+        ),
+        "Attention": layer(L.Attention, real(3), listed=True, pairs=same, **RARE),
+        "Average": layer(L.Average, ANY, listed=True, pairs=same, weight=0.6),
+        "Dot": layer(L.Dot, real(2), drawn(axes=[1]), listed=True, pairs=same, **RARE),
+        "ELU": layer(L.ELU, ANY, **RARE),
+        "MaxPooling3D": layer(L.MaxPooling3D, roomy(5, 2), drawn(padding=[..., "same"])),
+        "AveragePooling3D": layer(
+            L.AveragePooling3D, roomy(5, 2), drawn(padding=[..., "same"]), weight=2
+        ),
+        "GlobalAveragePooling3D": layer(L.GlobalAveragePooling3D, real(5)),
+        "GlobalMaxPooling3D": layer(L.GlobalMaxPooling3D, real(5), weight=0.5),
+        "UpSampling3D": layer(L.UpSampling3D, real(5), drawn(size=[(1, 2, 1)]), weight=0.5),
+        "CenterCrop": layer(L.CenterCrop, roomy(4, 3), drawn(height=[2], width=[3]), **RARE),
+        "RandomFlip": layer(L.RandomFlip, real(4), **RARE),
+    }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from random import Random
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
+# A symbolic tensor, of tf_keras or Keras 3.
 Tensor = Any
-L = tf_keras.layers
 
 
 def nothing(chance: Random, x: Tensor) -> dict[str, Any]:
@@ -44,19 +44,19 @@ class Row:
     chains: bool = False
 
 
-# Activations as users give them, by the text that stands for them in options.
-FUNCTIONS: dict[str, Callable[[], Any]] = {
-    "tf.nn.relu": lambda: tf.nn.relu,
-    "tf.nn.relu6": lambda: tf.nn.relu6,
-    "tf.nn.silu": lambda: tf.nn.silu,
-    "tf.nn.leaky_relu": lambda: tf.nn.leaky_relu,
-    "tf.nn.tanh": lambda: tf.nn.tanh,
-    "tf.nn.softmax": lambda: tf.nn.softmax,
-    "tf.sigmoid": lambda: tf.sigmoid,
-    "activations.relu": lambda: tf_keras.activations.relu,
-    "ReLU": lambda: L.ReLU(),
-    "ReLU 6": lambda: L.ReLU(6.0),
-    "LeakyReLU": lambda: L.LeakyReLU(0.1),
+# Activations as users give them, by the text that stands for them in options, of a Keras.
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "tf.nn.relu": lambda K: tf.nn.relu,
+    "tf.nn.relu6": lambda K: tf.nn.relu6,
+    "tf.nn.silu": lambda K: tf.nn.silu,
+    "tf.nn.leaky_relu": lambda K: tf.nn.leaky_relu,
+    "tf.nn.tanh": lambda K: tf.nn.tanh,
+    "tf.nn.softmax": lambda K: tf.nn.softmax,
+    "tf.sigmoid": lambda K: tf.sigmoid,
+    "activations.relu": lambda K: K.activations.relu,
+    "ReLU": lambda K: K.layers.ReLU(),
+    "ReLU 6": lambda K: K.layers.ReLU(6.0),
+    "LeakyReLU": lambda K: K.layers.LeakyReLU(0.1),
 }
 NAMED = (
     "linear", "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "softmax", "swish", "silu", "gelu",
@@ -64,20 +64,32 @@ NAMED = (
 )  # fmt: skip
 
 
-def activation(value: Any) -> Any:
-    """Return the activation that a text in options stands for."""
-    return FUNCTIONS[value]() if value in FUNCTIONS else value
-
-
 def layer(cls: Callable, takes, draw=nothing, *, listed: bool = False, **rest: Any) -> Row:
-    """Return the row of a Keras layer; options are its arguments."""
+    """Return the row of a Keras layer; options are its arguments, activations as texts."""
 
     def make(options, name):
-        given = {k: activation(v) if k == "activation" else v for k, v in options.items()}
+        given = dict(options)
+        if given.get("activation") in FUNCTIONS:
+            given["activation"] = FUNCTIONS[given["activation"]](keras_of(cls))
         made = cls(**given, name=name)
         return (lambda *xs: made(list(xs))) if listed else made
 
     return Row(make, takes, draw, **{"chains": not listed and "pairs" not in rest, **rest})
+
+
+def keras_of(cls: Any) -> Any:
+    """Return the Keras that a layer is from."""
+    return import_module(cls.__module__.partition(".")[0])
+
+
+def rank(x: Tensor) -> int:
+    """Return how many axes a tensor has."""
+    return len(x.shape)
+
+
+def is_of(x: Tensor, *dtypes: str) -> bool:
+    """Tell whether a tensor has one of these types."""
+    return tf.as_dtype(x.dtype).name in dtypes
 
 
 def spelled(function: Callable, names: str, takes, draw=nothing, *, listed=False, **rest) -> Row:
@@ -136,7 +148,7 @@ def real(*ranks: int) -> Callable[[Tensor], bool]:
     """Return whether a tensor is real, of one of these ranks, with a known last size."""
 
     def takes(x):
-        return x.dtype == tf.float32 and x.shape.rank in ranks and x.shape[-1] is not None
+        return is_of(x, "float32") and rank(x) in ranks and x.shape[-1] is not None
 
     return takes
 
@@ -146,9 +158,9 @@ def known(*ranks: int) -> Callable[[Tensor], bool]:
     return lambda x: real(*ranks)(x) and None not in tuple(x.shape[1:])
 
 
-def roomy(rank: int, least: int) -> Callable[[Tensor], bool]:
+def roomy(sides: int, least: int) -> Callable[[Tensor], bool]:
     """Return whether a tensor is `real` with so many pixels or steps in each direction."""
-    return lambda x: real(rank)(x) and all(d is None or d >= least for d in x.shape[1:-1])
+    return lambda x: real(sides)(x) and all(d is None or d >= least for d in x.shape[1:-1])
 
 
 def same(x: Tensor, y: Tensor) -> bool:
@@ -158,7 +170,7 @@ def same(x: Tensor, y: Tensor) -> bool:
 
 def broadcasts(x: Tensor, y: Tensor) -> bool:
     """Tell whether the second tensor broadcasts to the first."""
-    if x.dtype != y.dtype or x.shape.rank != y.shape.rank:
+    if x.dtype != y.dtype or rank(x) != rank(y):
         return False
     return all(a == b or b == 1 for a, b in zip(x.shape[1:], y.shape[1:], strict=True))
 
@@ -183,7 +195,7 @@ def constant(kind: str, x: Tensor, seed: int) -> Any:
     """Return a constant operand for a tensor, between 0.3 and 1.7 in size."""
     rng = np.random.default_rng(seed)
     sizes, channels = [d or 1 for d in x.shape[1:]], x.shape[-1]
-    rank = len(sizes) + 1
+    inner = len(sizes) - 1
 
     def values(*shape):
         return (rng.uniform(0.3, 1.7, shape) * rng.choice([-1.0, 1.0], shape)).astype(np.float32)
@@ -196,8 +208,8 @@ def constant(kind: str, x: Tensor, seed: int) -> Any:
         "list": lambda: values(channels).tolist(),
         "channel": lambda: values(channels),
         "tf channel": lambda: tf.constant(values(channels)),
-        "row": lambda: values(*[1] * (rank - 1), channels),
-        "one": lambda: values(*[1] * rank),
+        "row": lambda: values(1, *[1] * inner, channels),
+        "one": lambda: values(1, *[1] * inner, 1),
         "whole": lambda: values(*sizes),
         "tf whole": lambda: tf.constant(values(*sizes)),
         "pixels": lambda: values(*sizes[:-1], 1),

@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import tensorflow as tf
+
 from tests.random_graphs.graph import Graph, Node, Walk, build, pruned
 
 SPECIAL = ("input", "part", "again", "model")
@@ -197,11 +199,12 @@ def _redirected(graph: Graph, number: int, source: int) -> Iterator[Graph]:
 
 def _shapes(graph: Graph) -> list[tuple[tuple, str] | None]:
     """Return shape and type of what each node makes, None where it is no single tensor."""
-    walk = Walk()
+    walk = Walk(graph.library)
     for node in graph.nodes:
         walk.add(node)
     return [
-        None if isinstance(v, list) else (tuple(v.shape[1:]), v.dtype.name) for v in walk.values
+        None if isinstance(v, list) else (tuple(v.shape[1:]), tf.as_dtype(v.dtype).name)
+        for v in walk.values
     ]
 
 

@@ -1,9 +1,13 @@
 """All rows: what a random model may call."""
 
-from dataclasses import replace
+from __future__ import annotations
 
-from tests.random_graphs.island_rows import ISLANDS
-from tests.random_graphs.layer_rows import LAYERS
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+
+from tests.random_graphs.island_rows import ISLANDS, island_layers
+from tests.random_graphs.layer_rows import layer_rows
 from tests.random_graphs.op_rows import OPS
 from tests.random_graphs.rows import Row
 from tests.random_graphs.written_rows import ARITHMETIC, MOVES
@@ -11,10 +15,17 @@ from tests.random_graphs.written_rows import ARITHMETIC, MOVES
 # Models are made of layers first, and most layers take one rank only.
 LAYER_WEIGHT = 2.5
 
-TABLE: dict[str, Row] = {
-    **{name: replace(row, weight=LAYER_WEIGHT * row.weight) for name, row in LAYERS.items()},
-    **OPS,
-    **MOVES,
-    **ARITHMETIC,
-    **ISLANDS,
-}
+
+@cache
+def table_of(library: str) -> dict[str, Row]:
+    """Return the rows of models of `tf_keras`, or of Keras 3, which is `keras`."""
+    L = import_module(library).layers
+    layers = {k: replace(v, weight=LAYER_WEIGHT * v.weight) for k, v in layer_rows(L).items()}
+    if library == "tf_keras":
+        ops = {**OPS, **ISLANDS, **MOVES, **ARITHMETIC}
+    else:
+        ops = import_module("tests.random_graphs.keras_ops_rows").OPS
+    return {**layers, **island_layers(L), **ops}
+
+
+TABLE = table_of("tf_keras")

@@ -1,0 +1,48 @@
+"""What a call of Keras 3 is given and makes, as tensors of TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.keras3 import compat
+
+# Types that a tensor of TensorFlow and of Keras 3 may have beside each other.
+FLOATS = ("float32", "float64")
+
+
+def like_symbol(made: Any, symbol: Any) -> Any:
+    """Return a tensor with the sizes, type and mask that it has in Keras 3.
+
+    What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it.
+    """
+    if not keras_compat.is_keras_tensor(made):
+        return made
+    if made.dtype.name != symbol.dtype and (made.dtype.name, symbol.dtype) != FLOATS:
+        made = tf.cast(made, symbol.dtype)
+    if keras_compat.mask_of(made) is not None and not compat.has_mask(symbol):
+        made = tf.identity(made)  # Keras 3 carries fewer masks on, and none out of nested models
+    known, wanted = made.shape.rank, symbol.shape
+    if known not in (None, len(wanted)):  # the comparison of the layer's numbers decides
+        return made
+    lost = known is None or any(
+        one is None and other is not None for one, other in zip(made.shape, wanted, strict=True)
+    )
+    return tf.ensure_shape(made, wanted) if lost else made
+
+
+def as_arrays(given: Any) -> Any:
+    """Return arguments with variables of Keras 3 as arrays."""
+    import keras
+
+    def leaf(value):
+        is_symbol = keras_compat.is_keras_tensor(value)
+        if isinstance(value, keras.Variable) or (not is_symbol and keras.ops.is_tensor(value)):
+            array = value.numpy() if isinstance(value, keras.Variable) else value
+            array = keras.ops.convert_to_numpy(array)
+            return tf.constant(array, *(["float32"] if array.dtype == "float64" else []))
+        return value
+
+    return keras.tree.map_structure(leaf, given)
