@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tf_keras
 
@@ -22,6 +21,7 @@ from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.stats import CalibrationStats
 
 L = tf_keras.layers
+KERAS3 = Path(__file__).parent / "keras3" / "files"
 BYTES = (0, 1, 127, 128, 255)
 HOSTILE = (
     None, True, [], {}, "", "x", 0, -1, 0.5, -0.0, 1e300, -1e300, 1e-300, 10**9, 10**40, "8",
@@ -66,11 +66,6 @@ def readers(folder: Path) -> list[Reader]:
     eq.save_sim(sim, folder / "sim.keras")
     model.save(folder / "float.keras")
     model.save(folder / "float.h5")
-    x = keras.Input((4, 4, 2), name="image")
-    y = keras.ops.relu(keras.layers.Conv2D(2, 1, name="conv")(x) + x)
-    newer = keras.Model(x, keras.layers.Dense(2, name="head")(keras.layers.Flatten()(y)))
-    newer.save(folder / "keras3.keras")
-    newer.save(folder / "keras3.h5")
     np.savez(folder / "data.npz", image=data)
     (folder / "profile.json").write_text(json.dumps(eq.load_profile("litert_int8").to_json()))
     found = [
@@ -79,8 +74,8 @@ def readers(folder: Path) -> list[Reader]:
         Reader("sim", eq.load_sim, folder / "sim.keras"),
         Reader("keras model", eq.load_model, folder / "float.keras"),
         Reader("h5 model", eq.load_model, folder / "float.h5"),
-        Reader("keras 3 model", eq.load_model, folder / "keras3.keras"),
-        Reader("keras 3 h5 model", eq.load_model, folder / "keras3.h5"),
+        Reader("keras 3 model", eq.load_model, KERAS3 / "transfer.keras"),
+        Reader("keras 3 h5 model", eq.load_model, KERAS3 / "transfer.h5"),
         Reader("tflite", lambda path: eq.verify(sim, path), folder / "model.tflite"),
         Reader("onnx", lambda path: eq.verify(sim, path), folder / "model.onnx"),
         Reader("data", lambda path: list(batches(path, model)), folder / "data.npz"),

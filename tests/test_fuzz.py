@@ -6,6 +6,7 @@ import pytest
 from keras_edgeq.errors import EdgeqError
 from tests import fuzz
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras 3 with NumPy 2
 NAMES = (
     "statistics", "profile", "sim", "keras model", "h5 model", "keras 3 model",
     "keras 3 h5 model", "tflite", "onnx", "data",

@@ -195,9 +195,7 @@ def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
     Raises:
         UnsupportedModelError: they have other shapes, which is a fault of this package.
     """
-    import keras
-
-    values = [keras.ops.convert_to_numpy(w) for w in compat.own_weights(theirs)]
+    values = [weight.numpy() for weight in compat.own_weights(theirs)]
     if [v.shape for v in values] != [tuple(w.shape) for w in ours.weights]:
         raise UnsupportedModelError(
             f"Layer {theirs.name!r} ({type(theirs).__name__}) has weights of shapes "
