@@ -56,7 +56,7 @@ def as_functional(model: Any) -> Any:
         >>> model = Gated()
         >>> _ = model(np.zeros((1, 4), "float32"))
         >>> [layer.name for layer in eq.as_functional(model).layers]
-        ['input_1', 'gate', 'mul']
+        ['input_1', 'gate', 'multiply']
     """
     model = as_tf_keras(model)
     if not isinstance(model, tf_keras.Model):
