@@ -33,6 +33,11 @@ def is_graph_model(model: Any) -> bool:
     return isinstance(model, tf_keras.Model) and bool(getattr(model, "_is_graph_network", False))
 
 
+def is_revived(model: Any) -> bool:
+    """Tell whether a model was read from a SavedModel without the code of its class."""
+    return type(model).__module__.startswith("tf_keras.src.saving")
+
+
 def takes_training(layer: Any) -> bool:
     """Tell whether a layer's call has an argument `training`."""
     return bool(layer._expects_training_arg)

@@ -56,7 +56,7 @@ def as_functional(model: Any) -> Any:
         >>> model = Gated()
         >>> _ = model(np.zeros((1, 4), "float32"))
         >>> [layer.name for layer in eq.as_functional(model).layers]
-        ['input_1', 'gate', 'mul']
+        ['input_1', 'gate', 'multiply']
     """
     model = as_tf_keras(model)
     if not isinstance(model, tf_keras.Model):
@@ -65,7 +65,7 @@ def as_functional(model: Any) -> Any:
         model = _of_float32(model)
         inside = (layer for layer in keras_compat.all_layers(model) if _is_model(layer))
         return constants_to_layers(flatten_nested(model))[0] if any(map(is_own, inside)) else model
-    if type(model).__module__.startswith("tf_keras.src.saving"):
+    if keras_compat.is_revived(model):
         raise UnsupportedModelError(
             f"Model {model.name!r} is subclassed and was loaded from a SavedModel, which holds no "
             "code of its classes. Load it with custom_objects={name: class}."

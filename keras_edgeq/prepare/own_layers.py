@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -66,7 +67,9 @@ def register_layer(layer: type, like: type) -> type:
 
 def is_own_class(kind: type) -> bool:
     """Tell whether a class of layers is neither of Keras nor of this package."""
-    return kind.__module__.partition(".")[0] not in ("tf_keras", "keras_edgeq")
+    if kind.__module__.partition(".")[0] not in ("tf_keras", "keras_edgeq"):
+        return True
+    return getattr(sys.modules[kind.__module__], kind.__name__, None) is not kind
 
 
 def is_own(layer: Any) -> bool:
