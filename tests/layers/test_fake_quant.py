@@ -81,9 +81,10 @@ def test_sums_of_a_layer_are_requantized_with_one_factor_per_channel():
 
 @pytest.mark.parametrize(("activation", "function"), [
     ("relu", lambda x: np.maximum(x, 0)), ("relu6", lambda x: np.clip(x, 0, 6)),
+    ((0.0, 2.3), lambda x: np.clip(x, 0, 2.3)), ((-1.01, 1.5), lambda x: np.clip(x, -1.01, 1.5)),
 ])  # fmt: skip
 def test_a_fused_activation_rounds_as_if_it_came_first(activation, function):
-    scale, zero_point = 8.0 / 255, -128
+    scale, zero_point = 10.0 / 255, -77
     layer = layer_of(QuantSpec(), scale, zero_point)
     x = np.random.default_rng(0).normal(0.0, 5.0, (50, 4)).astype(np.float32)
     rounded, _, _ = layer(x, activation=activation)
@@ -203,6 +204,7 @@ def test_a_half_precision_grid_saturates_at_its_largest_number():
 
 @pytest.mark.parametrize(("activation", "function"), [
     ("relu", lambda x: np.maximum(x, 0)), ("relu6", lambda x: np.clip(x, 0, 6)),
+    ((0.0, 2.3), lambda x: np.clip(x, 0, 2.3)), ((-1.01, 1.5), lambda x: np.clip(x, -1.01, 1.5)),
 ])  # fmt: skip
 def test_a_half_precision_grid_takes_sums_and_a_fused_activation(activation, function):
     sums = np.random.default_rng(0).integers(-900, 900, (9, 4)).astype(np.float32)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from tests.random_graphs.rows import (
-    L,
     Row,
     drawn,
     joins,
@@ -22,6 +22,7 @@ from tests.random_graphs.rows import (
     written,
 )
 
+L = tf_keras.layers
 ANY = real(2, 3, 4, 5)
 RARE = {"weight": 0.5}
 

@@ -62,9 +62,9 @@ class Constants:
 
     def on_grid(self, tensor: int, grid: Encoding) -> int:
         """Add a constant operand that is no parameter, rounded onto the grid of what is beside."""
-        values = self.graph.constant(tensor)
-        assert values is not None  # the caller asked
-        values = np.clip(values, grid.min, grid.max).astype(np.float32)
+        constant = self.graph.constant(tensor)
+        assert constant is not None  # the caller asked
+        values = np.clip(constant, grid.min, grid.max).astype(np.float32)
         integers = np.rint(values / np.float32(grid.scale)) + grid.zero_point
         integers = np.clip(integers, *grid.bounds).astype(TYPES[grid.spec.bits])
         quant = quantization(grid.scale, grid.zero_point)
