@@ -13,7 +13,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
 from keras_edgeq.prepare.time_distributed import each_step, why_together
-from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen
+from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen, warn_shared
 
 PLAIN = (bool, int, float, str, type(None), tf.DType)
 
@@ -43,6 +43,7 @@ def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.M
     for old, new in walk.copies:
         copy_weights(old, new)
     warn_frozen(walk.frozen)
+    warn_shared(walk.shared)
     return flat
 
 
@@ -97,11 +98,13 @@ class _Walk:
     Attributes:
         copies: layers of the user's model, and what they became.
         frozen: layers whose variables became constants.
+        shared: layers whose code computes with weights of other layers.
     """
 
     def __init__(self, model: tf_keras.Model, is_traced: bool):
         self.copies: list[tuple[Any, Any]] = []
         self.frozen: dict[str, None] = {}
+        self.shared: dict[str, None] = {}
         self._made: dict[int, Any] = {}
         self._graphs: dict[Any, tf_keras.Model | str] = {}
         self._names: dict[int, str] = {}
@@ -184,6 +187,8 @@ class _Walk:
                 self._name(traced.graph, f"{name}/", is_traced=True)
                 if traced.loses_variables:
                     self.frozen[name] = None
+                if traced.shares_variables:
+                    self.shared[name] = None
             except UnsupportedModelError as error:
                 if isinstance(layer, tf_keras.Model):
                     raise not_followed(layer, name, error) from error

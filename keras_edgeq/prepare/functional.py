@@ -19,7 +19,7 @@ from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
 from keras_edgeq.prepare.float32 import HALF_TYPES
 from keras_edgeq.prepare.own_layers import is_own
-from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen
+from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen, warn_shared
 
 
 def as_functional(model: Any) -> Any:
@@ -99,6 +99,7 @@ def _rebuilt(model: tf_keras.Model, args: tuple, kwargs: dict) -> tf_keras.Model
             raise not_followed(model, model.name, error) from error
     _check(model, flat, args, kwargs)
     warn_frozen([model.name] if traced.loses_variables else [])
+    warn_shared([model.name] if traced.shares_variables else [])
     return flat
 
 

@@ -34,10 +34,12 @@ class Trace(NamedTuple):
     Args:
         graph: a model whose inputs are the tensors among the arguments, in their order.
         loses_variables: whether it holds numbers of variables that train, and not the variables.
+        shares_variables: whether operations compute with weights of layers in it.
     """
 
     graph: tf_keras.Model
     loses_variables: bool
+    shares_variables: bool
 
 
 def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Trace:
@@ -81,20 +83,19 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Tra
         except Exception as error:  # whatever the user's code meets in symbolic tensors
             raise UnsupportedModelError(_reason(error)) from error
     _check_layers_known(layer, graph)
-    return Trace(graph, _loses(layer, graph, tape.watched_variables()))
+    given = _variables(graph)
+    kept = given | {id(weight) for weight in graph.weights}
+    read = {id(variable) for variable in tape.watched_variables()}
+    own = {id(weight) for weight in layer.trainable_weights}
+    # TensorFlow reads a variable at once where nothing symbolic is computed with it first.
+    return Trace(graph, bool(read & own - kept), bool(given & {id(w) for w in graph.weights}))
 
 
-def _loses(layer: Any, graph: tf_keras.Model, read: Iterable[Any]) -> bool:
-    """Tell whether a trace holds numbers of variables that were read, and not the variables.
-
-    TensorFlow reads a variable at once where nothing symbolic is computed with it first.
-    """
+def _variables(graph: tf_keras.Model) -> set[int]:
+    """Return the ids of the variables among the arguments of operations."""
     nodes = [call.node for call in calls(graph)]
     given = tf.nest.flatten([(node.call_args, node.call_kwargs) for node in nodes])
-    kept = {id(value) for value in given if isinstance(value, tf.Variable)}
-    kept |= {id(weight) for weight in graph.weights}
-    own = {id(weight) for weight in layer.trainable_weights}
-    return bool({id(variable) for variable in read} & own - kept)
+    return {id(value) for value in given if isinstance(value, tf.Variable)}
 
 
 def warn_frozen(names: Iterable[str]) -> None:
@@ -103,6 +104,16 @@ def warn_frozen(names: Iterable[str]) -> None:
         warn(
             f"Variables of {found} are constants from here on and do not train: the code there "
             "computes with them in a way that no layer of Keras has.",
+            QuantizationWarning,
+        )
+
+
+def warn_shared(names: Iterable[str]) -> None:
+    """Warn that operations and layers no longer share weights; not where there are none."""
+    if found := ", ".join(names):
+        warn(
+            f"The code of {found} computes with weights of a layer that is called as well (tied "
+            "weights): they are copies of each other from here on, and training moves them apart.",
             QuantizationWarning,
         )
 

@@ -235,6 +235,26 @@ def test_layers_whose_sizes_only_code_knows_are_opened():
     assert type(made.get_layer("block/mix")) is L.Dense
 
 
+class Tied(tf_keras.Model):
+    """A table that is looked up, and multiplied with at the end, as language models have."""
+
+    def __init__(self):
+        super().__init__(name="tied")
+        self.table, self.dense = L.Embedding(10, 4, name="table"), L.Dense(4, name="dense")
+
+    def call(self, ids):
+        return tf.matmul(self.dense(self.table(ids)), self.table.embeddings, transpose_b=True)
+
+
+def test_tied_weights_come_apart_with_a_word():
+    model = Tied()
+    ids = np.random.default_rng(0).integers(0, 10, (4, 5)).astype(np.int32)
+    model(ids)
+    with pytest.warns(eq.QuantizationWarning, match=r"code of tied .*tied weights"):
+        made = as_functional(model)
+    assert_close(outputs(model, ids), outputs(made, ids))
+
+
 def test_ragged_inputs_are_refused():
     class Ragged(tf_keras.Model):
         def call(self, x):

@@ -108,7 +108,7 @@ SAME = {
     Plain: (Plain(4, 3, name="mine"), L.Conv2D),
     Settings: (Settings(name="mine"), L.Conv2D),
     Grown: (Grown(5, 2, name="mine"), L.Conv2D),
-    Mixed: (Mixed(kernel_size=3, name="mine"), L.DepthwiseConv2D),
+    Mixed: (Mixed(3, name="mine"), L.DepthwiseConv2D),  # pyright: ignore[reportCallIssue]
 }
 
 
