@@ -23,7 +23,9 @@ def table_of(library: str) -> dict[str, Row]:
     if library == "tf_keras":
         ops = {**OPS, **ISLANDS}
     else:
-        ops = import_module("tests.random_graphs.keras_ops_rows").OPS
+        from tests.random_graphs import keras_ops_rows, keras_shape_rows
+
+        ops = {**keras_ops_rows.OPS, **keras_shape_rows.SHAPES}
     return {**layers, **ops, **island_layers(L)}
 
 
