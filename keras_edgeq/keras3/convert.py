@@ -85,7 +85,7 @@ class Conversion:
             with self._named(node.operation):
                 made = self._compute(node)(*as_arrays(args), **as_arrays(kwargs))
                 outputs = [
-                    like_symbol(one, symbol)
+                    like_symbol(one, symbol, self._has_fixed_batch)
                     for one, symbol in zip(keras.tree.flatten(made), node.outputs, strict=True)
                 ]
             for output in filter(keras_compat.is_keras_tensor, outputs):

@@ -13,10 +13,11 @@ from keras_edgeq.keras3 import compat
 FLOATS = ("float32", "float64")
 
 
-def like_symbol(made: Any, symbol: Any) -> Any:
+def like_symbol(made: Any, symbol: Any, is_any_batch: bool = False) -> Any:
     """Return a tensor with the sizes, type and mask that it has in Keras 3.
 
-    What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it.
+    What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it. Where the symbol
+    has a batch of a fixed size and the tensor has not, `is_any_batch` leaves the first size open.
     """
     if not keras_compat.is_keras_tensor(made):
         return made
@@ -24,7 +25,9 @@ def like_symbol(made: Any, symbol: Any) -> Any:
         made = tf.cast(made, symbol.dtype)
     if keras_compat.mask_of(made) is not None and not compat.has_mask(symbol):
         made = tf.identity(made)  # Keras 3 carries fewer masks on, and none out of nested models
-    known, wanted = made.shape.rank, symbol.shape
+    known, wanted = made.shape.rank, tuple(symbol.shape)
+    if is_any_batch and wanted:
+        wanted = (None, *wanted[1:])
     if known not in (None, len(wanted)):  # the comparison of the layer's numbers decides
         return made
     lost = known is None or any(

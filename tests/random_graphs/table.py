@@ -24,7 +24,9 @@ def table_of(library: str) -> dict[str, Row]:
     if library == "tf_keras":
         ops = {**OPS, **ISLANDS, **MOVES, **ARITHMETIC}
     else:
-        ops = import_module("tests.random_graphs.keras_ops_rows").OPS
+        from tests.random_graphs import keras_ops_rows, keras_shape_rows
+
+        ops = {**keras_ops_rows.OPS, **keras_shape_rows.SHAPES}
     return {**layers, **island_layers(L), **ops}
 
 
