@@ -16,8 +16,8 @@ FLOATS = ("float32", "float64")
 def like_symbol(made: Any, symbol: Any, is_any_batch: bool = False) -> Any:
     """Return a tensor with the sizes, type and mask that it has in Keras 3.
 
-    What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it. Where the symbol
-    has a batch of a fixed size and the tensor has not, `is_any_batch` leaves the first size open.
+    What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it. Where the
+    symbol has a batch of a fixed size, `is_any_batch` leaves the first size open.
     """
     if not keras_compat.is_keras_tensor(made):
         return made
