@@ -20,14 +20,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import tf_keras  # noqa: E402
-from layer_cases import CASES, LAYERS, OPERATIONS, OTHERS, Case  # noqa: E402
 
 import keras_edgeq as eq  # noqa: E402
 from keras_edgeq.errors import EdgeqError  # noqa: E402
+from tests.layer_cases import CASES, LAYERS, OPERATIONS, OTHERS, Case  # noqa: E402
 
 L = tf_keras.layers
 PAGE = ROOT / "docs" / "layers.md"
@@ -170,7 +170,7 @@ def main() -> None:
                 with options.rows.open("a") as file:
                     file.write(json.dumps(known[name]) + "\n")
     if not options.names:
-        PAGE.write_text(page([known[name] for name in CASES]))
+        PAGE.write_text(page([known[name] for name in CASES]), encoding="utf-8")
 
 
 if __name__ == "__main__":
