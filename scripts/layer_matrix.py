@@ -131,6 +131,8 @@ def exported(sim: Any, folder: str, formats: list[str], data: np.ndarray) -> tup
         report = eq.export(sim, folder, formats, verify=data, progress=False)
     except EdgeqError as error:
         return "refused", " ".join(str(error).split())
+    if report.failed:
+        return "refused", "; ".join(report.failed.values())
     return report.runs[0].verdict, ""
 
 

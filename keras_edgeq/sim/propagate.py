@@ -178,10 +178,14 @@ class Propagation:
             for spread, width in zip(inputs, widths, strict=True)
         ]
         joined = np.concatenate(columns, axis=1)
-        moved = [np.asarray(made, np.int64) for made in _called(node, numbers)]
+        try:
+            moved = [np.asarray(made, np.int64) for made in _called(node, numbers)]
+        except tf.errors.InvalidArgumentError:  # sizes that depend on the number of samples
+            return [None] * len(node.outputs)
+        made = [self._gathered(joined, places.reshape(-1, places.shape[-1])) for places in moved]
         return [
-            Spread(self._gathered(joined, places.reshape(-1, places.shape[-1])), ref)
-            for places, ref in zip(moved, node.outputs, strict=True)
+            Spread(self._fitted(points, node, index), ref)  # one column where the size is unknown
+            for index, (points, ref) in enumerate(zip(made, node.outputs, strict=True))
         ]
 
     def _gathered(self, points: NDArray, places: NDArray) -> NDArray:

@@ -129,6 +129,16 @@ def test_numbers_and_other_floats_in_a_model_stay_float():
     assert {"computes in float64"} <= set(sim.record.plan.floats.values())
 
 
+def test_a_tensor_of_unknown_size_has_one_range_for_all():
+    x = keras.Input((4, 3))
+    y = K.Dense(3, activation="relu6")(K.UpSampling1D(2)(K.BatchNormalization()(x)))
+    flat = ops.ravel(K.Dense(2, activation="gelu", use_bias=False)(y))
+    model = keras.Model(x, [flat, K.Dense(2)(ops.reshape(flat, (-1, 16)))])
+    data = np.random.default_rng(0).normal(size=(16, 4, 3)).astype("float32")
+    sim = eq.quantize(model, data, progress=False)
+    assert [tuple(part.shape) for part in sim(data)] == [(16 * 8 * 2,), (16, 2)]
+
+
 def test_errors_of_others_are_one_plain_line():
     assert first_words(ValueError("\x1b[1mone\x1b[0m\n  two")) == "one two"
     assert first_words(KeyError()) == "KeyError"
