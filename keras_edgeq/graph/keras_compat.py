@@ -140,12 +140,7 @@ def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
     return None
 
 
-def training_argument(layer: tf_keras.layers.Layer) -> bool:
-    """Tell whether the layer's `call` takes `training`."""
-    return bool(layer._expects_training_arg)
-
-
-def mask_argument(layer: tf_keras.layers.Layer) -> bool:
+def takes_mask(layer: tf_keras.layers.Layer) -> bool:
     """Tell whether the layer's `call` takes `mask`."""
     return bool(layer._expects_mask_arg)
 

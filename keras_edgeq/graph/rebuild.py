@@ -90,7 +90,7 @@ def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
 
 def infer(layer: Any, args: tuple, kwargs: dict) -> Any:
     """Call a layer in inference mode."""
-    if keras_compat.training_argument(layer):
+    if keras_compat.takes_training(layer):
         kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 

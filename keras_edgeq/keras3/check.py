@@ -142,7 +142,7 @@ def _theirs(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
 
 
 def _ours(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:
-    if step.layer is not None and keras_compat.training_argument(step.layer):
+    if step.layer is not None and keras_compat.takes_training(step.layer):
         kwargs = {**kwargs, "training": False}
 
     def leaf(value):

@@ -46,7 +46,7 @@ class _Walk:
 
     def on_call(self, call, new, args, kwargs):
         own = self._own(args[0]) if args else None
-        if own is not None and "mask" not in kwargs and keras_compat.mask_argument(new):
+        if own is not None and "mask" not in kwargs and keras_compat.takes_mask(new):
             kwargs = {**kwargs, "mask": own}
         if isinstance(new, L.MultiHeadAttention):
             kwargs = self._attention(args, kwargs)
