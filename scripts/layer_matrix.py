@@ -122,6 +122,9 @@ def row_of(name: str) -> dict[str, str]:
     except EdgeqError as error:
         row |= {title: row.get(title, "refused") for title in TITLES[1:]}
         notes.append(" ".join(str(error).split()))
+    except Exception as error:  # a fault of this package, which the page is not to have
+        row |= {title: row.get(title, "fault") for title in TITLES[1:]}
+        notes.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     return {**row, "notes": "; ".join(dict.fromkeys(notes))}
 
 

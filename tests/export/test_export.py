@@ -131,8 +131,9 @@ def test_a_float_layer_and_its_ops_are_named_with_the_reason(tmp_path):
     report = eq.export(sim, tmp_path, ["tflite"], progress=False)
     assert report.integer_layers == ("before", "after")
     assert list(report.float_layers) == ["island"]
+    # TensorFlow's converter names what it makes of a tf.function by the function's operations.
+    assert all("Softplus" in name for name in report.float_ops)
     assert report.float_ops
-    assert all("island" in name for name in report.float_ops)
     assert "2 of 3 layers compute in integers" in str(report)
     assert f"float: island: {report.float_layers['island']}" in str(report)
 

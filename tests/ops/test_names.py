@@ -1,7 +1,7 @@
 """What is known of an operation stands in its row: no other room names operations.
 
-Free of it are the rooms of file formats, which know operations by the format's names, the names of
-AIMET's files, those of Keras 3, and names that changed.
+Free of it are the rooms of file formats and of Keras 3, which know operations by the names they
+have there, the names of AIMET's files, and names that changed.
 """
 
 import ast
@@ -11,11 +11,8 @@ import keras_edgeq
 from keras_edgeq.ops.table import OPS
 
 ROOT = Path(keras_edgeq.__file__).parent
-FREE = ("ops", "export", "runtime")
-FILES_OF_NAMES = (
-    *("profiles/aimet_ops.py", "profiles/aimet_config.py", "profiles/renamed.py"),
-    *("keras3/activations.py", "keras3/operations.py"),
-)
+FREE = ("ops", "export", "runtime", "keras3")
+FILES_OF_NAMES = ("profiles/aimet_ops.py", "profiles/aimet_config.py", "profiles/renamed.py")
 HOLDERS = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 

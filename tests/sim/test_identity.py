@@ -130,7 +130,7 @@ def test_a_sim_that_differs_is_not_returned_unless_asked_for(monkeypatch):
     model = make("residual")
     x = 20.0 * inputs_for(model)
     module = __import__("keras_edgeq.sim.insert", fromlist=["x"])
-    monkeypatch.setitem(module.FUSED_ACTIVATIONS, "Relu6", "relu")
+    monkeypatch.setitem(module.NAMED, "Relu6", "relu")
     with pytest.raises(SimMismatchError):
         eq.quantize(model, x, progress=False)
     sim = eq.quantize(model, x, check=False, progress=False)
