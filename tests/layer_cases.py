@@ -112,11 +112,15 @@ LAYERS: dict[str, Case] = {
     **{
         name: _layer(getattr(L, name), IMAGE, *given)
         for name, given in {
-            "RandomBrightness": (0.1,), "RandomContrast": (0.1,), "RandomFlip": (),
+            "RandomBrightness": (0.1,), "RandomFlip": (),
             "RandomRotation": (0.1,), "RandomTranslation": (0.1, 0.1), "RandomZoom": (0.1,),
-            "RandomHeight": (0.1,), "RandomWidth": (0.1,), "RandomCrop": (4, 4),
+            "RandomCrop": (4, 4),
         }.items()
     },
+    "RandomHeight": Case(lambda x: L.GlobalAveragePooling2D()(L.RandomHeight(0.1)(x))),
+    "RandomWidth": Case(lambda x: L.GlobalAveragePooling2D()(L.RandomWidth(0.1)(x))),
+    # TensorFlow has no gradient of a contrast.
+    "RandomContrast": Case(L.RandomContrast(0.1), front=False),
     "MultiHeadAttention": Case(lambda x: L.MultiHeadAttention(2, 2)(x, x), SIGNAL),
     "Attention": _attention(L.Attention),
     "AdditiveAttention": _attention(L.AdditiveAttention),
