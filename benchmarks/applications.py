@@ -135,6 +135,7 @@ def done(table: Path | None) -> dict[str, str]:
     """Return the rows of a table by name, without those that failed."""
     lines = table.read_text().splitlines() if table and table.exists() else []
     rows = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    rows.pop("model", None)  # the titles
     return {name: line for name, line in rows.items() if " failed: " not in line}
 
 

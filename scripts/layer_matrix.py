@@ -62,10 +62,8 @@ def model_of(case: Case) -> tf_keras.Model:
             case.shape[-1], *window[: len(case.shape) < 5], name="front"
         )(x)
     y = case.apply(y)
-    if case.back:
-        y = L.Flatten(name="back_flatten")(y) if len(y.shape) > 2 else y
-        y = L.Dense(2, name="back")(y)
-    return tf_keras.Model(x, y)
+    y = L.Flatten(name="back_flatten")(y) if len(y.shape) > 2 else y
+    return tf_keras.Model(x, L.Dense(2, name="back")(y))
 
 
 def data_of(case: Case) -> np.ndarray:

@@ -25,14 +25,12 @@ class Case:
         dtype: of the model's input. Other than float32: nothing stands in front, and samples are
             whole numbers below 8, or words.
         front: whether a layer with weights stands in front.
-        back: whether one stands behind.
     """
 
     apply: Callable[[Any], Any]
     shape: tuple[int, ...] = IMAGE
     dtype: str = "float32"
     front: bool = True
-    back: bool = True
 
 
 def _layer(kind: type, shape: tuple[int, ...] = IMAGE, *args: Any, **options: Any) -> Case:
@@ -144,7 +142,11 @@ LAYERS: dict[str, Case] = {
         lambda x: tf.cast(L.StringLookup(vocabulary=["a", "b"])(x), tf.float32), "string"
     ),
     "TextVectorization": _ids(
-        lambda x: tf.cast(L.TextVectorization(vocabulary=["a", "b"])(x), tf.float32), "string", (1,)
+        lambda x: tf.cast(
+            L.TextVectorization(vocabulary=["a", "b"], output_sequence_length=4)(x), tf.float32
+        ),
+        "string",
+        (1,),
     ),
     "HashedCrossing": _ids(
         lambda x: tf.cast(L.HashedCrossing(8)((x[:, :1], x[:, 1:2])), tf.float32)
@@ -184,7 +186,7 @@ OPERATIONS: dict[str, Case] = {
     "x ** 2": _op(lambda x: x**2),
     "tf.abs": _op(tf.abs),
     "tf.square": _op(tf.square),
-    "tf.sqrt": _op(lambda x: tf.sqrt(tf.nn.relu(x))),
+    "tf.sqrt": _op(lambda x: tf.sqrt(tf.nn.relu(x) + 0.1)),
     "tf.math.rsqrt": _op(lambda x: tf.math.rsqrt(tf.nn.relu(x) + 1.0)),
     "tf.exp": _op(tf.exp),
     "tf.math.log": _op(lambda x: tf.math.log(tf.nn.relu(x) + 1.0)),
@@ -234,7 +236,7 @@ OPERATIONS: dict[str, Case] = {
     "tf.cast": _op(lambda x: tf.cast(x, tf.float32)),
     "tf.stop_gradient": _op(tf.stop_gradient),
     "tf.where": _op(lambda x: tf.where(x > 0.0, x, tf.tanh(x))),
-    "tf.argmax": Case(lambda x: tf.argmax(x, -1), VECTOR, back=False),
+    "tf.argmax": _op(lambda x: tf.one_hot(tf.argmax(x, -1), 6), VECTOR),
     "tf.nn.l2_normalize": _op(lambda x: tf.nn.l2_normalize(x, -1)),
     **{
         f"tf.nn.{name}": _op(getattr(tf.nn, name))
