@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import tensorflow as tf
@@ -57,6 +58,8 @@ def bounded_by_file(path: Path) -> Iterator[None]:
     def create(next_creator, **options):
         nonlocal left
         shape = tf.TensorShape(options.get("shape"))
+        if not shape.is_fully_defined():
+            shape = _shape_of(options.get("initial_value"))
         if shape.is_fully_defined():
             left -= math.prod(shape.as_list()) * 4
         if left < 0:
@@ -68,6 +71,20 @@ def bounded_by_file(path: Path) -> Iterator[None]:
 
     with tf.variable_creator_scope(create):
         yield
+
+
+def _shape_of(initial: Any) -> tf.TensorShape:
+    """Return the shape of a variable's first value, which Keras 3 gives as a function only.
+
+    That is called in a graph, where nothing is computed.
+    """
+    if not callable(initial):
+        return tf.TensorShape(getattr(initial, "shape", None))
+    with tf.Graph().as_default():
+        try:
+            return tf.convert_to_tensor(initial()).shape
+        except Exception:  # whatever an initializer of the user's does in a graph
+            return tf.TensorShape(None)
 
 
 def _check_weights(path: Path) -> None:

@@ -239,7 +239,7 @@ HUGE = {
 @pytest.mark.parametrize("huge", HUGE)
 def test_layers_that_the_file_has_no_values_for_are_not_allocated(saved, tmp_path, huge):
     path = rewritten(saved / "model.keras", tmp_path / "huge.keras", HUGE[huge])
-    with pytest.raises(UnsupportedModelError, match=r"no values|Cannot load"):
+    with pytest.raises(UnsupportedModelError, match="no values"):
         eq.load_model(path)
 
 
