@@ -135,7 +135,7 @@ class Conversion:
         graph, outer = compat.graph_of(operation), (self._path, self._has_fixed_batch)
         if graph is None:
             graph = traced(operation, node)
-            self._has_fixed_batch |= graph.inputs[0].shape[0] != _batch(node)
+            self._has_fixed_batch |= graph.inputs[0].shape[:1] != _batch(node)
             if self._has_fixed_batch:
                 self.opened_batch.append(f"{self._path}{operation.name}")
         self.graphs[id(operation)] = graph
@@ -182,11 +182,11 @@ def _holds_model(layer: Any) -> bool:
     return compat.is_keras3_model(layer.layer) and compat.graph_of(layer.layer) is not None
 
 
-def _batch(node: Any) -> int | None:
-    """Return the size of the batch that a call reads."""
+def _batch(node: Any) -> tuple[int | None, ...]:
+    """Return the size of the batch that a call reads; none of a single number."""
     found: list[Any] = []
-    compat.mapped(node, lambda tensor: found.append(tensor.shape[0]))
-    return found[0] if found else None
+    compat.mapped(node, lambda tensor: found.append(tensor.shape[:1]))
+    return found[0] if found else (None,)
 
 
 def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
@@ -224,7 +224,8 @@ def _input(symbol: Any, is_open: bool) -> Any:
         raise UnsupportedModelError(
             f"Input {layer.name!r} is sparse or ragged; give dense tensors."
         )
-    shape = (None if is_open else symbol.shape[0], *symbol.shape[1:])
+    shape = tuple(symbol.shape)
+    shape = (None, *shape[1:]) if is_open and shape else shape
     return tf_keras.Input(batch_shape=shape, dtype=symbol.dtype, name=layer.name)
 
 

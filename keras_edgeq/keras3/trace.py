@@ -71,7 +71,8 @@ def traced(layer: Any, node: Any) -> Any:
 
         def fresh(tensor):
             if id(tensor) not in symbols:
-                shape = (tensor.shape[0] or batch, *tensor.shape[1:])
+                shape = tuple(tensor.shape)
+                shape = (shape[0] or batch, *shape[1:]) if shape else shape
                 symbols[id(tensor)] = keras.Input(batch_shape=shape, dtype=tensor.dtype)
             return symbols[id(tensor)]
 
