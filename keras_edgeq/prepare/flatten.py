@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
@@ -245,7 +245,7 @@ def _based(layer: Any, name: str, args: tuple, kwargs: dict) -> list[Any]:
         if not is_registered(layer):
             return []
         raise UnsupportedModelError(
-            f"{said}, but cannot be made one: {' '.join(str(error).split())[:300]}"
+            f"{said}, but cannot be made one: {first_words(error)}"
         ) from error
     if found is None:
         return [new]

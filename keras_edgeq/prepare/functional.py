@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.keras3 import as_tf_keras
@@ -85,7 +85,7 @@ def _of_float32(model: tf_keras.Model) -> tf_keras.Model:
         name, dtype = keras_compat.producer(others[0])[0].name, others[0].dtype.name
         raise UnsupportedModelError(
             f"Input {name!r} of {model.name!r} is {dtype}, and the model does not compute on "
-            f"float32, which files take: {' '.join(str(error).split())[:200]} Build it with inputs "
+            f"float32, which files take: {first_words(error, 200)} Build it with inputs "
             "of float32 and a tf.cast."
         ) from error
 

@@ -101,12 +101,7 @@ def _beside(graph: LayerGraph, batch_norm: Any) -> set[int]:
     for node in graph.calls_of(batch_norm):
         found |= {id(graph.producer(ref).layer) for ref in node.inputs}
         behind = _readers(graph, node)
-        flat = [
-            r
-            for reader in behind
-            if type(reader.layer) is L.Flatten
-            for r in _readers(graph, reader)
-        ]
+        flat = [reader for reader in behind if type(reader.layer) is L.Flatten]
         behind += [reader for flatten in flat for reader in _readers(graph, flatten)]
         found |= {id(reader.layer) for reader in behind}
     return found

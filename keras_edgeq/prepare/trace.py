@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError, warn
+from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError, first_words, warn
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.compare import Gap, largest_gap, random_arrays
 from keras_edgeq.graph.rebuild import calls, infer
@@ -142,8 +142,7 @@ def first_difference(
     try:
         wanted = tf.nest.flatten(infer(layer, args, kwargs))
     except (tf.errors.OpError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise UnsupportedModelError(f"it fails on random inputs: {text[:300]}") from error
+        raise UnsupportedModelError(f"it fails on random inputs: {first_words(error)}") from error
     got = tf.nest.flatten(other(values, args, kwargs))
     parts = (layer, *keras_compat.all_layers(layer))
     is_half = any(part.compute_dtype in HALF_TYPES for part in parts)
