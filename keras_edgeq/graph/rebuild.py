@@ -34,8 +34,7 @@ class Call:
     @property
     def reads(self) -> list[Any]:
         """Return the symbolic tensors among the call's arguments, in their order."""
-        flat = tf.nest.flatten((self.node.call_args, self.node.call_kwargs))
-        return [value for value in flat if keras_compat.is_keras_tensor(value)]
+        return symbols_in((self.node.call_args, self.node.call_kwargs))
 
     def output_ref(self, index: int = 0) -> TensorRef:
         """Name the call's output."""
@@ -44,6 +43,11 @@ class Call:
     def input_ref(self, index: int = 0) -> TensorRef:
         """Name the call's input."""
         return TensorRef(self.layer.name, "input", self.number, index)
+
+
+def symbols_in(given: Any) -> list[Any]:
+    """Return the symbolic tensors among nested arguments, in their order."""
+    return [value for value in tf.nest.flatten(given) if keras_compat.is_keras_tensor(value)]
 
 
 def calls(model: tf_keras.Model) -> list[Call]:

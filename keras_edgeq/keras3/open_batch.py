@@ -14,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.rebuild import symbols_in
 from keras_edgeq.keras3 import compat
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -39,7 +40,7 @@ def for_any_batch(node: Any, compute: Callable[..., Any]) -> Callable[..., Any]:
             return lambda x: tf.reshape(x, (-1, *sizes))
 
     def opened(*args: Any, **kwargs: Any) -> Any:
-        symbols = [v for v in tf.nest.flatten((args, kwargs)) if keras_compat.is_keras_tensor(v)]
+        symbols = symbols_in((args, kwargs))
         rows = part_name(node.operation.name, "rows")
         changed = tf.nest.map_structure(
             lambda value: _repeated(value, symbols, rows), (args, kwargs)

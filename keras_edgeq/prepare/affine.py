@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
-from keras_edgeq.graph.rebuild import Edits
+from keras_edgeq.graph.rebuild import Edits, symbols_in
 from keras_edgeq.ops import op_of
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -89,11 +87,7 @@ def _replaced(group: list) -> Callable | None:
         return None
     scale, offset = (np.broadcast_to(np.float64(v), (shapes[0][-1],)) for v in pair)
     function = affine(layer.name, scale, offset, trainable=False)
-    return lambda *args, **kwargs: function(_symbols((args, kwargs))[0])
-
-
-def _symbols(args) -> list[Any]:
-    return [t for t in tf.nest.flatten(args) if keras_compat.is_keras_tensor(t)]
+    return lambda *args, **kwargs: function(symbols_in((args, kwargs))[0])
 
 
 def _is_float(symbol) -> bool:

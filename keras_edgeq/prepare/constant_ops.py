@@ -15,7 +15,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.graph.rebuild import Call, rebuild
+from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.prepare.constant_forms import ConstantForm, form_of, is_constant
 from keras_edgeq.prepare.trace import warn_frozen
 from keras_edgeq.spec.tensor_ref import part_name
@@ -113,7 +113,7 @@ class _Walk:
 
     def on_call(self, call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
         form = self._forms.get(id(call.node))
-        tensors = [v for v in tf.nest.flatten((args, kwargs)) if keras_compat.is_keras_tensor(v)]
+        tensors = symbols_in((args, kwargs))
         if form is not None:
             layer = self._layer(form, call.layer.name)
             if form.pads is None:

@@ -10,7 +10,7 @@ import tf_keras
 
 from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay
+from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay, symbols_in
 from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
 from keras_edgeq.prepare.time_distributed import each_step, why_together
 from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen, warn_shared
@@ -165,7 +165,7 @@ class _Walk:
             if not whole:
                 graph = self._graph(layer, name, args, kwargs)
                 if isinstance(graph, tf_keras.Model):
-                    return self._replay(graph, _symbols(args, kwargs))
+                    return self._replay(graph, symbols_in((args, kwargs)))
                 whole.append(self._closed(layer, name, graph))
             return whole[0](*args, **kwargs)
 
@@ -259,11 +259,6 @@ def _based(layer: Any, name: str, args: tuple, kwargs: dict) -> list[Any]:
         gap.wanted,
         gap.got,
     )
-
-
-def _symbols(args: tuple, kwargs: dict) -> list[Any]:
-    flat = tf.nest.flatten((args, kwargs))
-    return [value for value in flat if keras_compat.is_keras_tensor(value)]
 
 
 def _signature(args: tuple, kwargs: dict) -> tuple:

@@ -12,7 +12,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.name_operations import name_operations
-from keras_edgeq.graph.rebuild import Call, calls, rebuild
+from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
 from keras_edgeq.prepare import arithmetic, moves
 from keras_edgeq.prepare.arguments import Rewrite
 from keras_edgeq.prepare.products import dot, einsum
@@ -40,7 +40,7 @@ def write_with_known_operations(model: tf_keras.Model) -> tf_keras.Model:
         made = function(*args, **kwargs)
         if made is None or made.shape.as_list() != call.node.outputs.shape.as_list():
             return new(*args, **kwargs)
-        read = [t for t in tf.nest.flatten((args, kwargs)) if keras_compat.is_keras_tensor(t)]
+        read = symbols_in((args, kwargs))
         known = {id(keras_compat.producer(tensor)[0]) for tensor in read}
         name_operations(made, known, names.setdefault(id(call.layer), _names(call.layer.name)))
         return made
