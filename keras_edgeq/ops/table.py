@@ -10,7 +10,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
-from keras_edgeq.ops import plain, weighted
+from keras_edgeq.ops import functions, plain, weighted
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_edgeq.ops.matrix_form import MatrixForm
 
 L = tf_keras.layers
-OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS)}
+OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS, *functions.ROWS)}
 CLASSES: Mapping[type, Op] = {kind: op for op in OPS.values() for kind in op.classes}
 SYMBOLS: Mapping[str, Op] = {symbol: op for op in OPS.values() for symbol in op.symbols}
 # Name of a Keras activation function -> its operation.
@@ -120,6 +120,10 @@ def _relu(layer: Any) -> str:
     return caps.get(None if layer.max_value is None else float(layer.max_value), "CappedRelu")
 
 
+def _elu(layer: Any) -> str:
+    return functions.ELU.name if float(layer.alpha) == 1.0 else "ScaledElu"
+
+
 def _softmax(layer: Any) -> str:
     return "Softmax" if layer.axis in (-1, [-1]) else "SoftmaxOverAxis"
 
@@ -143,6 +147,7 @@ def _activation(layer: Any) -> str:
 
 _BY_OPTIONS = {
     L.Activation: _activation,
+    L.ELU: _elu,
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,
