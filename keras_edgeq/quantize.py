@@ -140,7 +140,7 @@ def quantize(
     wanted = by_layer(precision, target)
     if plan is None:
         plan = resolve(folded, target, wanted)
-        warn_of_others(wanted, plan.kernels)
+        warn_of_others(wanted, plan.kernels, target)
     else:
         check_plan(plan, folded, wanted)
         plan = settle(plan, folded, target)
