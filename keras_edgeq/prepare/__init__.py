@@ -16,6 +16,7 @@ from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
+from keras_edgeq.prepare.recurrent import unrolled
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 
@@ -32,7 +33,7 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
     separable convolutions and fused activations are split, functions without a kernel are written
-    with operations that have one, constants become layers, batch norms are folded where that is
+    with operations that have one, constants become layers, recurrent layers are written out step by step, batch norms are folded where that is
     exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image become
     means. The result computes in float32.
 
@@ -56,7 +57,7 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     for rewrite in PLAIN:
         model = rewrite(model)
     model, later = constants_to_layers(model)  # of half precision before
-    model = split_layers(write_with_known_operations(model))
+    model = unrolled(split_layers(write_with_known_operations(model)))
     result = simplified(model)
     known = known_statistics(model, result.made, result.constants | held | later)
     if keep_batch_norms:

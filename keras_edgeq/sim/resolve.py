@@ -10,6 +10,7 @@ import tf_keras
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
+from keras_edgeq.ops.cell_layers import CellPart
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
 from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
@@ -85,6 +86,8 @@ class _Resolver:
         self.rounding: dict[TensorRef, str] = {}
         self.params: dict[TensorRef, QuantSpec] = {}
         self.floats: dict[str, str] = {}
+        self.cells = {n.layer.name for n in graph.nodes if isinstance(n.layer, CellPart)}
+        self.steps: dict[TensorRef, TensorRef] = {}
         self.inside = {
             ref
             for node in graph.nodes
@@ -176,9 +179,11 @@ class _Resolver:
                 self._found(ref, max(wanted, key=lambda spec: spec.bits))
 
     def _found(self, ref: TensorRef, spec: QuantSpec) -> None:
-        """Let a tensor own a grid."""
-        self.specs[ref] = spec
-        self.quantized_on[ref] = self.parent[ref] = ref
+        """Let a tensor own a grid, or share that of the same tensor of an earlier step."""
+        first = self.steps.setdefault(replace(ref, call=0), ref) if ref.layer in self.cells else ref
+        self.quantized_on[ref] = self.parent[ref] = first
+        if first == ref:
+            self.specs[ref] = spec
 
     def _read_on(self, ref: TensorRef) -> list[QuantSpec]:
         """Return the grids on which a tensor is read."""

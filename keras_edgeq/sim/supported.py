@@ -19,6 +19,7 @@ from keras_edgeq.ops.operands import (
 from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE
 from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.own_layers import is_own
+from keras_edgeq.prepare.recurrent import UNROLLED, why_rolled
 from keras_edgeq.prepare.time_distributed import why_together
 from keras_edgeq.profiles.target_profile import TargetProfile
 
@@ -65,6 +66,8 @@ def why_whole(node: GraphNode) -> str:
     if type(node.layer) is tf_keras.layers.TimeDistributed:
         is_masked = call.call_kwargs.get("mask") is not None
         why = "its input carries a mask" if is_masked else why_together(call.call_args[0])
+    elif type(node.layer) in UNROLLED:
+        why = why_rolled(node.layer, tuple(call.call_args), dict(call.call_kwargs))
     elif is_own(node.layer):
         why = why_closed(node.layer, tuple(call.call_args), dict(call.call_kwargs))
     else:
