@@ -96,7 +96,10 @@ class _Insertion:
             # The kernel adds one bias, which is rounded where the batch norm has made it.
             own = {name: spec for name, spec in own.items() if spec.rule != "derived"}
         constant = layer.name in self.constants
-        return QuantizedLayer(inner, own, constant=constant, dtype=self._policy(layer))
+        rows = self._reads_rows(layer)
+        return QuantizedLayer(
+            inner, own, constant=constant, rounds_rows=rows, dtype=self._policy(layer)
+        )
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
@@ -171,6 +174,13 @@ class _Insertion:
             outputs = new(tensor, input_scale=scale)
         self.sums[id(outputs[0])] = outputs
         return outputs[0]
+
+    def _reads_rows(self, layer) -> bool:
+        """Tell whether the kernel of a layer rounds each row of a float input as it runs."""
+        kernel = self.plan.kernels.get(layer.name)
+        if kernel is None:
+            return False
+        return kernel.op in self.profile.precision(kernel.precision).dynamic
 
     def _folds_into_sums(self, batch_norm: str, tensor) -> bool:
         """Tell whether a batch norm becomes a bias that the target rounds."""
