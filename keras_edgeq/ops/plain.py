@@ -174,6 +174,7 @@ ACTIVATIONS = (
     _activation("hard_sigmoid", functions=("hard_sigmoid",), bounds=(0.0, 1.0)),
     _activation("exponential", functions=("exponential",)),
     _activation("mish", functions=("mish",)),
+    _activation("Rsqrt", symbols=("math.rsqrt",)),
 )
 RESIZE = _pool("Resize", symbols=("image.resize",))
 POOLS = (
