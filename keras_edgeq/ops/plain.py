@@ -216,6 +216,11 @@ PAD = _move(
 CONCAT = _move(
     "Concat", classes=(L.Concatenate,), symbols=("concat", "stack"), operands=Operands(None)
 )
+SELECT = Op(
+    name="Select",
+    symbols=("where",),
+    operands=Operands(3, scalars=True, condition=True),
+)
 GATHER = _move("Gather", symbols=("gather", "compat.v1.gather"))
 MOVES = (
     _move(
@@ -237,6 +242,7 @@ MOVES = (
     _move("DepthToSpace", symbols=("nn.depth_to_space", "compat.v1.nn.depth_to_space")),
     _move("SpaceToDepth", symbols=("nn.space_to_depth", "compat.v1.nn.space_to_depth")),
     CONCAT,
+    SELECT,
 )
 OTHERS = (
     INPUT,

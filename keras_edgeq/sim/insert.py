@@ -15,6 +15,7 @@ from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.ops import op_type
 from keras_edgeq.ops.operands import caps
 from keras_edgeq.ops.plain import RELU, RELU6
+from keras_edgeq.sim.masked_scores import masked_keys
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.sim.stepwise import stepwise_calls
@@ -130,6 +131,8 @@ class _Insertion:
         options: dict[str, Any] = {"tensor": str(planned)}
         if planned in self.plan.rounding:
             options["rounding"] = self.plan.rounding[planned]
+        if ref.kind == "output" and (keys := self._keys(ref)):
+            options["keys"] = keys
         if ref in self.fused:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
@@ -197,6 +200,10 @@ class _Insertion:
             spec = self.plan.specs[owner]
             self.quantizers[owner] = FakeQuant(spec, str(owner), name=layer_name(owner))
         return self.quantizers[owner]
+
+    def _keys(self, ref: TensorRef) -> int:
+        node = self.nodes.get((ref.layer, ref.call))
+        return 0 if node is None else masked_keys(self.graph, node)
 
     def _policy(self, layer) -> str:
         """Return the policy under which a layer trains: float32 where it reads more than a byte."""

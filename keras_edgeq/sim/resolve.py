@@ -12,6 +12,8 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
 from keras_edgeq.ops.cell_layers import CellPart
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
+from keras_edgeq.ops.operands import selected_numbers
+from keras_edgeq.ops.plain import SELECT
 from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
@@ -20,6 +22,7 @@ from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
+from keras_edgeq.sim.masked_scores import far_numbers
 from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -76,6 +79,8 @@ class _Resolver:
         self.graph, self.profile = graph, profile
         self.ids = id_tensors(graph)
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
+        self.far = far_numbers(graph)
+        self.unsupported.update(self.far)
         self.unsupported.update(moving_ids(graph, profile, self.ids, self.unsupported))
         chains = self.chains = fused_chains(graph, profile, self.unsupported)
         self.chosen = choose_precisions(graph, profile, asked, chains, followers)
@@ -171,7 +176,7 @@ class _Resolver:
     def _own_if_read(self, node: GraphNode) -> None:
         """Put what a float operation makes on the widest grid among its readers'."""
         rule = self.profile.ops.get(op_type(node.layer))
-        if rule is not None and not rule.output:
+        if (rule is not None and not rule.output) or id(node) in self.far:
             return
         for ref in node.outputs:
             wanted = self._read_on(ref) if node.is_float and ref not in self.ids else []
@@ -247,7 +252,10 @@ class _Resolver:
         for index, owner in zip(places, owners, strict=True):
             if self._root(owner) != self._root(group):
                 self.quantized_on[node.call.input_ref(index)] = group
-        self.lies_on.update(dict.fromkeys(node.outputs, group))
+        # A number among the operands is rounded onto the grid.
+        rounds = op_of(node.layer) is SELECT and selected_numbers(node.call.node)
+        on = self.quantized_on if rounds else self.lies_on
+        on.update(dict.fromkeys(node.outputs, group))
 
     def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
         """Raise if tensors that must share a grid were given different ones."""

@@ -64,6 +64,8 @@ SAME_GRID: dict[str, Versions] = {
     "UNPACK": {8: 2, 16: 4},
     "TILE": {8: 2, 16: 2},
     "BROADCAST_TO": {8: 3, 16: 3},
+    "SELECT": {8: 1, 16: 1},
+    "SELECT_V2": {8: 1, 16: 1},
     "GATHER": {8: 2, 16: 4},
     "MAX_POOL_2D": {8: 2, 16: 3},
     "REDUCE_MAX": {8: 2, 16: 3},
