@@ -42,14 +42,16 @@ class CellOp(CellPart):
 
     Args:
         op: as profiles name it, `"Add"`, `"Sub"` or `"Mul"`.
+        is_state: whether it is a part of what the cell carries from step to step, in which errors
+            add up: profiles may give such parts more bits.
 
     Call arguments:
         inputs: two float tensors.
     """
 
-    def __init__(self, op: str, **kwargs: Any):
+    def __init__(self, op: str, is_state: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        self.op = op
+        self.op, self.is_state = op, is_state
 
     def call(self, inputs: Any):
         """Compute it."""
@@ -60,8 +62,8 @@ class CellOp(CellPart):
         return input_shape
 
     def get_config(self):
-        """Return what it computes."""
-        return {**super().get_config(), "op": self.op}
+        """Return what it computes, and whether on the state."""
+        return {**super().get_config(), "op": self.op, "is_state": self.is_state}
 
 
 FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {

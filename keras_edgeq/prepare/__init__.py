@@ -33,9 +33,9 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
     separable convolutions and fused activations are split, functions without a kernel are written
-    with operations that have one, constants become layers, recurrent layers are written out step by step, batch norms are folded where that is
-    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image become
-    means. The result computes in float32.
+    with operations that have one, recurrent layers are written out step by step, constants become
+    layers, batch norms are folded where that is exact and become 1x1 depthwise convolutions
+    elsewhere, average pools over the whole image become means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.

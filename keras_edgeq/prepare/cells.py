@@ -27,6 +27,7 @@ class Operation:
         self._function, self._name, self._layer = function, name, None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it as the function is called."""
         if self._layer is not None:
             return self._layer(*args, **kwargs)
         made = self._function(*args, **kwargs)
@@ -57,9 +58,9 @@ class _Parts:
     def path(self, part: str) -> str:
         return part_name(self.name, part)
 
-    def op(self, part: str, op: str) -> Callable[[Any, Any], Any]:
+    def op(self, part: str, op: str, is_state: bool = False) -> Callable[[Any, Any], Any]:
         """Return a function of two tensors."""
-        layer = CellOp(op, name=self.path(part))
+        layer = CellOp(op, is_state, name=self.path(part))
         return lambda one, other: layer([one, other])
 
     def function(self, part: str, function: Any) -> Function:
@@ -137,6 +138,7 @@ class _Gated:
         ]
 
     def project(self, sequence: Any) -> list[list[Any]]:
+        """Return what gates and candidate read of each step."""
         made = (projection(sequence) for projection in self.projections)
         return [list(read) for read in zip(*made, strict=True)]
 
@@ -156,11 +158,13 @@ class Lstm(_Gated):
     def __init__(self, parts: _Parts):
         super().__init__(parts, 3, (0, 1, 3, 2))
         self.recurrent_candidate = parts.recurrent("candidate", self.columns)
-        self.new, self.kept = parts.op("new", "Mul"), parts.op("kept", "Mul")
-        self.carry, self.output = parts.op("carry", "Add"), parts.op("output", "Mul")
+        self.new, self.kept = (parts.op(p, "Mul", is_state=True) for p in ("new", "kept"))
+        self.carry = parts.op("carry", "Add", is_state=True)
+        self.output = parts.op("output", "Mul")
         self.shown = parts.function("carry", parts.cell.activation)
 
     def step(self, read: list[Any], states: Sequence[Any]) -> list[Any]:
+        """Return hidden state and carry."""
         hidden, carry = states or (None, None)
         total = read[1]
         if hidden is not None:
@@ -179,9 +183,9 @@ class Gru(_Gated):
         bias = self._recurrent_bias()
         self.recurrent_candidate = parts.recurrent("candidate", self.columns, bias)
         self.is_after = bool(parts.cell.reset_after)
-        self.reset, self.kept = parts.op("reset", "Mul"), parts.op("kept", "Mul")
-        self.apart, self.output = parts.op("apart", "Sub"), parts.op("output", "Add")
-        self.first = parts.op("first", "Sub")
+        self.reset, self.kept = parts.op("reset", "Mul"), parts.op("kept", "Mul", is_state=True)
+        self.apart, self.first = (parts.op(p, "Sub", is_state=True) for p in ("apart", "first"))
+        self.output = parts.op("output", "Add", is_state=True)
         self.first_reset = None
         if bias is not None and np.any(bias):
             name = parts.path("first_reset")
@@ -199,6 +203,7 @@ class Gru(_Gated):
         return None if bias is None or bias.ndim == 1 else bias[1, self.columns]
 
     def step(self, read: list[Any], states: Sequence[Any]) -> list[Any]:
+        """Return the hidden state: the candidate plus what the update gate keeps of the old one."""
         hidden = states[0] if states else None
         update, reset = self.gates(read[0], hidden)
         candidate = self.parts.activation(self._candidate(read[1], reset, hidden))
@@ -228,9 +233,11 @@ class Simple:
         self.projection = parts.projection("candidate", self.columns, bias)
 
     def project(self, sequence: Any) -> list[list[Any]]:
+        """Return what each step reads."""
         return [[read] for read in self.projection(sequence)]
 
     def step(self, read: list[Any], states: Sequence[Any]) -> list[Any]:
+        """Return the hidden state."""
         total = self.sum(read[0], self.recurrent(states[0])) if states else read[0]
         return [self.parts.activation(total)]
 
