@@ -22,7 +22,7 @@ from keras_edgeq.ops import op_type
 from keras_edgeq.ops.inverse import Inverse, InverseRoot
 from keras_edgeq.prepare.affine import affine, can_be_affine
 from keras_edgeq.prepare.arguments import axes_of
-from keras_edgeq.prepare.written_norms import ENDS, written_norm
+from keras_edgeq.prepare.written_norms import ENDS, Norm, written_norm
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -80,8 +80,10 @@ def _writes_out(profile: TargetProfile) -> bool:
 
 def _layer_in_parts(call: Call, names: _Names, args: tuple, kwargs: dict) -> Any:
     """Return what a layer makes of its input; None where it stays whole."""
-    x = args[0] if args else kwargs.get("inputs")
-    shape = tuple(x.shape) if keras_compat.is_keras_tensor(x) else ()
+    x: Any = args[0] if args else kwargs.get("inputs")
+    if not keras_compat.is_keras_tensor(x):
+        return None
+    shape = tuple(x.shape)
     if x.dtype != tf.float32 or None in shape[1:] or len(shape) < 2:
         return None
     if kwargs.get("mask") is not None or len(args) > 1:
@@ -106,49 +108,36 @@ class _Names:
         return tensor
 
 
-def normalized(
-    x: Any, axes: Sequence[int], epsilon: float, centered: bool, names: Any, end: str = ""
-) -> Any:
-    """Return a symbolic tensor over the root of its variance, or of its mean square.
+def normalized(norm: Norm, names: _Names, end: str = "") -> Any:
+    """Return a symbolic tensor over the root of its variance, mean square or sum of squares.
 
     Args:
-        x: the tensor.
-        axes: over which the variance is taken.
-        epsilon: is added to the variance.
-        centered: whether the mean is subtracted first.
+        norm: which; without its factor, gain and offset.
         names: names the operations.
         end: name of the last one among the parts; that of the layer by default.
     """
-    if centered:
+    x, axes = norm.source, norm.axes
+    if norm.centered:
         x = names(x - names(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centered")
-    return _over_root(x, axes, {"epsilon": epsilon}, names, end)
-
-
-def unit(x: Any, axes: Sequence[int], least: float, names: Any, end: str = "") -> Any:
-    """Return a symbolic tensor over the root of its sum of squares, or of `least`."""
-    count = float(prod(x.shape[axis] for axis in axes))
-    mean = _over_root(x, axes, {"least": least / count}, names, "normal")
-    return names(mean * count**-0.5, end)
-
-
-def _over_root(x: Any, axes: Sequence[int], options: dict, names: Any, end: str) -> Any:
-    """Return a tensor over the root of its mean square, for any factor of its vectors."""
+    count = float(prod(x.shape[axis] for axis in axes)) if norm.is_unit else 1.0
     largest = names(tf.reduce_max(names(tf.abs(x), "size"), axes, keepdims=True), "largest")
     factor = names(Inverse(LEAST_REACH)(largest), "factor")
     scaled = names(x * factor, "scaled")
     square = names(tf.reduce_mean(names(scaled * scaled, "square"), axes, keepdims=True), "power")
-    return names(scaled * names(InverseRoot(**options)([square, factor]), "inverse_root"), end)
+    added = {"least" if norm.is_unit else "epsilon": norm.epsilon / count}
+    root = names(InverseRoot(**added)([square, factor]), "inverse_root")
+    made = names(scaled * root, "normal" if norm.is_unit else end)
+    return names(made * count**-0.5, end) if norm.is_unit else made
 
 
 def _layer_normalization(layer: Any, x: Any, names: _Names) -> Any:
     rank = x.shape.rank
-    axes = sorted(int(axis) % rank for axis in np.ravel(layer.axis))
+    axes = tuple(sorted(int(axis) % rank for axis in np.ravel(layer.axis)))
     weights = _gain(layer, tuple(x.shape[axis] for axis in axes))
+    norm = Norm(x, axes, True, layer.epsilon)
     if weights is None:
-        return normalized(x, axes, layer.epsilon, True, names)
-    return _with_gain(
-        normalized(x, axes, layer.epsilon, True, names, "normal"), axes, weights, layer, names
-    )
+        return normalized(norm, names)
+    return _with_gain(normalized(norm, names, "normal"), axes, weights, layer, names)
 
 
 def _group_normalization(layer: Any, x: Any, names: _Names) -> Any:
@@ -158,7 +147,7 @@ def _group_normalization(layer: Any, x: Any, names: _Names) -> Any:
     pixels, after = prod(shape[1:axis]), prod(shape[axis + 1 :])
     members = shape[axis] // layer.groups * after
     grouped = names(tf.reshape(x, [-1, pixels, layer.groups, members]), "groups")
-    made = normalized(grouped, [1, 3], layer.epsilon, True, names, "normal")
+    made = normalized(Norm(grouped, (1, 3), True, layer.epsilon), names, "normal")
     weights = _gain(layer, (shape[axis],))
     made = names(tf.reshape(made, [-1, *shape[1:]]), "" if weights is None else "together")
     return made if weights is None else _with_gain(made, [axis], weights, layer, names)
@@ -166,7 +155,7 @@ def _group_normalization(layer: Any, x: Any, names: _Names) -> Any:
 
 def _unit_normalization(layer: Any, x: Any, names: _Names) -> Any:
     axes = axes_of(x, layer.axis)
-    return unit(x, axes, LEAST_SUM, names) if axes else None
+    return normalized(Norm(x, axes, False, LEAST_SUM, is_unit=True), names) if axes else None
 
 
 def _gain(layer: Any, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -205,10 +194,7 @@ def _written_in_parts(call: Call, names: Callable, args: tuple, kwargs: dict) ->
     gain = np.asarray(found.gain, np.float32) * np.float32(found.factor**-0.5)
     offset = np.asarray(0.0 if found.offset is None else found.offset, np.float32)
     is_plain = not np.any(offset) and bool(np.all(gain == 1.0))
-    write = unit if found.is_unit else normalized
-    options = () if found.is_unit else (found.centered,)
-    end = "" if is_plain else "normal"
-    made = write(found.source, found.axes, found.epsilon, *options, name, end)
+    made = normalized(found, name, "" if is_plain else "normal")
     return made if is_plain else _moved(made, gain, offset, name)
 
 
@@ -217,12 +203,12 @@ def _moved(x: Any, gain: np.ndarray, offset: np.ndarray, names: _Names) -> Any:
     shape = tuple(x.shape)
     sizes = {value.size for value in (gain, offset) if value.shape[-1:] == (value.size,)}
     if sizes - {1} == {shape[-1]} and can_be_affine(shape):
-        pair = (np.broadcast_to(value.ravel(), shape[-1:]) for value in (gain, offset))
-        return affine(names.layer, *pair, trainable=False)(x)
-    gain, offset = (float(v.ravel()[0]) if v.size == 1 else v for v in (gain, offset))
+        scale, shift = (np.broadcast_to(value.ravel(), shape[-1:]) for value in (gain, offset))
+        return affine(names.layer, scale, shift, trainable=False)(x)
+    scale, shift = (float(v.ravel()[0]) if v.size == 1 else v for v in (gain, offset))
     if not np.any(offset):
-        return names(x * gain)
-    return names((names(x * gain, "gained") if np.any(gain != 1.0) else x) + offset)
+        return names(x * scale)
+    return names((names(x * scale, "gained") if np.any(gain != 1.0) else x) + shift)
 
 
 # By the class of a layer; each takes the layer, its input and what names the operations.

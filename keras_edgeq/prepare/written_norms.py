@@ -17,8 +17,8 @@ from keras_edgeq.prepare.arithmetic import FARTHEST
 
 
 @dataclass(frozen=True, eq=False)
-class WrittenNorm:
-    """`gain * source / sqrt(factor * (variance + epsilon)) + offset`.
+class Norm:
+    """Holds what is in `gain * source / sqrt(factor * (variance + epsilon)) + offset`.
 
     Args:
         source: the symbolic tensor.
@@ -47,7 +47,7 @@ class _Squared(NamedTuple):
     of: Any
 
 
-def written_norm(call: Call, args: tuple, kwargs: dict) -> WrittenNorm | None:
+def written_norm(call: Call, args: tuple, kwargs: dict) -> Norm | None:
     """Return the normalization that a call ends, None if it ends none.
 
     Args:
@@ -66,27 +66,27 @@ def written_norm(call: Call, args: tuple, kwargs: dict) -> WrittenNorm | None:
     return found or (PAIRS[op](other, one) if op != "Div" else None)
 
 
-def _unit(given: dict[str, Any], read: list[Any]) -> WrittenNorm | None:
+def _unit(given: dict[str, Any], read: list[Any]) -> Norm | None:
     """Read a call of `tf.math.l2_normalize`."""
     axes, least = axes_of(read[0], given.get("axis")), given.get("epsilon", 1e-12)
     is_known = bool(axes) and len(read) == 1 and None not in [read[0].shape[a] for a in axes]
-    return WrittenNorm(read[0], axes, False, float(least), True) if is_known else None
+    return Norm(read[0], axes, False, float(least), True) if is_known else None
 
 
-def _product(x: Any, root: Any) -> WrittenNorm | None:
+def _product(x: Any, root: Any) -> Norm | None:
     """Read `x * (gain / sqrt(variance + epsilon))`."""
     root, gain = _with_constant(root)
     inside = _inverse_root(root)
     return None if inside is None else _over_root(x, inside, gain)
 
 
-def _quotient(x: Any, root: Any) -> WrittenNorm | None:
+def _quotient(x: Any, root: Any) -> Norm | None:
     """Read `x / sqrt(variance + epsilon)`."""
     inside = _root(root)
     return None if inside is None else _over_root(x, inside)
 
 
-def _sum(product: Any, rest: Any) -> WrittenNorm | None:
+def _sum(product: Any, rest: Any) -> Norm | None:
     """Read `x * root + (offset - mean * root)`, as `tf.nn.batch_normalization` is written."""
     offset = None
     parts = _operands(rest, "Sub")
@@ -110,7 +110,7 @@ def _sum(product: Any, rest: Any) -> WrittenNorm | None:
 
 def _over_root(
     x: Any, inside: Any, gain: Any = 1.0, offset: Any = None, centered: tuple[int, ...] = ()
-) -> WrittenNorm | None:
+) -> Norm | None:
     """Read `inside` as a mean square of `x`, or of `x` without its mean over `centered`."""
     square, epsilon, factor, is_unit = _inside(inside)
     if square is None or epsilon < 0.0 or factor <= 0.0:
@@ -124,9 +124,9 @@ def _over_root(
         return None
     if is_unit:
         is_sum = not is_centered and np.isclose(factor, _count(source, axes))
-        return WrittenNorm(source, axes, False, epsilon, True, gain=gain) if is_sum else None
+        return Norm(source, axes, False, epsilon, True, gain=gain) if is_sum else None
     epsilon = epsilon / factor
-    return WrittenNorm(source, axes, is_centered, epsilon, False, factor, gain, offset)
+    return Norm(source, axes, is_centered, epsilon, False, factor, gain, offset)
 
 
 def _inside(inside: Any) -> tuple[Any, float, float, bool]:
@@ -235,7 +235,7 @@ def _with_number(tensor: Any, op: str = "Mul", default: float = 1.0) -> tuple[An
         else:
             quotient = _operands(found, "Div") if op == "Mul" else None
             number = None if quotient is None else as_number(quotient[1])
-            if not number:
+            if quotient is None or not number:
                 return found, total
             found, total = _seen(quotient[0]), total / number
 
@@ -276,7 +276,7 @@ def _seen(tensor: Any) -> Any:
 VARIANCE, DEVIATION = "tf.math.reduce_variance", "tf.math.reduce_std"
 NORM, UNIT = "tf.compat.v1.norm", "tf.math.l2_normalize"
 # What ends a normalization, given two tensors -> its reader.
-PAIRS: dict[str, Callable[[Any, Any], WrittenNorm | None]] = {
+PAIRS: dict[str, Callable[[Any, Any], Norm | None]] = {
     "Mul": _product,
     "Div": _quotient,
     "Add": _sum,
