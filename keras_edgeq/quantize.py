@@ -134,7 +134,7 @@ def quantize(
             f'batch_norm is "fold" or "train", not {batch_norm!r}.'
             + did_you_mean(batch_norm, ("fold", "train"))
         )
-    prepared = prepared_form(model, batch_norm == "train")
+    prepared = prepared_form(model, batch_norm == "train", None if data_free else target)
     folded, known = prepared.folded, prepared.known
     free = plan is None
     wanted = by_layer(precision, target)

@@ -11,6 +11,7 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.ops.freezable_batch_norm import FreezableBatchNorm
+from keras_edgeq.ops.inverse import Inverse, InverseRoot
 from keras_edgeq.ops.op import Op, Operands
 
 L = tf_keras.layers
@@ -244,10 +245,14 @@ MOVES = (
     CONCAT,
     SELECT,
 )
+INVERSE = Op(name="Inverse", classes=(Inverse,))
+INVERSE_ROOT = Op(name="InverseRoot", classes=(InverseRoot,))
 OTHERS = (
     INPUT,
     BATCH_NORM,
     Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    INVERSE,
+    INVERSE_ROOT,
     *(
         Op(name=kind.__name__, classes=(kind,), reads_ids=True)
         for kind in (

@@ -13,12 +13,14 @@ from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.masks import masks_to_tensors
+from keras_edgeq.prepare.normalization import normalizations_in_parts
 from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.recurrent import unrolled
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
+from keras_edgeq.profiles.target_profile import TargetProfile
 
 PLAIN = (
     cast_in_front,
@@ -28,7 +30,7 @@ PLAIN = (
 )
 
 
-def prepare(model: tf_keras.Model) -> tf_keras.Model:
+def prepare(model: tf_keras.Model, profile: TargetProfile | None = None) -> tf_keras.Model:
     """Return an equal model that a quantizer can read.
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
@@ -39,14 +41,18 @@ def prepare(model: tf_keras.Model) -> tf_keras.Model:
 
     Args:
         model: a built functional or Sequential model; it is not changed.
+        profile: the target, where it is known: what it computes as one operation stays whole then,
+            and normalization that it has no operation for is written with those it has.
 
     Raises:
         UnsupportedModelError: a subclassed, unbuilt or Keras 3 model.
     """
-    return prepared_form(model).model
+    return prepared_form(model, profile=profile).model
 
 
-def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prepared:
+def prepared_form(
+    model: tf_keras.Model, keep_batch_norms: bool = False, profile: TargetProfile | None = None
+) -> Prepared:
     """Return what `prepare` does, with what the model's layers know of its activations.
 
     With `keep_batch_norms`, those behind a weighted layer stay, ready to be trained.
@@ -57,7 +63,10 @@ def prepared_form(model: tf_keras.Model, keep_batch_norms: bool = False) -> Prep
     for rewrite in PLAIN:
         model = rewrite(model)
     model, later = constants_to_layers(model)  # of half precision before
-    model = unrolled(split_layers(write_with_known_operations(model)))
+    model = write_with_known_operations(model)
+    if profile is not None:
+        model = normalizations_in_parts(model, profile)
+    model = unrolled(split_layers(model))
     result = simplified(model)
     known = known_statistics(model, result.made, result.constants | held | later)
     if keep_batch_norms:

@@ -135,7 +135,8 @@ def teaching(
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
     # Kept or folded as in the sim, so that equal names are equal tensors.
-    ready = prepared_form(as_functional(teacher), bool(sim.batch_norms())).model
+    kept, profile = bool(sim.batch_norms()), sim.record.profile
+    ready = prepared_form(as_functional(teacher), kept, profile).model
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):

@@ -123,7 +123,7 @@ def describe(
     """
     target = load_profile(profile)
     model = as_functional(model)
-    prepared = prepare(model)
+    prepared = prepare(model, target)
     plan = resolve(prepared, target, by_layer(precision, target))
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph.of(prepared)
