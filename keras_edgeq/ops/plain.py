@@ -175,6 +175,7 @@ ACTIVATIONS = (
     _activation("hard_sigmoid", functions=("hard_sigmoid",), bounds=(0.0, 1.0)),
     _activation("exponential", functions=("exponential",)),
     _activation("mish", functions=("mish",)),
+    _activation("Rsqrt", symbols=("math.rsqrt",)),
 )
 RESIZE = _pool("Resize", symbols=("image.resize",))
 POOLS = (
@@ -216,6 +217,11 @@ PAD = _move(
 CONCAT = _move(
     "Concat", classes=(L.Concatenate,), symbols=("concat", "stack"), operands=Operands(None)
 )
+SELECT = Op(
+    name="Select",
+    symbols=("where",),
+    operands=Operands(3, scalars=True, condition=True),
+)
 GATHER = _move("Gather", symbols=("gather", "compat.v1.gather"))
 MOVES = (
     _move(
@@ -237,6 +243,7 @@ MOVES = (
     _move("DepthToSpace", symbols=("nn.depth_to_space", "compat.v1.nn.depth_to_space")),
     _move("SpaceToDepth", symbols=("nn.space_to_depth", "compat.v1.nn.space_to_depth")),
     CONCAT,
+    SELECT,
 )
 INVERSE = Op(name="Inverse", classes=(Inverse,))
 INVERSE_ROOT = Op(name="InverseRoot", classes=(InverseRoot,))

@@ -11,6 +11,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
 from keras_edgeq.ops import plain, weighted
+from keras_edgeq.ops.cell_layers import CellActivation, CellOp
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def _activation(layer: Any) -> str:
 
 _BY_OPTIONS = {
     L.Activation: _activation,
+    CellActivation: _activation,
+    CellOp: lambda layer: layer.op,
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,

@@ -7,6 +7,7 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.ops import einsum
+from keras_edgeq.ops.cell_layers import CellDense
 from keras_edgeq.ops.channel_map import CHANNELS_FIRST, convolution, depthwise, transposed
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, MatrixForm, TransposedForm
 from keras_edgeq.ops.op import Op, Operands, Unsupported, Weights
@@ -82,7 +83,7 @@ ROWS = (
     _convolution(L.DepthwiseConv2D, 2, 3, form=DepthwiseForm, channels=depthwise),
     Op(
         name="Dense",
-        classes=(L.Dense,),
+        classes=(L.Dense, CellDense),
         weights=_weights("kernel", 1),
         matrix=MatrixForm,
         channels=convolution,

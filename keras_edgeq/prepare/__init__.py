@@ -17,6 +17,7 @@ from keras_edgeq.prepare.normalization import normalizations_in_parts
 from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
+from keras_edgeq.prepare.recurrent import unrolled
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 from keras_edgeq.profiles.target_profile import TargetProfile
@@ -34,9 +35,9 @@ def prepare(model: tf_keras.Model, profile: TargetProfile | None = None) -> tf_k
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
     separable convolutions and fused activations are split, functions without a kernel are written
-    with operations that have one, constants become layers, batch norms are folded where that is
-    exact and become 1x1 depthwise convolutions elsewhere, average pools over the whole image become
-    means. The result computes in float32.
+    with operations that have one, recurrent layers are written out step by step, constants become
+    layers, batch norms are folded where that is exact and become 1x1 depthwise convolutions
+    elsewhere, average pools over the whole image become means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.
@@ -65,7 +66,7 @@ def prepared_form(
     model = write_with_known_operations(model)
     if profile is not None:
         model = normalizations_in_parts(model, profile)
-    model = split_layers(model)
+    model = unrolled(split_layers(model))
     result = simplified(model)
     known = known_statistics(model, result.made, result.constants | held | later)
     if keep_batch_norms:

@@ -83,6 +83,25 @@ class Constants:
         integers, name = found.integers().astype(np.int8), str(found.param.ref)
         return self.graph.add_constant(integers, name, quant, int4=packed), packed
 
+    def reads_rows(self, found: Found) -> bool:
+        """Tell whether the kernel of a weight rounds the rows that it multiplies as it runs."""
+        return self.marked.sim.quantized_layers()[found.param.ref.layer].rounds_rows
+
+    def stored(self, found: Found, kernel: Weighted) -> int | None:
+        """Add a weight in integers for a kernel that computes with what they stand for.
+
+        None where its layer reads integers, or these have no symmetric grid along one axis.
+        """
+        ref, encoding = found.param.ref, found.param.encoding
+        chosen = self.marked.sim.record.plan.kernels[ref.layer].precision
+        weight_only = self.marked.sim.record.profile.precision(chosen).activation is None
+        if encoding is None or encoding.spec.is_half or not weight_only:
+            return None
+        is_plain = axis_of_scale(found.scale()) in (None, kernel.axis)
+        if not is_plain or np.any(as_signed(encoding).zero_point):
+            return None
+        return self.weight(found, replace(kernel, int4_version=None), 8)[0]
+
     def as_float(self, tensor: int) -> int | None:
         """Add a parameter as the sim rounds it, in float; None for other tensors.
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras_edgeq.runtime.integer import (
     edges,
     elementwise,
+    functions,
     moves,
     pools,
     resize,
@@ -16,7 +17,9 @@ from keras_edgeq.runtime.integer import (
     weighted,
     wide_tables,
 )
+from keras_edgeq.runtime.integer.interpolated import interpolated
 from keras_edgeq.runtime.integer.softmax import softmax
+from keras_edgeq.runtime.integer.square_root import rsqrt
 
 # Operations that work on values of any type, floats too.
 MOVES: dict[str, Callable] = {
@@ -32,6 +35,8 @@ MOVES: dict[str, Callable] = {
     "SLICE": moves.slice_,
     "STRIDED_SLICE": moves.strided_slice,
     "GATHER": moves.gather,
+    "SELECT": moves.select,
+    "SELECT_V2": moves.select,
     "TILE": moves.tile,
     "BROADCAST_TO": moves.broadcast_to,
     "PAD": moves.pad,
@@ -72,9 +77,13 @@ INTEGER: dict[str, Callable] = {
     "REDUCE_PROD": pools.reduce_prod,
     "RESIZE_BILINEAR": resize.resize_bilinear,
     "SOFTMAX": softmax,
-    "LOGISTIC": tables.table(tables.sigmoid, True, wide_tables.logistic),
+    "LOGISTIC": tables.table(functions.sigmoid, True, wide_tables.logistic),
     "TANH": tables.table(np.tanh, True, wide_tables.tanh),
-    "ELU": tables.table(tables.elu, xnnpack=True),
+    "ELU": tables.table(functions.elu, xnnpack=True),
+    "EXP": tables.table(np.exp, wide=interpolated(np.exp)),
+    "LOG": tables.table(functions.log),
+    "GELU": tables.gelu,
+    "RSQRT": rsqrt,
     "HARD_SWISH": tables.hard_swish,
     "RELU": tables.relu(0.0, None),
     "RELU6": tables.relu(0.0, 6.0),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_edgeq.runtime.integer.call import Call
+from keras_edgeq.runtime.integer.interpolated import PIECES, corrected, look_up
 from keras_edgeq.runtime.integer.requantize import multiply, quantize_multiplier
 
 
@@ -43,30 +44,12 @@ def _softmax_int16(call: Call) -> np.ndarray:
     return np.clip(made, 0, 32767).astype(np.int16)
 
 
-def int16_table(function: Callable, low: float, high: float) -> np.ndarray:
-    """Return 513 samples of a function with values in -1..1.
-
-    Each is shifted by half of the error that interpolation makes in the middle of its interval.
-    """
-    points = np.linspace(low, high, 1025)
-    real = function(points) * 32768.0
-    ends, middles = real[::2], real[1::2]
-    samples = _away(ends)
-    between = _away((ends[1:] + samples[:-1]) / 2)
-    bias = _away((between - _away(middles)) / 2)
-    values = np.append(samples[:-1] - bias, samples[-1])
-    return np.clip(values, -32768, 32767).astype(np.int64)
+def _table(function: Callable, low: float, high: float) -> np.ndarray:
+    """Return the table of a function with values in -1..1."""
+    real = function(np.linspace(low, high, 2 * PIECES + 1)) * 32768.0
+    ends = real[::2]
+    return corrected(ends, real[1::2], ends[-1:])
 
 
-def look_up(table: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the table's values at 16-bit integers, interpolated."""
-    index, rest = 256 + (x >> 7), x & 127
-    return table[index] + (((table[index + 1] - table[index]) * rest + 64) >> 7)
-
-
-def _away(x: np.ndarray) -> np.ndarray:
-    return np.trunc(x + np.copysign(0.5, x))
-
-
-EXP = int16_table(np.exp, -10.0, 0.0)
-INVERSE = int16_table(lambda x: 1.0 / (1.0 + x), 0.0, 1.0)
+EXP = _table(np.exp, -10.0, 0.0)
+INVERSE = _table(lambda x: 1.0 / (1.0 + x), 0.0, 1.0)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_edgeq.runtime.integer import functions
 from keras_edgeq.runtime.integer.call import Call
+from keras_edgeq.runtime.integer.interpolated import away, interpolated
 from keras_edgeq.runtime.integer.requantize import (
     divide_by_pot,
     multiply,
@@ -27,7 +29,7 @@ def table(
     """Return the kernel of a function that is looked up.
 
     Args:
-        function: float64 to float64; a float32 function of the C library is that, rounded.
+        function: float64 to float64.
         xnnpack: whether XNNPACK has a table of its own, rounded half to even.
         wide: the kernel for int16.
     """
@@ -44,27 +46,17 @@ def table(
         if call.xnnpack and xnnpack:
             steps = np.rint(value / out.step)
         else:
-            steps = _away(value * (np.float32(1.0) / out.step))
+            steps = away(value * (np.float32(1.0) / out.step))
         made = out.store(steps.astype(np.int64) + out.zero_point)
         return made[call.values[0].astype(np.int64) + 128]
 
     return kernel
 
 
-def _away(x: np.ndarray) -> np.ndarray:
-    """Round half away from zero, as C does."""
-    return np.trunc(x + np.copysign(x.dtype.type(0.5), x))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Compute in the order of the C code: exp in float32, then the quotient."""
-    exp = np.exp(-x).astype(np.float32)
-    return np.float32(1.0) / (np.float32(1.0) + exp)
-
-
-def elu(x: np.ndarray) -> np.ndarray:
-    """Compute `x`, below 0 `exp(x) - 1`."""
-    return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
+def gelu(call: Call) -> np.ndarray:
+    """Compute `x` times the share of a normal distribution below it."""
+    function = functions.gelu(call)
+    return table(function, wide=interpolated(function))(call)
 
 
 def _multiplied(call: Call, x: np.ndarray, real: np.float64) -> np.ndarray:

@@ -279,11 +279,14 @@ def function(
     version=1,
     dtype="int8",
     in_step=None,
+    in_zero=None,
     shape=(3, 7, 8),
     extra=(),
 ):
     """Return a file with a function of one value, fed every value there is."""
     x = tensor(rng, shape, dtype)
+    if in_zero is not None:
+        x.zero = in_zero
     if in_step is not None:
         x.scale = np.float32(in_step)
     step = scale(rng) if out_step is None else out_step
@@ -329,6 +332,7 @@ def prelu(rng):
 
 LEAKY = partial(function, name="LEAKY_RELU", version=2)
 SOFT = partial(function, name="SOFTMAX", out_step=np.float32(1 / 256), out_zero=-128, version=2)
+FINE = {"dtype": "int16", "in_step": 0.0002, "out_step": 0.0002, "out_zero": 0}
 
 CASES: dict[str, Callable] = {
     "conv": conv,
@@ -406,6 +410,11 @@ CASES: dict[str, Callable] = {
     ),
     "tanh": partial(function, name="TANH", out_step=np.float32(1 / 128), out_zero=0, version=2),
     "elu": partial(function, name="ELU"),
+    "gelu": partial(function, name="GELU", opts=options("Gelu", approximate=False), version=2),
+    "gelu by tanh": partial(function, name="GELU", opts=options("Gelu", approximate=True)),
+    "exp": partial(function, name="EXP", in_step=0.03, version=2),
+    "log": partial(function, name="LOG", version=2),
+    "rsqrt": partial(function, name="RSQRT", version=2, in_zero=-128),
     "hard swish": partial(function, name="HARD_SWISH", opts=options("HardSwish")),
     "hard swish fine": partial(
         function, name="HARD_SWISH", opts=options("HardSwish"), in_step=0.002, out_step=0.01
@@ -483,6 +492,13 @@ WIDE: dict[str, Callable] = {
     "reduce max": partial(reduced, name="REDUCE_MAX", dtype="int16", same=True),
     "reduce min": partial(reduced, name="REDUCE_MIN", dtype="int16", same=True),
     "abs": partial(function, name="ABS", version=3, dtype="int16", out_zero=0),
+    "gelu": partial(
+        function, name="GELU", opts=options("Gelu", approximate=False), version=2, **FINE
+    ),
+    "gelu by tanh": partial(
+        function, name="GELU", opts=options("Gelu", approximate=True), version=2, **FINE
+    ),
+    "exp": partial(function, name="EXP", version=2, **FINE),
     "softmax": partial(
         function,
         name="SOFTMAX",
