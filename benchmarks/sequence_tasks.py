@@ -178,18 +178,15 @@ def digits() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
 def chains() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
     """Return sentences of 8 to 24 words, and which of 8 Markov chains made them."""
     rng = np.random.default_rng(1)
-    tables = rng.dirichlet(np.full(63, 0.08), (8, 63)).cumsum(-1)
-    ids, labels = np.zeros((5000, 24), np.int32), rng.integers(0, 8, 5000).astype(np.int32)
+    tables = rng.dirichlet(np.full(63, 0.03), (8, 63)).cumsum(-1)
+    ids, labels = np.zeros((9000, 24), np.int32), rng.integers(0, 8, 9000).astype(np.int32)
     for row, label in zip(ids, labels, strict=True):
         word = int(rng.integers(63))
         for place in range(rng.integers(8, 25)):
             row[place] = word + 1
-            odd = rng.random() < 0.55
-            word = int(
-                rng.integers(63) if odd else np.searchsorted(tables[label, word], rng.random())
-            )
-            word = min(word, 62)
-    return [ids[:4000]], labels[:4000], [ids[4000:]], labels[4000:]
+            odd, next_one = rng.random() < 0.3, np.searchsorted(tables[label, word], rng.random())
+            word = int(rng.integers(63) if odd else min(next_one, 62))
+    return [ids[:8000]], labels[:8000], [ids[8000:]], labels[8000:]
 
 
 def signals() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
@@ -220,10 +217,8 @@ def tags() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
 
 
 NOUNS, ADJECTIVES, VERBS = 12, 8, 8
-SOURCE = [
-    "",
-    *(f"{k}{i}" for k, n in (("n", NOUNS), ("a", ADJECTIVES), ("v", VERBS)) for i in range(n)),
-]
+KINDS = {"n": NOUNS, "a": ADJECTIVES, "v": VERBS}
+SOURCE = ["", *(f"{kind}{i}" for kind, count in KINDS.items() for i in range(count))]
 TARGET = ["", "<", "die", "der", *(f"{w.upper()}{e}" for w in SOURCE[1:] for e in ("", "e"))]
 LONGEST = 12
 
@@ -259,12 +254,8 @@ def sentences() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
         source[row, : len(words)] = [SOURCE.index(word) for word in words]
         so_far[row, : len(made) + 1] = [1, *made]
         following[row, : len(made) + 1] = [*made, 0]
-    return (
-        [source[:4500], so_far[:4500]],
-        following[:4500],
-        [source[4500:], so_far[4500:]],
-        following[4500:],
-    )
+    both, first, rest = [source, so_far], slice(4500), slice(4500, None)
+    return [p[first] for p in both], following[first], [p[rest] for p in both], following[rest]
 
 
 def bleu_of(predict: Predict, x: Arrays, y: np.ndarray) -> float:
@@ -288,10 +279,7 @@ def bleu(made: Sequence[list[int]], wanted: Sequence[list[int]]) -> float:
     for size in range(1, 5):
         hits = total = 0
         for one, other in zip(made, wanted, strict=True):
-            grams, known = (
-                Counter(tuple(s[i : i + size]) for i in range(len(s) - size + 1))
-                for s in (one, other)
-            )
+            grams, known = _grams(one, size), _grams(other, size)
             hits += sum((grams & known).values())
             total += sum(grams.values())
         logs += math.log(max(hits, 1e-9) / max(total, 1)) / 4.0
@@ -299,9 +287,13 @@ def bleu(made: Sequence[list[int]], wanted: Sequence[list[int]]) -> float:
     return 100.0 * math.exp(logs + min(0.0, 1.0 - right / max(length, 1)))
 
 
+def _grams(words: list[int], size: int) -> Counter:
+    return Counter(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
+
+
 TASKS = {
     "vit": Task(vit, digits, accuracy, 40, qat=True),
-    "encoder": Task(encoder, chains, accuracy, 12),
+    "encoder": Task(encoder, chains, accuracy, 15),
     "translator": Task(translator, sentences, bleu_of, 25),
     "lstm": Task(lstm, signals, accuracy, 20, qat=True),
     "gru": Task(gru, signals, accuracy, 20),

@@ -3,11 +3,11 @@
     python benchmarks/sequences.py FOLDER [TASK ...] [--qat] [--table FILE]
 
 Trains each network of `sequence_tasks.py` here, or reads its weights from FOLDER. Per precision:
-the task's own score of the float model, the sim, and the files on LiteRT and ONNX Runtime; the share
-of multiply-accumulates in integers; how many of the files' answers are the sim's; the largest
-difference of one operation fed the file's own input, in steps; latency of the integer file beside the
-float file on LiteRT, one sample and one thread, interleaved, median of 200. With --qat, what training
-in 4 bits gives instead. Needs scikit-learn. Allow half an hour on two cores.
+the task's own score of the float model, the sim, and the files on LiteRT and ONNX Runtime; the
+share of multiply-accumulates in integers; how many of the files' answers are the sim's; the largest
+difference of one operation fed the file's own input, in steps; latency of the integer file beside
+the float file on LiteRT, one sample and one thread, in turn, median of 200. With --qat, what
+training in 4 bits gives instead. Needs scikit-learn. Allow half an hour on two cores.
 """
 
 from __future__ import annotations
