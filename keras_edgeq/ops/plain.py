@@ -94,41 +94,45 @@ LEAKY_RELU = _activation(
     symbols=("nn.leaky_relu",),
     scale="passes",
 )
+ADD = Op(
+    name="Add",
+    classes=(L.Add,),
+    symbols=("__operators__.add", "math.add"),
+    scale="joins",
+    spread="each",
+    combine=np.add,
+    affine=lambda c, _: (np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+SUB = Op(
+    name="Sub",
+    classes=(L.Subtract,),
+    symbols=("math.subtract",),
+    scale="joins",
+    spread="each",
+    combine=np.subtract,
+    affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+MUL = Op(
+    name="Mul",
+    classes=(L.Multiply,),
+    symbols=("math.multiply",),
+    spread="each",
+    combine=np.multiply,
+    affine=lambda c, _: (c, np.zeros_like(c)),
+    operands=Operands(2, scalars=True),
+)
+DIV = _each(
+    "Div",
+    symbols=("math.truediv", "math.divide"),
+    affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
+)
 ARITHMETIC = (
-    Op(
-        name="Add",
-        classes=(L.Add,),
-        symbols=("__operators__.add", "math.add"),
-        scale="joins",
-        spread="each",
-        combine=np.add,
-        affine=lambda c, _: (np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Sub",
-        classes=(L.Subtract,),
-        symbols=("math.subtract",),
-        scale="joins",
-        spread="each",
-        combine=np.subtract,
-        affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Mul",
-        classes=(L.Multiply,),
-        symbols=("math.multiply",),
-        spread="each",
-        combine=np.multiply,
-        affine=lambda c, _: (c, np.zeros_like(c)),
-        operands=Operands(2, scalars=True),
-    ),
-    _each(
-        "Div",
-        symbols=("math.truediv", "math.divide"),
-        affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
-    ),
+    ADD,
+    SUB,
+    MUL,
+    DIV,
     _each("Average", classes=(L.Average,), scale="joins"),
     _each(
         "Maximum",

@@ -72,6 +72,7 @@ def _transposed(kind: type, name: str, axis: int) -> Op:
     )
 
 
+MATMUL = Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2))
 ROWS = (
     _convolution(L.Conv1D, 2),
     _convolution(L.Conv2D, 3),
@@ -118,5 +119,5 @@ ROWS = (
         spread="each",
         activates=True,
     ),
-    Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2)),
+    MATMUL,
 )
