@@ -159,7 +159,6 @@ class _Steps:
         self.column = Operation(tf.expand_dims, part_name(name, "mask_column"))
         self.masks = Operation(tf.unstack, part_name(name, "mask_steps"))
         is_stacked = type(layer.cell) is L.StackedRNNCells
-        self.is_reversed = is_stacked and layer.cell.reverse_state_order
         self.cells = [
             _Walked(cell, part_name(name, f"cell_{n}") if is_stacked else name, layer, trainable)
             for n, cell in enumerate(_cells(layer))
@@ -172,21 +171,21 @@ class _Steps:
 
     def run(self, sequence: Any, states: list[Any], mask: Any) -> tuple[list[Any], list[Any]]:
         """Return the outputs of all steps as they are computed, and the last states."""
-        by_states = self.cells[::-1] if self.is_reversed else self.cells
-        given, ends = {}, {}
-        for cell in by_states:
-            given[cell], states = states[: cell.states], states[cell.states :]
+        ends: list[Any] = []
         masks = None if mask is None else self.masks(self.column(mask, axis=-1), axis=1)
         if masks is not None and self.layer.go_backwards:
             masks = masks[::-1]
+        outputs: list[Any] = []
         for number, cell in enumerate(self.cells):
             read = cell.read(sequence)
             if self.layer.go_backwards and not number:
                 read = read[::-1]
-            outputs, ends[cell] = cell.walk(read, given[cell], masks)
+            given, states = states[: cell.states], states[cell.states :]
+            outputs, last = cell.walk(read, given, masks)
+            ends += last
             if cell is not self.cells[-1]:
                 sequence = cell.whole(outputs)
-        return outputs, [state for cell in by_states for state in ends[cell]]
+        return outputs, ends
 
 
 class _Walked:
