@@ -56,11 +56,19 @@ def why_rolled(layer: Any, args: tuple, kwargs: dict) -> str | None:
         return "its number of steps is not known; build the model with Input((steps, features))"
     if steps > MOST_STEPS:
         return f"{steps} steps; up to {MOST_STEPS} are unrolled"
-    if any(one._num_constants for one in both) or kwargs.get("constants") is not None:
-        return "its cell reads constants"
-    if any(tensor.dtype != tf.float32 for tensor in _states(args, kwargs)):
-        return "its initial state is not float32"
-    return next(filter(None, map(_why_cell, (cell for one in both for cell in _cells(one)))), None)
+    if any(one.activity_regularizer for one in (layer, *both)):
+        return "it has an activity_regularizer"
+    cells = [cell for one in both for cell in _cells(one)]
+    return next(filter(None, map(_why_cell, cells)), None) or _why_states(cells, args, kwargs)
+
+
+def _why_states(cells: list[Any], args: tuple, kwargs: dict) -> str | None:
+    states = _states(args, kwargs)
+    if len(states) not in (0, sum(map(_count, cells))) or kwargs.get("constants") is not None:
+        return "it reads constants"
+    if not all(map(keras_compat.is_keras_tensor, states)):
+        return "its initial state is a constant"
+    return None if all(t.dtype == tf.float32 for t in states) else "its state is not float32"
 
 
 def _why_cell(cell: Any) -> str | None:
@@ -83,6 +91,11 @@ def _cells(layer: Any) -> list[Any]:
     """Return the cells of a layer, one after the other."""
     cell = layer.cell
     return list(cell.cells) if type(cell) is L.StackedRNNCells else [cell]
+
+
+def _count(cell: Any) -> int:
+    """Return the number of tensors that are the state of a cell."""
+    return len(tf.nest.flatten(cell.state_size))
 
 
 def _states(args: tuple, kwargs: dict) -> list[Any]:
@@ -193,7 +206,7 @@ class _Walked:
 
     def __init__(self, cell: Any, name: str, layer: Any, trainable: bool):
         self.parts = as_parts(cell, name, trainable and layer.trainable)
-        self.states = len(tf.nest.flatten(cell.state_size))
+        self.states = _count(cell)
         self.whole = partial(Operation(tf.stack, part_name(name, "sequence")), axis=1)
         self.hold = [Operation(tf.where, part_name(name, f"held_{n}")) for n in range(self.states)]
         self.hold_output = Operation(tf.where, part_name(name, "held_output"))
