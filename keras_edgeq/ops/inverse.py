@@ -11,6 +11,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+SMALLEST = 1e-8
+
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
 class Inverse(tf_keras.layers.Layer):
@@ -39,7 +41,8 @@ class InverseRoot(tf_keras.layers.Layer):
     """Computes the inverse root of the mean squares of vectors that were multiplied by a factor.
 
     That is `1 / sqrt(x + epsilon * factor**2)`, or with `least` instead
-    `1 / sqrt(max(x, least * factor**2))`.
+    `1 / sqrt(max(x, least * factor**2))`; at most 10,000, which only vectors of zeros reach. A
+    kernel that brings an infinite number onto a grid makes any integer of it.
 
     Args:
         epsilon: is added to the mean square of what was not multiplied yet.
@@ -60,7 +63,9 @@ class InverseRoot(tf_keras.layers.Layer):
         square = factor * factor
         if self.epsilon:
             x += self.epsilon * square
-        return tf.math.rsqrt(tf.maximum(x, self.least * square) if self.least else x)
+        if self.least:
+            x = tf.maximum(x, self.least * square)
+        return tf.math.rsqrt(tf.maximum(x, SMALLEST))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
@@ -122,7 +123,7 @@ def _relu(layer: Any) -> str:
 
 
 def _softmax(layer: Any) -> str:
-    return "Softmax" if layer.axis in (-1, [-1]) else "SoftmaxOverAxis"
+    return "Softmax" if np.ravel(layer.axis).tolist() == [-1] else "SoftmaxOverAxis"
 
 
 def _resize(layer: Any) -> str:

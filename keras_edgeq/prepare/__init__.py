@@ -8,10 +8,13 @@ from keras_edgeq.prepare.activations import split_layers
 from keras_edgeq.prepare.augmentations import cast_in_front
 from keras_edgeq.prepare.check import check_model
 from keras_edgeq.prepare.constant_ops import constants_to_layers
-from keras_edgeq.prepare.flatten import flatten_nested
+from keras_edgeq.prepare.factors import with_factors_folded
+from keras_edgeq.prepare.flatten import flatten_nested, open_attention
 from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
+from keras_edgeq.prepare.known_sizes import with_known_sizes
 from keras_edgeq.prepare.known_statistics import known_statistics
+from keras_edgeq.prepare.mask_arithmetic import with_masks_selected
 from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.normalization import normalizations_in_parts
 from keras_edgeq.prepare.operations import write_with_known_operations
@@ -24,9 +27,12 @@ from keras_edgeq.profiles.target_profile import TargetProfile
 
 PLAIN = (
     cast_in_front,
-    write_out_ellipses,
     masks_to_tensors,
+    open_attention,
+    with_known_sizes,
+    write_out_ellipses,
     to_float32,
+    with_masks_selected,
 )
 
 
@@ -34,10 +40,11 @@ def prepare(model: tf_keras.Model, profile: TargetProfile | None = None) -> tf_k
     """Return an equal model that a quantizer can read.
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
-    separable convolutions and fused activations are split, functions without a kernel are written
-    with operations that have one, recurrent layers are written out step by step, constants become
-    layers, batch norms are folded where that is exact and become 1x1 depthwise convolutions
-    elsewhere, average pools over the whole image become means. The result computes in float32.
+    attention becomes projections and products of matrices, separable convolutions and fused
+    activations are split, functions without a kernel are written with operations that have one,
+    recurrent layers are written out step by step, constants become layers, batch norms are folded
+    where that is exact and become 1x1 depthwise convolutions elsewhere, average pools over the
+    whole image become means. The result computes in float32.
 
     Args:
         model: a built functional or Sequential model; it is not changed.
@@ -63,7 +70,7 @@ def prepared_form(
     for rewrite in PLAIN:
         model = rewrite(model)
     model, later = constants_to_layers(model)  # of half precision before
-    model = write_with_known_operations(model)
+    model = with_factors_folded(write_with_known_operations(model))
     if profile is not None:
         model = normalizations_in_parts(model, profile)
     model = unrolled(split_layers(model))

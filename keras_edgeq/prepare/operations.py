@@ -16,7 +16,7 @@ from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
 from keras_edgeq.prepare import arithmetic, moves
 from keras_edgeq.prepare.arguments import Rewrite
 from keras_edgeq.prepare.products import dot, einsum
-from keras_edgeq.prepare.selects import select
+from keras_edgeq.prepare.selects import select, softmax
 from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
@@ -66,10 +66,11 @@ def _takes(function: Rewrite, args: tuple, kwargs: dict) -> bool:
 
 
 def _is_real(call: Call) -> bool:
-    """Tell whether a call makes float32 tensors of such and of conditions, the batch in front."""
+    """Tell whether a call makes float32 tensors, of no other real ones, the batch in front."""
     made = tf.nest.flatten(call.node.outputs)
-    types = {t.dtype for t in made} | {t.dtype for t in call.reads} - {tf.bool}
-    return types == {tf.float32} and all(t.shape.rank for t in [*call.reads, *made])
+    types = {t.dtype for t in made} | {t.dtype for t in call.reads if t.dtype.is_floating}
+    known = all(t.shape.rank for t in [*call.reads, *made])
+    return bool(call.reads) and types == {tf.float32} and known
 
 
 def _names(name: str) -> Iterator[str]:
@@ -113,5 +114,6 @@ LAYERS: Mapping[type, Callable[[Any], Rewrite]] = {
     L.Minimum: arithmetic.several(tf.minimum),
     L.Average: arithmetic.average,
     L.Dot: dot,
+    L.Softmax: softmax,
     L.CenterCrop: moves.center_crop,
 }
