@@ -134,13 +134,15 @@ def quantize(
             f'batch_norm is "fold" or "train", not {batch_norm!r}.'
             + did_you_mean(batch_norm, ("fold", "train"))
         )
-    prepared = prepared_form(model, batch_norm == "train")
+    wanted = by_layer(precision, target)
+    inside = wanted if plan is None else {**precisions_of(plan.kernels), **wanted}
+    # What is not known without data are the numbers inside of a normalization.
+    prepared = prepared_form(model, batch_norm == "train", None if data_free else target, inside)
     folded, known = prepared.folded, prepared.known
     free = plan is None
-    wanted = by_layer(precision, target)
     if plan is None:
         plan = resolve(folded, target, wanted)
-        warn_of_others(wanted, plan.kernels)
+        warn_of_others(wanted, plan.kernels, target)
     else:
         check_plan(plan, folded, wanted)
         plan = settle(plan, folded, target)

@@ -122,7 +122,7 @@ class Requantizer:
         chosen = record.rules if rules is None else rules
         if plan is None:
             plan = resolve(folded, target, asked).with_rules(chosen)
-            warn_of_others(asked, plan.kernels)
+            warn_of_others(asked, plan.kernels, target)
         else:
             check_plan(plan, folded, by_layer(precision, target))
             plan = settle(plan, folded, target, chosen).with_rules(rules or {})

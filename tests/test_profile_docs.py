@@ -36,6 +36,9 @@ def test_a_page_tells_the_facts_of_its_profile(name):
     others = [other for other in profile.precision_names if other != own]
     assert set(row(name, "other precisions").split(", ")) == {f"`{other}`" for other in others}
     assert row(name, "formats") == quoted(profile.formats)
+    assert not profile.mixtures or row(name, "mixtures") == quoted(profile.mixtures)
+    parts = ", ".join(f"{kind}: `{precision}`" for kind, precision in profile.parts.items())
+    assert not parts or row(name, "parts") == parts
     per_channel = row(name, "a scale per channel")
     assert set(per_channel.split(", ")) == (profile.per_channel or {"no operation"})
     computes = row(name, "computes")

@@ -78,7 +78,7 @@ def _formats(formats: list[str], args: Namespace) -> None:
 
 def _precision(asked: list[tuple[str, str]], args: Namespace) -> None:
     for _, name in asked:
-        load_profile(args.profile).precision(name)
+        load_profile(args.profile).of_kind(name, None)
 
 
 def _input_range(ends: list[float], args: Namespace) -> None:

@@ -18,12 +18,13 @@ def run(args: Namespace) -> Result:
         return Result(text, values, text)
     profiles = [load_profile(name) for name in profile_names()]
     rows = [("profile", "precisions", "what it is for")]
-    rows += [(p.name, " ".join(p.precision_names), p.description) for p in profiles]
+    rows += [(p.name, " ".join(p.names), p.description) for p in profiles]
     values = [
         {
             "name": p.name,
             "description": p.description,
             "precisions": list(p.precision_names),
+            "mixtures": list(p.mixtures),
             "formats": list(p.formats),
         }
         for p in profiles

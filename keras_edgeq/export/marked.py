@@ -134,6 +134,8 @@ class MarkedModel:
         """Call a layer with fingerprints; no constant beside one in float may reach them."""
         layer, summed = call.layer, "input_scale" in call.node.call_kwargs
         fenced = self.fences and not summed and tensor.dtype == tf.float32
+        if not self.fences:  # a converter that fences are for writes the kernel that rounds rows
+            tensor = layer.as_read(tensor)
         with swapped(layer.layer, self.fingerprints.variables[layer.name]):
             data = _fence(tensor) if fenced else tensor
             outputs = infer_portably(layer.layer, (data,), {}, self.fences)

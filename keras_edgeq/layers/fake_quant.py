@@ -24,6 +24,9 @@ from keras_edgeq.table import brief
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6}
 BOUNDS = {"relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 
+# Numbers beyond this stand for infinity.
+FAR = 1e3
+
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
 class FakeQuant(KnownOutputs):
@@ -57,6 +60,8 @@ class FakeQuant(KnownOutputs):
             of one that cuts numbers off, or `"relu"` or `"relu6"`.
         rounding: what happens to ties, as in `round_to_steps`; those of `TWICE` round sums
             as fixed-point kernels do.
+        keys: where masked scores are -1e9 or alike, among how many a softmax shares; 0 elsewhere.
+            Their grid has room below the others for what becomes 0.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
@@ -138,10 +143,11 @@ class FakeQuant(KnownOutputs):
         unit: Any = None,
         activation: Any = None,
         rounding: str = "half_even",
+        keys: int = 0,
         tensor: str = "",
     ):
         """Return the rounded tensor, its steps and the scale."""
-        del tensor
+        del keys, tensor
         inputs = tf.cast(inputs, tf.float32)
         scale, zero_point, gain = self._grid(inputs)
         if unit is not None:
@@ -202,6 +208,11 @@ class FakeQuant(KnownOutputs):
         """Apply the fused activation of a call in float, for walks that do not round."""
         activation = call_arguments.get("activation")
         return inputs if activation is None else _activated(inputs, activation)
+
+    @staticmethod
+    def is_masked(inputs: Any, call_arguments: Mapping[str, Any]):
+        """Return which elements are masked scores, whose numbers do not count; None for none."""
+        return inputs <= -FAR if call_arguments.get("keys") else None
 
     def compute_mask(self, inputs: Any, mask: Any = None):
         """Pass the mask of the tensor on; the scale has none."""

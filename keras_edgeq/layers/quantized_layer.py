@@ -15,6 +15,7 @@ from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.swap import LOCK, swapped
 from keras_edgeq.numerics.round_to_steps import carry_scale, to_steps
 from keras_edgeq.ops import weights_of
+from keras_edgeq.ops.einsum import summed_axes
 from keras_edgeq.ops.table import activation_name
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
@@ -49,6 +50,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         training: parameter name -> `learn` and `ewgs` of its `FakeQuant`.
         constant: whether the parameters are constants of the user's model: no training changes
             them, regardless of `trainable`.
+        rounds_rows: whether the kernel rounds each row of a float input as it runs (`round_rows`).
         dtype: the policy that it trains under; a mixed one only where inputs in steps have at most
             8 bits.
 
@@ -72,6 +74,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         params: Mapping[str, Any],
         training: Mapping[str, Mapping[str, Any]] | None = None,
         constant: bool = False,
+        rounds_rows: bool = False,
         **kwargs: Any,
     ):
         defaults = {"name": layer.name, "dtype": "float32"}
@@ -81,7 +84,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             for name, spec in params.items()
         }
         self.bias_spec = next((s for s in specs.values() if s.rule == "derived"), None)
-        self.constant, options = constant, training or {}
+        self.constant, self.rounds_rows, options = constant, rounds_rows, training or {}
         self.quantizers = {
             name: FakeQuant(
                 spec,
@@ -141,6 +144,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         """Call the wrapped layer on its rounded parameters."""
         half = self._half(training)
         if input_scale is None:
+            inputs = self.as_read(inputs)
             if half is None:
                 outputs = self._call_layer(inputs, self.rounded_params(), training)
             else:
@@ -154,6 +158,12 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             sums = self._half_sums(steps, params, input_scale, scale, half)
             input_scale, scale = tf.stop_gradient(input_scale), tf.stop_gradient(scale)
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
+
+    def as_read(self, inputs: Any):
+        """Return a float input as the kernel reads it."""
+        if not self.rounds_rows:
+            return inputs
+        return self.arithmetic.rows(inputs, summed_axes(self.layer))
 
     def output_specs(self, inputs: Any, input_scale: tf.Tensor | None = None, **_):
         """Return what a call makes.
@@ -295,4 +305,6 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             specs["bias"] = self.bias_spec.to_json()
         training = {n: {"learn": q.learn, "ewgs": q.ewgs} for n, q in self.quantizers.items()}
         own = {"params": specs, "training": training, "constant": self.constant}
+        if self.rounds_rows:
+            own["rounds_rows"] = True
         return {**super().get_config(), **own}

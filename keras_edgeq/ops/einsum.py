@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.ops.channel_map import ChannelMap
@@ -220,3 +221,13 @@ def spelled(part: str, rank: int) -> list[str]:
     before, dots, after = part.partition("...")
     between = [f"...{i}" for i in range(rank - len(before) - len(after))] if dots else []
     return [*before, *between, *after]
+
+
+def summed_axes(layer: Any) -> tuple[int, ...]:
+    """Return the axes of its input that a Dense or EinsumDense layer sums over, from behind."""
+    if not isinstance(layer, tf_keras.layers.EinsumDense):
+        return (-1,)
+    equation = Equation(layer)
+    data = equation.parts[0]
+    behind = data.rpartition("...")[2] if "..." in data else data
+    return tuple(behind.index(letter) - len(behind) for letter in equation.summed)

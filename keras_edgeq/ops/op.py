@@ -39,10 +39,13 @@ class Operands:
         scalars: whether a kernel takes a constant of one element, in real units. Other constants
             are taken by none: a kernel that compares or moves integers reads every operand in steps
             of one grid, which a constant is not on.
+        condition: whether the first of them says which of the others to take, and may be any
+            constant.
     """
 
     count: int | None
     scalars: bool = False
+    condition: bool = False
 
 
 NO_WEIGHTS = Unsupported("has no kernel")

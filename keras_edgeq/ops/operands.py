@@ -30,7 +30,7 @@ def takes_constants(keras_node: Any) -> bool:
     taken = op_of(keras_node.layer).operands
     if taken is None:
         return True
-    for value in keras_compat.operands(keras_node)[: taken.count]:
+    for value in keras_compat.operands(keras_node)[int(taken.condition) : taken.count]:
         if keras_compat.is_keras_tensor(value):
             continue
         # The axis of a concatenation is not an operand.
@@ -80,6 +80,12 @@ def picks_constantly(keras_node: Any) -> bool:
     given = tf.nest.flatten(dict(keras_node.call_kwargs))
     others = [v for v in given if keras_compat.is_keras_tensor(v) and v is not params]
     return keras_compat.is_keras_tensor(params) and len(tensors) <= 1 and not others
+
+
+def selected_numbers(keras_node: Any) -> list[float]:
+    """Return the numbers that a call of `tf.where(condition, x, y)` takes for some elements."""
+    numbers = map(as_number, keras_compat.operands(keras_node)[1:3])
+    return [number for number in numbers if number is not None]
 
 
 def caps(keras_node: Any) -> tuple[float, float] | None:

@@ -11,7 +11,9 @@ import numpy as np
 import tf_keras
 
 from keras_edgeq.ops.freezable_batch_norm import FreezableBatchNorm
+from keras_edgeq.ops.inverse import Inverse, InverseRoot
 from keras_edgeq.ops.op import Op, Operands
+from keras_edgeq.ops.rms_normalization import RmsNormalization
 
 L = tf_keras.layers
 # Layers that pass on what they read at inference. RandomCrop takes the middle then.
@@ -93,41 +95,45 @@ LEAKY_RELU = activation(
     symbols=("nn.leaky_relu",),
     scale="passes",
 )
+ADD = Op(
+    name="Add",
+    classes=(L.Add,),
+    symbols=("__operators__.add", "math.add"),
+    scale="joins",
+    spread="each",
+    combine=np.add,
+    affine=lambda c, _: (np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+SUB = Op(
+    name="Sub",
+    classes=(L.Subtract,),
+    symbols=("math.subtract",),
+    scale="joins",
+    spread="each",
+    combine=np.subtract,
+    affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+MUL = Op(
+    name="Mul",
+    classes=(L.Multiply,),
+    symbols=("math.multiply",),
+    spread="each",
+    combine=np.multiply,
+    affine=lambda c, _: (c, np.zeros_like(c)),
+    operands=Operands(2, scalars=True),
+)
+DIV = _each(
+    "Div",
+    symbols=("math.truediv", "math.divide"),
+    affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
+)
 ARITHMETIC = (
-    Op(
-        name="Add",
-        classes=(L.Add,),
-        symbols=("__operators__.add", "math.add"),
-        scale="joins",
-        spread="each",
-        combine=np.add,
-        affine=lambda c, _: (np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Sub",
-        classes=(L.Subtract,),
-        symbols=("math.subtract",),
-        scale="joins",
-        spread="each",
-        combine=np.subtract,
-        affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Mul",
-        classes=(L.Multiply,),
-        symbols=("math.multiply",),
-        spread="each",
-        combine=np.multiply,
-        affine=lambda c, _: (c, np.zeros_like(c)),
-        operands=Operands(2, scalars=True),
-    ),
-    _each(
-        "Div",
-        symbols=("math.truediv", "math.divide"),
-        affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
-    ),
+    ADD,
+    SUB,
+    MUL,
+    DIV,
     _each("Average", classes=(L.Average,), scale="joins"),
     _each(
         "Maximum",
@@ -208,6 +214,11 @@ PAD = _move(
 CONCAT = _move(
     "Concat", classes=(L.Concatenate,), symbols=("concat", "stack"), operands=Operands(None)
 )
+SELECT = Op(
+    name="Select",
+    symbols=("where",),
+    operands=Operands(3, scalars=True, condition=True),
+)
 GATHER = _move("Gather", symbols=("gather", "compat.v1.gather"))
 MOVES = (
     _move(
@@ -229,11 +240,22 @@ MOVES = (
     _move("DepthToSpace", symbols=("nn.depth_to_space", "compat.v1.nn.depth_to_space")),
     _move("SpaceToDepth", symbols=("nn.space_to_depth", "compat.v1.nn.space_to_depth")),
     CONCAT,
+    SELECT,
 )
+NORMALIZATIONS = (
+    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    Op(name="GroupNormalization", classes=(L.GroupNormalization,)),
+    Op(name="UnitNormalization", classes=(L.UnitNormalization,), bounds=(-1.0, 1.0)),
+    Op(name="RmsNormalization", classes=(RmsNormalization,)),
+)
+INVERSE = Op(name="Inverse", classes=(Inverse,))
+INVERSE_ROOT = Op(name="InverseRoot", classes=(InverseRoot,))
 OTHERS = (
     INPUT,
     BATCH_NORM,
-    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    *NORMALIZATIONS,
+    INVERSE,
+    INVERSE_ROOT,
     *(
         Op(name=kind.__name__, classes=(kind,), reads_ids=True)
         for kind in (

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
 from keras_edgeq.ops import functions, plain, weighted
+from keras_edgeq.ops.cell_layers import CellActivation, CellOp
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def _elu(layer: Any) -> str:
 
 
 def _softmax(layer: Any) -> str:
-    return "Softmax" if layer.axis in (-1, [-1]) else "SoftmaxOverAxis"
+    return "Softmax" if np.ravel(layer.axis).tolist() == [-1] else "SoftmaxOverAxis"
 
 
 def _resize(layer: Any) -> str:
@@ -148,6 +150,8 @@ def _activation(layer: Any) -> str:
 _BY_OPTIONS = {
     L.Activation: _activation,
     L.ELU: _elu,
+    CellActivation: _activation,
+    CellOp: lambda layer: layer.op,
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,

@@ -7,6 +7,7 @@ from typing import Any
 import tf_keras
 
 from keras_edgeq.ops import einsum
+from keras_edgeq.ops.cell_layers import CellDense
 from keras_edgeq.ops.channel_map import CHANNELS_FIRST, convolution, depthwise, transposed
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, MatrixForm, TransposedForm
 from keras_edgeq.ops.op import Op, Operands, Unsupported, Weights
@@ -71,6 +72,7 @@ def _transposed(kind: type, name: str, axis: int) -> Op:
     )
 
 
+MATMUL = Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2))
 ROWS = (
     _convolution(L.Conv1D, 2),
     _convolution(L.Conv2D, 3),
@@ -82,7 +84,7 @@ ROWS = (
     _convolution(L.DepthwiseConv2D, 2, 3, form=DepthwiseForm, channels=depthwise),
     Op(
         name="Dense",
-        classes=(L.Dense,),
+        classes=(L.Dense, CellDense),
         weights=_weights("kernel", 1),
         matrix=MatrixForm,
         channels=convolution,
@@ -117,5 +119,5 @@ ROWS = (
         spread="each",
         activates=True,
     ),
-    Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2)),
+    MATMUL,
 )

@@ -39,12 +39,11 @@ def by_layer(asked: Asked, profile: TargetProfile) -> dict[str, str]:
 def _name(one: Any, profile: TargetProfile) -> str:
     if not isinstance(one, str | Precision):
         raise ProfileError(
-            f"{one!r} is not a precision; {profile.name!r} has "
-            f"{', '.join(profile.precision_names)}."
+            f"{one!r} is not a precision; {profile.name!r} has {', '.join(profile.names)}."
         )
     name = one if isinstance(one, str) else one.name
-    known = profile.precision(name)
-    if isinstance(one, Precision) and one != known:
+    profile.of_kind(name, None)  # raises where there is none
+    if isinstance(one, Precision) and one != profile.precision(name):
         raise ProfileError(
             f"Profile {profile.name!r} has another {name!r} than the one given; give its name, or "
             "a profile with that precision."
@@ -52,22 +51,25 @@ def _name(one: Any, profile: TargetProfile) -> str:
     return name
 
 
-def warn_of_others(asked: Mapping[str, str], kernels: Mapping[str, Kernel]) -> None:
+def warn_of_others(
+    asked: Mapping[str, str], kernels: Mapping[str, Kernel], profile: TargetProfile
+) -> None:
     """Warn of layers with weights for which the target lacks what was asked for all."""
     if ALL not in asked:
         return
+    wanted = profile.of_kind(asked[ALL], None)
     others = {name: asked[name] for name in asked if name != ALL}
     kept = [
         f"{layer} ({kernel.op}, {kernel.precision})"
         for layer, kernel in kernels.items()
         if kernel.has_weights
-        and asked[ALL] not in kernel.allowed
+        and wanted not in kernel.allowed
         and not any(names_layer(layer, glob) for glob in others)
     ]
     if kept:
         more = f" and {len(kept) - 10} more" if len(kept) > 10 else ""
         warn(
-            f"There is no {asked[ALL]} kernel for {', '.join(kept[:10])}{more}; they keep their "
+            f"There is no {wanted} kernel for {', '.join(kept[:10])}{more}; they keep their "
             "own precision. Name them to have another one.",
             UserWarning,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.nearest import did_you_mean
+from keras_edgeq.profiles.precision import FLOAT_BITS
 from keras_edgeq.table import brief
 
 # Bits of weights and activations: None for weights there are none of, and for floats.
@@ -107,10 +108,17 @@ def precisions_of(kernels: Mapping[str, Kernel]) -> dict[str, str]:
     for layer in parents_first({name: kernel.precision for name, kernel in kernels.items()}):
         kernel = kernels[layer]
         hits = [name for name in asked if names_layer(layer, name)]
-        unasked = asked[hits[-1]] if hits else next(iter(kernel.allowed))
-        if kernel.precision != unasked:
+        own = next(iter(kernel.allowed))
+        unasked = asked[hits[-1]] if hits else own
+        # Parts that a profile gives more bits than are asked for what they belong to.
+        is_narrower = _bits(kernel, kernel.precision) < _bits(kernel, own)
+        if kernel.precision != unasked or is_narrower:
             asked[layer] = kernel.precision
     return asked
+
+
+def _bits(kernel: Kernel, precision: str) -> int:
+    return kernel.allowed[precision][1] or FLOAT_BITS
 
 
 def matching(kernels: Mapping[str, Kernel], pattern: str, floats: Mapping[str, str]) -> list[str]:

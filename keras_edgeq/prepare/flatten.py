@@ -15,6 +15,9 @@ from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_register
 from keras_edgeq.prepare.time_distributed import each_step, why_together
 from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen, warn_shared
 
+L = tf_keras.layers
+# Layers of Keras that are opened once their masks are tensors.
+ATTENTION = (L.MultiHeadAttention, L.Attention, L.AdditiveAttention)
 PLAIN = (bool, int, float, str, type(None), tf.DType)
 
 
@@ -47,6 +50,23 @@ def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.M
     return flat
 
 
+def open_attention(model: tf_keras.Model) -> tf_keras.Model:
+    """Return the model with attention layers as the projections and operations they are made of.
+
+    Args:
+        model: a functional model without models inside, its masks among the arguments of calls; it
+            is not changed. The same model without attention layers.
+    """
+    if not any(type(layer) in ATTENTION for layer in model.layers):
+        return model
+    walk = _Walk(model, is_traced=False, keras=ATTENTION)
+    with keras_compat.kept_calls(keras_compat.all_layers(model)):
+        result = rebuild(model, walk.on_layer)
+    for old, new in walk.copies:
+        copy_weights(old, new)
+    return result
+
+
 def _is_flat(model: tf_keras.Model) -> bool:
     """Tell whether a functional model has Keras' own layers alone."""
     if isinstance(model, tf_keras.Sequential):
@@ -60,14 +80,14 @@ def _is_opened(layer: Any) -> bool:
     return is_model or is_own(layer) or type(layer) is tf_keras.layers.TimeDistributed
 
 
-def opened(layer: Any, args: tuple, kwargs: dict) -> Trace:
-    """Return what a layer of the user's is made of, for a walk inside of `kept_calls`.
+def opened(layer: Any, args: tuple, kwargs: dict, masks_given: bool = False) -> Trace:
+    """Return what a layer is made of, for a walk inside of `kept_calls`.
 
     Raises:
         UnsupportedModelError: it cannot be followed, or computes more than that; the message is
             the end of a sentence.
     """
-    traced = trace(layer, args, kwargs)
+    traced = trace(layer, args, kwargs, masks_given=masks_given)
 
     def compute(flat: list[Any], *_: Any) -> Any:
         return traced.graph(flat, training=False)
@@ -95,13 +115,19 @@ def why_closed(layer: Any, args: tuple, kwargs: dict) -> str | None:
 class _Walk:
     """One rebuild on its way. A layer that several parts share is made once.
 
+    Args:
+        model: the model.
+        is_traced: as in `flatten_nested`.
+        keras: layers of Keras to open, and no others.
+
     Attributes:
         copies: layers of the user's model, and what they became.
         frozen: layers whose variables became constants.
         shared: layers whose code computes with weights of other layers.
     """
 
-    def __init__(self, model: tf_keras.Model, is_traced: bool):
+    def __init__(self, model: tf_keras.Model, is_traced: bool, keras: tuple[type, ...] = ()):
+        self._keras = keras
         self.copies: list[tuple[Any, Any]] = []
         self.frozen: dict[str, None] = {}
         self.shared: dict[str, None] = {}
@@ -118,9 +144,9 @@ class _Walk:
         return self._made[id(layer)]
 
     def _replacement(self, layer: Any, name: str) -> Any:
-        if not _is_opened(layer):
+        if type(layer) not in self._keras if self._keras else not _is_opened(layer):
             return self._copy(layer, name)
-        if is_own(layer):
+        if is_own(layer) or self._keras:
             return self._own(layer, name)
         if type(layer) is tf_keras.layers.TimeDistributed:
             return self._steps(layer, name)
@@ -159,7 +185,7 @@ class _Walk:
 
         def apply(*args, **kwargs):
             nonlocal asked
-            if not asked:
+            if not asked and not self._keras:
                 whole.extend(_based(layer, name, args, kwargs))
                 asked = True
             if not whole:
@@ -182,7 +208,7 @@ class _Walk:
         key = id(layer), _signature(args, kwargs)
         if key not in self._graphs:
             try:
-                traced = opened(layer, args, kwargs)
+                traced = opened(layer, args, kwargs, masks_given=bool(self._keras))
                 self._graphs[key] = traced.graph
                 self._name(traced.graph, f"{name}/", is_traced=True)
                 if traced.loses_variables:

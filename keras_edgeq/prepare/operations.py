@@ -16,6 +16,7 @@ from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
 from keras_edgeq.prepare import arithmetic, moves
 from keras_edgeq.prepare.arguments import Rewrite
 from keras_edgeq.prepare.products import dot, einsum
+from keras_edgeq.prepare.selects import select, softmax
 from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
@@ -65,9 +66,11 @@ def _takes(function: Rewrite, args: tuple, kwargs: dict) -> bool:
 
 
 def _is_real(call: Call) -> bool:
-    """Tell whether a call reads and makes float32 tensors, with the batch as their first axis."""
-    tensors = [*call.reads, *tf.nest.flatten(call.node.outputs)]
-    return bool(call.reads) and all(t.dtype == tf.float32 and t.shape.rank for t in tensors)
+    """Tell whether a call makes float32 tensors, of no other real ones, the batch in front."""
+    made = tf.nest.flatten(call.node.outputs)
+    types = {t.dtype for t in made} | {t.dtype for t in call.reads if t.dtype.is_floating}
+    known = all(t.shape.rank for t in [*call.reads, *made])
+    return bool(call.reads) and types == {tf.float32} and known
 
 
 def _names(name: str) -> Iterator[str]:
@@ -101,6 +104,7 @@ FUNCTIONS: Mapping[str, Rewrite] = {
     "math.reduce_sum": arithmetic.reduce_sum,
     "nn.bias_add": arithmetic.bias_add,
     "einsum": einsum,
+    "where": select,
 }
 # By the class of a layer, for the layer.
 LAYERS: Mapping[type, Callable[[Any], Rewrite]] = {
@@ -112,5 +116,6 @@ LAYERS: Mapping[type, Callable[[Any], Rewrite]] = {
     L.ReLU: arithmetic.relu,
     L.ThresholdedReLU: arithmetic.thresholded_relu,
     L.Dot: dot,
+    L.Softmax: softmax,
     L.CenterCrop: moves.center_crop,
 }

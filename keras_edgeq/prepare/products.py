@@ -30,6 +30,8 @@ def einsum(equation, *inputs, **_):
     summed = "".join(c for c in first if c in second and c not in result)
     rows = "".join(c for c in result if c not in second)
     columns = "".join(c for c in result if c not in first)
+    if rows and columns and result == batch + columns + rows:  # no transpose behind the product
+        (first, second), (rows, columns), inputs = (second, first), (columns, rows), inputs[::-1]
     sizes: dict[str, Any] = {}
     for term, x in zip((first, second), inputs, strict=True):
         sizes.update({c: n or sizes.get(c) for c, n in zip(term, x.shape, strict=True)})

@@ -42,7 +42,9 @@ class Trace(NamedTuple):
     shares_variables: bool
 
 
-def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Trace:
+def trace(
+    layer: Any, args: tuple, kwargs: dict, name: str | None = None, masks_given: bool = False
+) -> Trace:
     """Return what a layer's `call` does as a functional model of the same layers and variables.
 
     The model is for a walk inside of `keras_compat.kept_calls`: it holds calls of the user's own
@@ -53,6 +55,8 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Tra
         args: what it is called on: symbolic tensors, or `tf.TensorSpec`s, in any structure.
         kwargs: likewise.
         name: of the model.
+        masks_given: whether masks are among the arguments, so that those of its inputs are not
+            read.
 
     Raises:
         UnsupportedModelError: it cannot be followed; says where, by file and line, and why.
@@ -62,7 +66,8 @@ def trace(layer: Any, args: tuple, kwargs: dict, name: str | None = None) -> Tra
     for value in tf.nest.flatten((args, kwargs)):
         if isinstance(value, tf.TypeSpec) and not isinstance(value, tf.TensorSpec):
             raise UnsupportedModelError("its input is ragged or sparse; give dense tensors")
-    if any(keras_compat.mask_of(value) is not None for value in tf.nest.flatten((args, kwargs))):
+    given = tf.nest.flatten((args, kwargs))
+    if not masks_given and any(keras_compat.mask_of(value) is not None for value in given):
         raise UnsupportedModelError("its input carries a mask, which its own code may read")
     symbols: list[Any] = []
 

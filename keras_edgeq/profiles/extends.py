@@ -15,7 +15,7 @@ EXTENDS = "extends"
 MAX_FILE_BYTES = 1_000_000
 # Profiles one behind the other; more is a circle, or nothing that a reader could follow.
 DEEPEST = 8
-MERGED = ("regrid", "fixed_ranges", "precisions", "ops")
+MERGED = ("regrid", "fixed_ranges", "precisions", "ops", "parts", "mixtures")
 
 
 def packaged(name: str) -> Any:

@@ -28,6 +28,8 @@ class Precision:
         weight: grid of its weights; None leaves them float.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"`, `"float"`.
         fixed_ranges: operation -> `(low, high)` of its output.
+        dynamic: operations whose kernels read float tensors on 8-bit grids that they make of each
+            row as they run; only where `activation` is None and weights are integers.
 
     Example:
         >>> eq.load_profile("litert_int8").precision("W4A8")
@@ -39,6 +41,7 @@ class Precision:
     weight: QuantSpec | None
     bias: str
     fixed_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    dynamic: frozenset[str] = frozenset()
 
     def __post_init__(self):
         object.__setattr__(self, "fixed_ranges", MappingProxyType(dict(self.fixed_ranges)))
@@ -75,6 +78,7 @@ class Precision:
             "weight": None if self.weight is None else self.weight.to_json(),
             "bias": self.bias,
             "fixed_ranges": ranges_to_json(self.fixed_ranges),
+            **({"dynamic": sorted(self.dynamic)} if self.dynamic else {}),
         }
 
     @classmethod
@@ -89,6 +93,7 @@ class Precision:
             {"fixed_ranges": read_ranges(data["fixed_ranges"])} if "fixed_ranges" in data else {}
         )
         changes: dict[str, Any] = {**grids, **ranges, "bias": data.get("bias", own.bias)}
+        changes["dynamic"] = frozenset(data.get("dynamic", ()))
         return replace(own, name=name, **changes)
 
 

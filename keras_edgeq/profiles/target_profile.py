@@ -53,6 +53,11 @@ class TargetProfile:
             of the profile's own precision is not read: activation, weight, bias and fixed_ranges
             describe that one.
         ops: operation -> its rules that differ from those above.
+        parts: kind of parts, `"normalization"` or `"state"` of a recurrent cell -> the precision
+            they compute in where the layers around them compute in fewer bits, unless they are
+            named themselves.
+        mixtures: name -> precision by kind of parts, and by `"*"` of everything else; what a target
+            has no such kernel for has its own. `precision=` takes these names, too.
         arithmetic: requantization of the kernels: `"xnnpack_float"`, `"fixed_point"` or `"float"`.
         onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
         onnx_weight: signedness of weights in an ONNX file: `"uint8"` or `"int8"`.
@@ -83,12 +88,21 @@ class TargetProfile:
     onnx_opset: int = 18
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     ops: Mapping[str, OpRule] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+    mixtures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("regrid", "fixed_ranges", "precisions", "ops"):
+        for name in ("regrid", "fixed_ranges", "precisions", "ops", "parts", "mixtures"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for op, rule in self.ops.items():
             self._check_rule(op, rule)
+        for where, named in (("parts", self.parts), *self.mixtures.items()):
+            for kind, name in named.items():
+                if name not in self.precision_names:
+                    raise ProfileError(
+                        f"Profile {self.name!r}: {where}/{kind} names {name!r}, but the profile's "
+                        f"precisions are {', '.join(self.precision_names)}."
+                    )
 
     def __repr__(self) -> str:
         others = ", ".join(self.precision_names[1:])
@@ -109,6 +123,11 @@ class TargetProfile:
         """Names of all precisions, the profile's own first."""
         return tuple(dict.fromkeys((self.own.name, *self.precisions, FLOAT)))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `precision=` takes: names of precisions and of mixtures."""
+        return (*self.precision_names, *self.mixtures)
+
     def precision(self, name: str) -> Precision:
         """Return a precision by name.
 
@@ -122,10 +141,20 @@ class TargetProfile:
         if name not in self.precisions:
             raise ProfileError(
                 f"Profile {self.name!r} has no precision {name!r}; "
-                f"it has {', '.join(self.precision_names)}."
-                + did_you_mean(name, self.precision_names)
+                f"it has {', '.join(self.names)}." + did_you_mean(name, self.names)
             )
         return self.precisions[name]
+
+    def of_kind(self, name: str, kind: str | None) -> str:
+        """Return the precision that a name means for parts of a kind; a mixture's own for others.
+
+        Raises:
+            ProfileError: the target has no precision and no mixture of that name.
+        """
+        if name in self.mixtures:
+            mixture = self.mixtures[name]
+            return mixture.get(kind or ANY, mixture[ANY])
+        return self.precision(name).name
 
     def allowed(self, op: str) -> tuple[str, ...]:
         """Return the names of the precisions an operation has kernels for, its own first."""
@@ -174,6 +203,8 @@ class TargetProfile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as its JSON file holds it."""
+        mixtures = {name: dict(mixture) for name, mixture in self.mixtures.items()}
+        optional = {"parts": dict(self.parts), "mixtures": mixtures}
         return {
             "schema": 1,
             "name": self.name,
@@ -194,6 +225,7 @@ class TargetProfile:
             "onnx_weight": self.onnx_weight,
             "onnx_opset": self.onnx_opset,
             "formats": list(self.formats),
+            **{key: value for key, value in optional.items() if value},
         }
 
     @classmethod
@@ -233,12 +265,13 @@ class TargetProfile:
             onnx_weight=data["onnx_weight"],
             onnx_opset=data["onnx_opset"],
         )
+        named = {"parts": data.get("parts", {}), "mixtures": data.get("mixtures", {})}
         others = {
             name: Precision.from_json(name, entry, own.own)
             for name, entry in data["precisions"].items()
         }
         ops = {op: OpRule.from_json(rule) for op, rule in data["ops"].items()}
-        return replace(own, precisions=others, ops=ops)
+        return replace(own, precisions=others, ops=ops, **named)
 
 
 def profile_names() -> list[str]:

@@ -135,7 +135,8 @@ def teaching(
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
     # Kept or folded as in the sim, so that equal names are equal tensors.
-    ready = prepared_form(as_functional(teacher), bool(sim.batch_norms())).model
+    kept, record = bool(sim.batch_norms()), sim.record
+    ready = prepared_form(as_functional(teacher), kept, record.profile, record.precision).model
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):

@@ -248,6 +248,11 @@ def take_activation(op: Op) -> int:
     return activation
 
 
+def round_rows_around_zero_points(op: Op) -> None:
+    """Let a kernel of float tensors and integer weights give rows zero points of their own."""
+    op.raw.builtinOptions.asymmetricQuantizeInputs = True
+
+
 def without_power_of_two_scales(op: Op) -> None:
     """Let an int16 addition take any scales: by default the schema says powers of two."""
     if hasattr(op.raw.builtinOptions, "potScaleInt16"):

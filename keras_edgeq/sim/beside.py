@@ -90,7 +90,9 @@ class Beside:
                 return outputs
             name = call.node.call_kwargs["tensor"]
             wanted = self.floats.values[self._symbol(name)]
-            visit(name, wanted, outputs[0])
+            masked = FakeQuant.is_masked(wanted, kwargs)
+            seen = wanted if masked is None else tf.where(masked, outputs[0], wanted)
+            visit(name, seen, outputs[0])
             scale = outputs[2]
             return (wanted, wanted / scale, scale) if forced else outputs
 

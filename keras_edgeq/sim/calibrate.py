@@ -73,7 +73,9 @@ def observer_of(sim: QuantSim, float_weights: bool = False) -> Observer:
             layer = call.layer
             if isinstance(layer, FakeQuant):
                 tensor, name = layer.activate(args[0], kwargs), kwargs["tensor"]
-                seen[name] = observe(tensor, exponents[order[name]])
+                masked = layer.is_masked(tensor, kwargs)
+                counted = tensor if masked is None else tf.where(masked, 0.0, tensor)
+                seen[name] = observe(counted, exponents[order[name]])
                 return tensor, tensor, tf.constant(1.0)
             if isinstance(layer, QuantizedLayer):
                 kwargs = {}

@@ -13,8 +13,11 @@ from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import ALL, Precision
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.neighbours import follow_neighbours
+from keras_edgeq.sim.part_kinds import WHOLE, part_kinds
 
 WIDE = 8
+# Bits in which no part is kept float that may be an integer.
+ENOUGH = 16
 
 # Calls by the `id` of their node.
 Choice = dict[int, Precision]
@@ -32,9 +35,10 @@ def choose_precisions(
 
     A layer gets the precision of the last glob in `asked` that matches its name or that of what it
     is a part of (`conv` for `conv/relu`, a nested model for the layers inside), otherwise the first
-    one the profile allows its operation. A fused chain computes in the precision of its first
-    layer. An operation that only moves or regrids integers, and is named by no glob, follows what
-    it reads, or behind a model input what reads it.
+    one the profile allows its operation. Parts of a normalization or of a recurrent state have
+    more bits where the profile says so, unless a glob is their whole name. A fused chain computes
+    in the precision of its first layer. An operation that only moves or regrids integers, and is
+    named by no glob, follows what it reads, or behind a model input what reads it.
 
     Args:
         graph: the prepared model.
@@ -48,7 +52,7 @@ def choose_precisions(
             operation; what is possible is listed.
     """
     for name in asked.values():
-        profile.precision(name)
+        profile.of_kind(name, None)  # raises where there is none
     chosen = _by_name(graph, profile, asked)
     for node in graph.nodes:
         for part in chains.get(id(node), ()):
@@ -62,14 +66,18 @@ def choose_precisions(
     return chosen
 
 
-def allowed_precisions(node: GraphNode, profile: TargetProfile) -> tuple[str, ...]:
+def allowed_precisions(
+    node: GraphNode, profile: TargetProfile, kind: str | None
+) -> tuple[str, ...]:
     """Return the names of the precisions a call has kernels for, its own first.
 
     That has 8 bits for the weights of a layer with one per channel, such as a Rescaling or a batch
-    norm becomes: fewer save nothing, and make its sums and its bias coarse.
+    norm becomes: fewer save nothing, and make its sums and its bias coarse. For parts of a `kind`
+    it is the one the profile has for them.
     """
     names = profile.allowed(op_type(node.layer))
-    own = profile.precision(names[0])
+    own = profile.precision(_widened(names[0], names, profile, kind, node))
+    names = tuple(dict.fromkeys((own.name, *names)))
     if own.weight is None or own.weight.bits >= WIDE or not scales_channels(node.layer):
         return names
     others = map(profile.precision, names)
@@ -84,13 +92,34 @@ def allowed_precisions(node: GraphNode, profile: TargetProfile) -> tuple[str, ..
     return tuple(dict.fromkeys((*wide[:1], *names)))
 
 
+def _widened(
+    name: str, allowed: Container[str], profile: TargetProfile, kind: str | None, node: GraphNode
+) -> str:
+    """Return a precision, or that of a profile for parts of a kind where it has more bits.
+
+    Parts that are float beside few bits stay in integers of many bits where those are asked for.
+    What a target computes as a whole is no part.
+    """
+    wide = None if op_type(node.layer) in WHOLE else profile.parts.get(kind or "")
+    if wide is None or wide not in allowed or not profile.precision(name).is_integer:
+        return name
+    now, then = (profile.precision(one).activation_bits for one in (name, wide))
+    return wide if now < min(then, ENOUGH) else name
+
+
 def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]) -> Choice:
-    unused, chosen = set(asked), {}
+    unused, chosen, kinds = set(asked), {}, part_kinds(graph)
     for node in graph.nodes:
-        op, layer = op_type(node.layer), node.layer.name
-        globs, allowed = _globs(node, asked, profile), allowed_precisions(node, profile)
+        op, layer, kind = op_type(node.layer), node.layer.name, kinds.get(id(node))
+        globs, allowed = _globs(node, asked, profile), allowed_precisions(node, profile, kind)
         unused.difference_update(globs)
-        name = asked[globs[-1]] if globs else allowed[0]
+        name = allowed[0]
+        if globs:
+            name = profile.of_kind(asked[globs[-1]], kind)
+            if asked[globs[-1]] in profile.mixtures and name not in allowed:
+                name = allowed[0]
+            if globs[-1] != layer:
+                name = _widened(name, allowed, profile, kind, node)
         if name not in allowed:
             raise ProfileError(
                 f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "
@@ -116,7 +145,8 @@ def _globs(node: GraphNode, asked: Mapping[str, str], profile: TargetProfile) ->
     """Return the globs that name a call."""
     if op_of(node.layer).transparent:
         return []
-    can = asked.get(ALL) in profile.allowed(op_type(node.layer))
+    every = asked.get(ALL)
+    can = every in profile.mixtures or every in profile.allowed(op_type(node.layer))
     return [g for g in asked if names_layer(node.layer.name, g) and (can or g != ALL)]
 
 

@@ -123,8 +123,9 @@ def describe(
     """
     target = load_profile(profile)
     model = as_functional(model)
-    prepared = prepare(model)
-    plan = resolve(prepared, target, by_layer(precision, target))
+    asked = by_layer(precision, target)
+    prepared = prepare(model, target, asked)
+    plan = resolve(prepared, target, asked)
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph.of(prepared)
     for node in graph.nodes:

@@ -15,6 +15,7 @@ from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.ops import op_type
 from keras_edgeq.ops.operands import caps
 from keras_edgeq.ops.plain import RELU, RELU6
+from keras_edgeq.sim.masked_scores import masked_keys
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.sim.quant_sim import QuantSim, SimRecord
 from keras_edgeq.sim.stepwise import stepwise_calls
@@ -96,7 +97,10 @@ class _Insertion:
             # The kernel adds one bias, which is rounded where the batch norm has made it.
             own = {name: spec for name, spec in own.items() if spec.rule != "derived"}
         constant = layer.name in self.constants
-        return QuantizedLayer(inner, own, constant=constant, dtype=self._policy(layer))
+        rows = self._reads_rows(layer)
+        return QuantizedLayer(
+            inner, own, constant=constant, rounds_rows=rows, dtype=self._policy(layer)
+        )
 
     def on_call(self, call, new, args, kwargs):
         """Call a layer on whole numbers where it works on them, and as it is elsewhere."""
@@ -127,6 +131,8 @@ class _Insertion:
         options: dict[str, Any] = {"tensor": str(planned)}
         if planned in self.plan.rounding:
             options["rounding"] = self.plan.rounding[planned]
+        if ref.kind == "output" and (keys := self._keys(ref)):
+            options["keys"] = keys
         if ref in self.fused:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:
@@ -172,6 +178,13 @@ class _Insertion:
         self.sums[id(outputs[0])] = outputs
         return outputs[0]
 
+    def _reads_rows(self, layer) -> bool:
+        """Tell whether the kernel of a layer rounds each row of a float input as it runs."""
+        kernel = self.plan.kernels.get(layer.name)
+        if kernel is None:
+            return False
+        return kernel.op in self.profile.precision(kernel.precision).dynamic
+
     def _folds_into_sums(self, batch_norm: str, tensor) -> bool:
         """Tell whether a batch norm becomes a bias that the target rounds."""
         bias = self.params.get(self.behind[batch_norm], {}).get("bias")
@@ -187,6 +200,10 @@ class _Insertion:
             spec = self.plan.specs[owner]
             self.quantizers[owner] = FakeQuant(spec, str(owner), name=layer_name(owner))
         return self.quantizers[owner]
+
+    def _keys(self, ref: TensorRef) -> int:
+        node = self.nodes.get((ref.layer, ref.call))
+        return 0 if node is None else masked_keys(self.graph, node)
 
     def _policy(self, layer) -> str:
         """Return the policy under which a layer trains: float32 where it reads more than a byte."""

@@ -10,6 +10,7 @@ from keras_edgeq.ops import op_type, weights_of
 from keras_edgeq.plan.kernel import Bits, Kernel
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.choose import Chains, Choice, allowed_precisions
+from keras_edgeq.sim.part_kinds import part_kinds
 
 
 def kernel_table(
@@ -33,6 +34,7 @@ def kernel_table(
     heads: dict[int, str] = {}
     parts: dict[str, list[str]] = {}
     kernels: dict[str, Kernel] = {}
+    kinds = part_kinds(graph)
     for node in graph.nodes:
         name: str = node.layer.name
         op = op_type(node.layer)
@@ -41,7 +43,8 @@ def kernel_table(
         if head != name:
             parts.setdefault(head, []).append(name)
         elif unsupported[id(node)] is None:
-            kernel = Kernel(op, chosen[id(node)].name, _allowed(node, profile, op))
+            allowed = _allowed(node, profile, op, kinds.get(id(node)))
+            kernel = Kernel(op, chosen[id(node)].name, allowed)
             kernels.setdefault(name, kernel)
     ends = _at_ends(graph)
     return {
@@ -52,11 +55,11 @@ def kernel_table(
     }
 
 
-def _allowed(node: GraphNode, profile: TargetProfile, op: str) -> dict[str, Bits]:
+def _allowed(node: GraphNode, profile: TargetProfile, op: str, kind: str | None) -> dict[str, Bits]:
     """Return the bits of the weights and activations of each precision an operation can have."""
     weighted = weights_of(node.layer) is not None
     allowed: dict[str, Bits] = {}
-    for name in allowed_precisions(node, profile):
+    for name in allowed_precisions(node, profile, kind):
         precision = profile.precision(name)
         weight = profile.weight_spec(op, precision) if weighted else None
         allowed[name] = (None, None)

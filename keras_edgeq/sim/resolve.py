@@ -10,7 +10,10 @@ import tf_keras
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
+from keras_edgeq.ops.cell_layers import CellPart
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
+from keras_edgeq.ops.operands import selected_numbers
+from keras_edgeq.ops.plain import SELECT
 from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
@@ -19,6 +22,7 @@ from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
+from keras_edgeq.sim.masked_scores import far_numbers
 from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -75,6 +79,8 @@ class _Resolver:
         self.graph, self.profile = graph, profile
         self.ids = id_tensors(graph)
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
+        self.far = far_numbers(graph)
+        self.unsupported.update(self.far)
         self.unsupported.update(moving_ids(graph, profile, self.ids, self.unsupported))
         chains = self.chains = fused_chains(graph, profile, self.unsupported)
         self.chosen = choose_precisions(graph, profile, asked, chains, followers)
@@ -85,6 +91,8 @@ class _Resolver:
         self.rounding: dict[TensorRef, str] = {}
         self.params: dict[TensorRef, QuantSpec] = {}
         self.floats: dict[str, str] = {}
+        self.cells = {n.layer.name for n in graph.nodes if isinstance(n.layer, CellPart)}
+        self.steps: dict[TensorRef, TensorRef] = {}
         self.inside = {
             ref
             for node in graph.nodes
@@ -168,7 +176,7 @@ class _Resolver:
     def _own_if_read(self, node: GraphNode) -> None:
         """Put what a float operation makes on the widest grid among its readers'."""
         rule = self.profile.ops.get(op_type(node.layer))
-        if rule is not None and not rule.output:
+        if (rule is not None and not rule.output) or id(node) in self.far:
             return
         for ref in node.outputs:
             wanted = self._read_on(ref) if node.is_float and ref not in self.ids else []
@@ -176,9 +184,11 @@ class _Resolver:
                 self._found(ref, max(wanted, key=lambda spec: spec.bits))
 
     def _found(self, ref: TensorRef, spec: QuantSpec) -> None:
-        """Let a tensor own a grid."""
-        self.specs[ref] = spec
-        self.quantized_on[ref] = self.parent[ref] = ref
+        """Let a tensor own a grid, or share that of the same tensor of an earlier step."""
+        first = self.steps.setdefault(replace(ref, call=0), ref) if ref.layer in self.cells else ref
+        self.quantized_on[ref] = self.parent[ref] = first
+        if first == ref:
+            self.specs[ref] = spec
 
     def _read_on(self, ref: TensorRef) -> list[QuantSpec]:
         """Return the grids on which a tensor is read."""
@@ -242,7 +252,10 @@ class _Resolver:
         for index, owner in zip(places, owners, strict=True):
             if self._root(owner) != self._root(group):
                 self.quantized_on[node.call.input_ref(index)] = group
-        self.lies_on.update(dict.fromkeys(node.outputs, group))
+        # A number among the operands is rounded onto the grid.
+        rounds = op_of(node.layer) is SELECT and selected_numbers(node.call.node)
+        on = self.quantized_on if rounds else self.lies_on
+        on.update(dict.fromkeys(node.outputs, group))
 
     def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
         """Raise if tensors that must share a grid were given different ones."""

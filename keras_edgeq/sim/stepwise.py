@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.ops import op_type, weights_of
-from keras_edgeq.ops.plain import IDENTITY, TRAINS_IN_REAL_UNITS
+from keras_edgeq.ops import op_of, op_type, weights_of
+from keras_edgeq.ops.plain import IDENTITY, SELECT, TRAINS_IN_REAL_UNITS
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.planned_grids import PlannedGrids
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -81,8 +81,8 @@ class _Walk:
         """Tell whether a call only moves the numbers of a grid."""
         if node.layer.activity_regularizer is not None:
             return False  # its loss is in real units
-        if isinstance(node.layer, TRAINS_IN_REAL_UNITS):
-            return False
+        if isinstance(node.layer, TRAINS_IN_REAL_UNITS) or op_of(node.layer) is SELECT:
+            return False  # or selects numbers in them
         kinds = self.profile.same_grid | {IDENTITY.name}
         return self._is(node, kinds) and len(node.outputs) == 1
 

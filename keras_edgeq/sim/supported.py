@@ -14,11 +14,13 @@ from keras_edgeq.ops.operands import (
     picks_constantly,
     reads_mask,
     resampling,
+    selected_numbers,
     takes_constants,
 )
-from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE
+from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE, SELECT
 from keras_edgeq.prepare.flatten import why_closed
 from keras_edgeq.prepare.own_layers import is_own
+from keras_edgeq.prepare.recurrent import UNROLLED, why_rolled
 from keras_edgeq.prepare.time_distributed import why_together
 from keras_edgeq.profiles.target_profile import TargetProfile
 
@@ -44,6 +46,8 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return "picks at places that the model computes, or from a constant"
     if op == CLIP.name and caps(node.call.node) is None:
         return "clips to bounds that are not two constant numbers"
+    if op == SELECT.name and len(selected_numbers(node.call.node)) > 1:
+        return "selects between two numbers"
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
     return _why_no_samples(node.call.node)
@@ -65,6 +69,8 @@ def why_whole(node: GraphNode) -> str:
     if type(node.layer) is tf_keras.layers.TimeDistributed:
         is_masked = call.call_kwargs.get("mask") is not None
         why = "its input carries a mask" if is_masked else why_together(call.call_args[0])
+    elif type(node.layer) in UNROLLED:
+        why = why_rolled(node.layer, tuple(call.call_args), dict(call.call_kwargs))
     elif is_own(node.layer):
         why = why_closed(node.layer, tuple(call.call_args), dict(call.call_kwargs))
     else:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.applications import convnext, inception_resnet_v2
 
 import keras_edgeq as eq
 from keras_edgeq.errors import SimMismatchError, UnsupportedModelError
@@ -172,6 +173,16 @@ class Conditional(L.Dense):
         if tf.reduce_sum(outputs) > 0.0:
             outputs = 2.0 * outputs
         return outputs
+
+
+def test_layers_that_applications_bring_along_are_opened():
+    x = tf_keras.Input((6, 6, 3))
+    y = L.Conv2D(4, 3, name="conv")(x)
+    z = inception_resnet_v2.CustomScaleLayer(0.17, name="scaled")([L.Conv2D(4, 1)(y), y])
+    z = convnext.StochasticDepth(0.1, name="depth")(z)
+    model = tf_keras.Model(x, L.Dense(2)(L.Flatten()(z)))
+    assert not [row for row in eq.describe(model).rows if "no integer kernel" in row.why]
+    assert_close(outputs(prepare(model), X), outputs(model, X))
 
 
 def test_a_layer_that_cannot_be_followed_stays_float_with_the_reason():

@@ -101,6 +101,10 @@ MOVES: dict[str, Row] = {
     "tf.stop_gradient": written(tf.stop_gradient, ANY, **RARE),
     "tf.cast": written(lambda x: tf.cast(x, tf.float32), ANY, **RARE),
     "tf.convert_to_tensor": written(tf.convert_to_tensor, ANY, weight=0.3),
+    "tf.where": written(lambda x, y: tf.where(x > 0.1, x, y), ANY, pairs=same, **RARE),
+    "tf.where number": written(
+        lambda x, y: tf.where(x > 0.1, x, y), ANY, drawn(y=[0.0, -0.5, 2.0]), **RARE
+    ),
     "CenterCrop": layer(L.CenterCrop, roomy(4, 3), drawn(height=[2], width=[3]), **RARE),
     "UpSampling3D": layer(L.UpSampling3D, real(5), drawn(size=[(1, 2, 1)]), weight=0.5),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Constants:
 
     graph: TfliteGraph
     marked: MarkedModel
+    _weights: dict[tuple[str, bool, bytes], int] = field(default_factory=dict, init=False)
 
     def found(self, tensor: int) -> Found | None:
         """Return the parameter behind a tensor, None if there is none."""
@@ -71,7 +72,7 @@ class Constants:
         return self.graph.add_constant(integers, self.graph.name(tensor), quant)
 
     def weight(self, found: Found, kernel: Weighted, bits: int) -> tuple[int, bool]:
-        """Add a weight of an integer kernel; also tell whether it was packed as int4.
+        """Add a weight of an integer kernel, once; also tell whether it was packed as int4.
 
         Raises:
             ExportError: it does not fit int8.
@@ -79,9 +80,32 @@ class Constants:
         assert found.param.encoding is not None  # the caller asked
         width = as_signed(found.param.encoding).spec.bits
         packed = width <= INT4_BITS and bits == 8 and kernel.int4_version is not None
-        quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
-        integers, name = found.integers().astype(np.int8), str(found.param.ref)
-        return self.graph.add_constant(integers, name, quant, int4=packed), packed
+        name = str(found.param.ref)
+        key = name, packed, found.index.tobytes()
+        if key not in self._weights:
+            quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
+            integers = found.integers().astype(np.int8)
+            self._weights[key] = self.graph.add_constant(integers, name, quant, int4=packed)
+        return self._weights[key], packed
+
+    def reads_rows(self, found: Found) -> bool:
+        """Tell whether the kernel of a weight rounds the rows that it multiplies as it runs."""
+        return self.marked.sim.quantized_layers()[found.param.ref.layer].rounds_rows
+
+    def stored(self, found: Found, kernel: Weighted) -> int | None:
+        """Add a weight in integers for a kernel that computes with what they stand for.
+
+        None where its layer reads integers, or these have no symmetric grid along one axis.
+        """
+        ref, encoding = found.param.ref, found.param.encoding
+        chosen = self.marked.sim.record.plan.kernels[ref.layer].precision
+        weight_only = self.marked.sim.record.profile.precision(chosen).activation is None
+        if encoding is None or encoding.spec.is_half or not weight_only:
+            return None
+        is_plain = axis_of_scale(found.scale()) in (None, kernel.axis)
+        if not is_plain or np.any(as_signed(encoding).zero_point):
+            return None
+        return self.weight(found, replace(kernel, int4_version=None), 8)[0]
 
     def as_float(self, tensor: int) -> int | None:
         """Add a parameter as the sim rounds it, in float; None for other tensors.

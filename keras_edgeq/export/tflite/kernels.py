@@ -64,6 +64,8 @@ SAME_GRID: dict[str, Versions] = {
     "UNPACK": {8: 2, 16: 4},
     "TILE": {8: 2, 16: 2},
     "BROADCAST_TO": {8: 3, 16: 3},
+    "SELECT": {8: 1, 16: 1},
+    "SELECT_V2": {8: 1, 16: 1},
     "GATHER": {8: 2, 16: 4},
     "MAX_POOL_2D": {8: 2, 16: 3},
     "REDUCE_MAX": {8: 2, 16: 3},
@@ -132,12 +134,18 @@ VERSIONS = {**SAME_GRID, **REGRID, **REQUANTIZE, **{op: v for op, (v, _) in FIXE
 QUANTIZE: Versions = {8: 1, 16: 2}
 DEQUANTIZE: Versions = {8: 2, 16: 3}
 DEQUANTIZE_HALF = 3
+# First version that takes a scale per channel.
+DEQUANTIZE_CHANNELS = 5
 
 # Ops that read a shape only, and so take a tensor of any type.
 SHAPE_ONLY = ("SHAPE", "RANK")
 
 # Between which numbers the results of an op lie.
 CLAMPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
+
+# Ops that read float tensors and integer weights, and the first version that rounds rows of the
+# tensor around a zero point, with a scale per channel of the weights.
+HYBRID = {"FULLY_CONNECTED": 12}
 
 # Operation -> the TFLite op that computes it; other weights are operands without int4 kernels.
 OPERATIONS = {

@@ -17,8 +17,10 @@ from keras_edgeq.export.tflite.integers import MOVES, Reasons, activation_grid
 from keras_edgeq.export.tflite.kernels import (
     COMPARES,
     DEQUANTIZE,
+    DEQUANTIZE_CHANNELS,
     DEQUANTIZE_HALF,
     FIXED,
+    HYBRID,
     QUANTIZE,
     SHAPE_ONLY,
     VERSIONS,
@@ -31,6 +33,7 @@ from keras_edgeq.runtime.tflite_file import (
     TfliteGraph,
     multiplication,
     quantization,
+    round_rows_around_zero_points,
     take_activation,
     without_needless_relu6,
     without_power_of_two_scales,
@@ -113,8 +116,25 @@ class IntegerWriter:
             return
         if any(self.graph.is_float(out) for out in op.outputs):
             self.floats[self.graph.name(op.outputs[0])] = f"{op.name}: {why}"
-        self.ops.append(replace(op, inputs=self._float_inputs(op)))
+        self.ops.append(self._hybrid(op) or replace(op, inputs=self._float_inputs(op)))
         self.as_float.update({out: out for out in op.outputs})
+
+    def _hybrid(self, op: Op) -> Op | None:
+        """Return an op that reads a float tensor and integer weights; None where it is none.
+
+        Its kernel rounds each row of the tensor onto an 8-bit grid as it runs.
+        """
+        if op.name not in HYBRID:
+            return None
+        kernel = WEIGHTED[op.name]
+        found = self.constants.found(op.inputs[kernel.weight])
+        if found is None or not self.constants.reads_rows(found):
+            return None
+        inputs = self._float_inputs(op)
+        inputs[kernel.weight], packed = self.constants.weight(found, kernel, 8)
+        round_rows_around_zero_points(op)
+        version = HYBRID[op.name] if not packed else max(HYBRID[op.name], kernel.int4_version or 1)
+        return replace(op, inputs=inputs, version=max(op.version, version))
 
     def _write_integer(self, op: Op) -> None:
         if op.name in WEIGHTED:
@@ -281,7 +301,15 @@ class IntegerWriter:
 
     def _float_inputs(self, op: Op) -> list[int]:
         """Return float operands, with the true values instead of fingerprints."""
-        return [self._float_operand(i) if i >= 0 else i for i in op.inputs]
+        inputs = [self._float_operand(i) if i >= 0 else i for i in op.inputs]
+        if op.name in WEIGHTED:
+            kernel = WEIGHTED[op.name]
+            found = self.constants.found(op.inputs[kernel.weight])
+            stored = found and self.constants.stored(found, kernel)
+            if stored is not None:
+                name = f"{self.graph.name(stored)}/float"
+                inputs[kernel.weight] = self._dequantize(stored, name, DEQUANTIZE_CHANNELS)
+        return inputs
 
     def _float_operand(self, tensor: int) -> int:
         constant = self.constants.as_float(tensor)

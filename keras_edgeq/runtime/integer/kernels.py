@@ -35,6 +35,8 @@ MOVES: dict[str, Callable] = {
     "SLICE": moves.slice_,
     "STRIDED_SLICE": moves.strided_slice,
     "GATHER": moves.gather,
+    "SELECT": moves.select,
+    "SELECT_V2": moves.select,
     "TILE": moves.tile,
     "BROADCAST_TO": moves.broadcast_to,
     "PAD": moves.pad,

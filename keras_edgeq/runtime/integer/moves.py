@@ -99,6 +99,14 @@ def gather(call: Call) -> np.ndarray:
     return np.take(call.values[0], call.values[1], axis=call.option("axis"))
 
 
+def select(call: Call) -> np.ndarray:
+    """Take the elements of one operand or of the other; a vector picks whole rows."""
+    condition, x, y = call.values
+    if call.name == "SELECT" and condition.ndim == 1 < x.ndim:
+        condition = condition.reshape(-1, *[1] * (x.ndim - 1))
+    return np.where(condition, x, y).astype(call.out.dtype)
+
+
 def tile(call: Call) -> np.ndarray:
     """Repeat."""
     return np.tile(call.values[0], call.values[1])
