@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
@@ -17,7 +18,6 @@ L = tf_keras.layers
 # Lower than all numbers of a network: the least of half precision, which stands for minus infinity.
 LOW = -65504.0
 POOLS = (L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D)
-FIRST = ("CHANNELS_FIRST", "NCW", "NCHW", "NCDHW", "NCHW_VECT_C")
 POOL_OPS = ("nn.max_pool", "nn.max_pool1d", "nn.max_pool2d", "nn.max_pool3d")
 
 
@@ -54,32 +54,64 @@ def _mode(graph: LayerGraph, node: GraphNode) -> str | None:
     value = as_number(options.get("constant_values", 0))
     if value is None or value > LOW or not is_constant(options["paddings"]):
         return None
-    pads = np.max(np.asarray(options["paddings"]), axis=-1)
-    sizes, readers = node.call.reads[0].shape, graph.consumers(node.outputs[0])
-    fits = all(not p or n is None or p < n for p, n in zip(pads, sizes, strict=True))
-    if not readers or not fits or node.outputs[0] in graph.outputs:
+    readers = graph.consumers(node.outputs[0])
+    if not readers or node.outputs[0] in graph.outputs:
         return None
-    room = np.min([_window(reader, len(pads)) for reader in readers], axis=0) - 2 * pads
-    inner = room[pads > 0]
-    if np.any(inner < 0):
+    pads, shape = np.asarray(options["paddings"]), node.call.reads[0].shape
+    return _copying(pads, np.min([_window(r, len(pads)) for r in readers], axis=0), shape)
+
+
+def _copying(paddings: np.ndarray, window: np.ndarray, shape: Any) -> str | None:
+    """Return the mode of a pad whose copies a window finds inside of itself, None for none.
+
+    Args:
+        paddings: how many are in front and behind, on each axis.
+        window: its size on each axis.
+        shape: of what is padded.
+    """
+    pads = paddings.max(axis=-1)
+    room = (window - 2 * pads)[pads > 0]
+    is_small = [p and n is not None and p >= n for p, n in zip(pads, shape, strict=True)]
+    if np.any(room < 0) or any(is_small):
         return None
-    return "REFLECT" if np.all(inner > 0) else "SYMMETRIC"
+    return "REFLECT" if np.all(room > 0) else "SYMMETRIC"
+
+
+def max_pool(input, ksize, strides, padding, data_format=None, name=None):  # as TensorFlow names it
+    """Return a max pool with numbers of paddings as one without, of copies of the edges."""
+    del name
+    rank = input.shape.rank
+    if isinstance(padding, str) or np.shape(padding) != (rank, 2) or _is_first(data_format):
+        return None
+    mode = _copying(np.asarray(padding), _spread(ksize, rank), input.shape)
+    if mode is None:
+        return None
+    return tf.nn.max_pool2d(tf.pad(input, padding, mode=mode), ksize, strides, "VALID")
 
 
 def _window(node: GraphNode, rank: int) -> np.ndarray:
     """Return the window of a max pool without padding on each axis, ones for anything else."""
-    layer, call, window = node.layer, node.call.node, np.ones(rank, np.int64)
+    layer, call = node.layer, node.call.node
     if type(layer) in POOLS:
         size, padding, data_format = layer.pool_size, layer.padding, layer.data_format
     elif keras_compat.op_symbol(layer) in POOL_OPS:
         names = ("input", "ksize", "strides", "padding", "data_format")
         options = dict(zip(names, call.call_args, strict=False)) | dict(call.call_kwargs)
         size, padding = options["ksize"], options.get("padding")
-        data_format = options.get("data_format") or "N"
+        data_format = options.get("data_format")
     else:
-        return window
-    if str(padding).upper() != "VALID" or str(data_format).upper() in FIRST:
-        return window
-    size = np.ravel(size)
+        return np.ones(rank, np.int64)
+    if str(padding).upper() != "VALID" or _is_first(data_format):
+        return np.ones(rank, np.int64)
+    return _spread(size, rank)
+
+
+def _spread(size: Any, rank: int) -> np.ndarray:
+    """Return a window, given as one number, one for each direction or for each axis, by axis."""
+    size, window = np.ravel(size), np.ones(rank, np.int64)
     window[1:-1] = size[1:-1] if len(size) == rank else size
     return window
+
+
+def _is_first(data_format: Any) -> bool:
+    return str(data_format or "").upper().startswith(("CHANNELS_FIRST", "NC"))

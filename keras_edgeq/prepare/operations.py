@@ -15,6 +15,7 @@ from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
 from keras_edgeq.prepare import arithmetic, moves
 from keras_edgeq.prepare.arguments import Rewrite
+from keras_edgeq.prepare.low_pads import max_pool
 from keras_edgeq.prepare.products import dot, einsum
 from keras_edgeq.prepare.selects import select, softmax
 from keras_edgeq.spec.tensor_ref import part_name
@@ -103,6 +104,8 @@ FUNCTIONS: Mapping[str, Rewrite] = {
     "math.accumulate_n": arithmetic.add_all,
     "math.reduce_sum": arithmetic.reduce_sum,
     "nn.bias_add": arithmetic.bias_add,
+    "nn.max_pool": max_pool,
+    "nn.max_pool2d": max_pool,
     "einsum": einsum,
     "where": select,
 }

@@ -35,6 +35,7 @@ SAME = {
     "by keywords": lambda x: L.MaxPooling2D(3)(
         tf.pad(tensor=x, paddings=tf.constant(ONE), mode="CONSTANT", constant_values=-np.inf)
     ),
+    "numbers of the pool": lambda x: tf.nn.max_pool2d(x, 3, 2, ONE),
     "read twice": lambda x: _twice(tf.pad(x, ONE, constant_values=-np.inf)),
 }
 OTHERS = {
@@ -84,7 +85,7 @@ def test_copies_at_the_edges_are_moves_of_every_target(target, tmp_path):
     y = L.Conv2D(4, 1)(x)
     reflected = L.Conv2D(2, 3)(tf.pad(y, ONE, mode="REFLECT"))
     symmetric = L.Conv2D(2, 3)(tf.pad(y, ONE, mode="SYMMETRIC"))
-    model = tf_keras.Model(x, [reflected, symmetric, pooled()(y)])
+    model = tf_keras.Model(x, [reflected, symmetric, pooled()(y), tf.nn.max_pool(y, 3, 2, ONE)])
     sim = eq.quantize(model, X, target, progress=False)
     assert sim.record.plan.floats == {}
     kind = "onnx" if target == "onnxruntime_int8" else "tflite"
