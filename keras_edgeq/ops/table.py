@@ -11,7 +11,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
-from keras_edgeq.ops import plain, weighted
+from keras_edgeq.ops import functions, plain, weighted
 from keras_edgeq.ops.cell_layers import CellActivation, CellOp
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keras_edgeq.ops.matrix_form import MatrixForm
 
 L = tf_keras.layers
-OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS)}
+OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS, *functions.ROWS)}
 CLASSES: Mapping[type, Op] = {kind: op for op in OPS.values() for kind in op.classes}
 SYMBOLS: Mapping[str, Op] = {symbol: op for op in OPS.values() for symbol in op.symbols}
 # Name of a Keras activation function -> its operation.
@@ -122,6 +122,10 @@ def _relu(layer: Any) -> str:
     return caps.get(None if layer.max_value is None else float(layer.max_value), "CappedRelu")
 
 
+def _elu(layer: Any) -> str:
+    return functions.ELU.name if float(layer.alpha) == 1.0 else "ScaledElu"
+
+
 def _softmax(layer: Any) -> str:
     return "Softmax" if np.ravel(layer.axis).tolist() == [-1] else "SoftmaxOverAxis"
 
@@ -147,6 +151,7 @@ _BY_OPTIONS = {
     L.Activation: _activation,
     CellActivation: _activation,
     CellOp: lambda layer: layer.op,
+    L.ELU: _elu,
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,

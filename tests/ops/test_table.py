@@ -33,7 +33,9 @@ def built(layer, shape):
     (L.Softmax(axis=1), "SoftmaxOverAxis"),
     (L.Activation("relu"), "Relu"),
     (L.Activation(tf.nn.relu6), "Relu6"),
-    (L.Activation("gelu"), "gelu"),
+    (L.Activation("gelu"), "Gelu"),
+    (L.ELU(), "Elu"),
+    (L.ELU(0.5), "ScaledElu"),
     (L.Activation(tf_keras.activations.tanh), "Tanh"),
     (L.UpSampling2D(), "Repeat"),
     (L.UpSampling2D(interpolation="bilinear"), "Resize"),
@@ -65,7 +67,8 @@ def test_a_layer_has_the_operation_of_its_configuration(layer, op):
     (lambda x: tf.image.resize(x[:, :, None, None], [2, 2]), "Resize"),
     (lambda x: tf.transpose(x, [1, 0]), "Transpose"),
     (lambda x: tf.pad(x, [[0, 0], [1, 1]]), "Pad"),
-    (tf.math.erf, "tf.math.erf"),
+    (tf.math.erf, "Erf"),
+    (tf.math.lgamma, "tf.math.lgamma"),
 ])  # fmt: skip
 def test_an_op_layer_has_the_operation_of_its_function(function, op):
     x = tf_keras.Input((4,))
