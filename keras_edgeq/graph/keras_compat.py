@@ -293,3 +293,8 @@ def backs_up_batches(state: Any) -> bool:
 def skip_numpy_logs(callback: tf_keras.callbacks.Callback) -> None:
     """Let Keras not wait for the device after each batch, because the callback reads no logs."""
     callback._supports_tf_logs = True
+
+
+def is_of_applications(kind: type) -> bool:
+    """Tell whether a class of layers stands beside the networks of `tf_keras.applications`."""
+    return kind.__module__.startswith("tf_keras.src.applications.")
