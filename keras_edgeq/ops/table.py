@@ -149,9 +149,9 @@ def _activation(layer: Any) -> str:
 
 _BY_OPTIONS = {
     L.Activation: _activation,
+    L.ELU: _elu,
     CellActivation: _activation,
     CellOp: lambda layer: layer.op,
-    L.ELU: _elu,
     L.ReLU: _relu,
     L.Softmax: _softmax,
     L.UpSampling2D: _resize,
