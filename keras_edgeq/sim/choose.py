@@ -8,12 +8,13 @@ from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.norm_parts import WHOLE
 from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import ALL, Precision
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.neighbours import follow_neighbours
-from keras_edgeq.sim.part_kinds import WHOLE, part_kinds
+from keras_edgeq.sim.part_kinds import part_kinds
 
 WIDE = 8
 # Bits in which no part is kept float that may be an integer.
