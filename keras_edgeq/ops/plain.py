@@ -13,6 +13,7 @@ import tf_keras
 from keras_edgeq.ops.freezable_batch_norm import FreezableBatchNorm
 from keras_edgeq.ops.inverse import Inverse, InverseRoot
 from keras_edgeq.ops.op import Op, Operands
+from keras_edgeq.ops.rms_normalization import RmsNormalization
 
 L = tf_keras.layers
 # Layers that pass on what they read at inference. RandomCrop takes the middle then.
@@ -249,12 +250,18 @@ MOVES = (
     CONCAT,
     SELECT,
 )
+NORMALIZATIONS = (
+    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    Op(name="GroupNormalization", classes=(L.GroupNormalization,)),
+    Op(name="UnitNormalization", classes=(L.UnitNormalization,), bounds=(-1.0, 1.0)),
+    Op(name="RmsNormalization", classes=(RmsNormalization,)),
+)
 INVERSE = Op(name="Inverse", classes=(Inverse,))
 INVERSE_ROOT = Op(name="InverseRoot", classes=(InverseRoot,))
 OTHERS = (
     INPUT,
     BATCH_NORM,
-    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    *NORMALIZATIONS,
     INVERSE,
     INVERSE_ROOT,
     *(

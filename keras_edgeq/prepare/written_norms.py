@@ -18,27 +18,25 @@ from keras_edgeq.prepare.arithmetic import FARTHEST
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """Holds what is in `gain * source / sqrt(factor * (variance + epsilon)) + offset`.
+    """Holds `gain * source / sqrt(max(variance + epsilon, least)) + offset`.
 
     Args:
         source: the symbolic tensor.
         axes: over which the variance is taken, or the mean square where it is not centered.
         centered: whether the mean is subtracted first.
-        epsilon: added to the variance; or what a sum of squares is at least.
-        is_unit: whether it is the latter.
-        factor: of the variance; 1 for that of all written ones but sums of squares.
+        epsilon: added to the variance.
+        least: what it is taken for at least.
         gain: a constant.
-        offset: a constant, None for 0.
+        offset: a constant.
     """
 
     source: Any
     axes: tuple[int, ...]
     centered: bool
-    epsilon: float
-    is_unit: bool = False
-    factor: float = 1.0
+    epsilon: float = 0.0
+    least: float = 0.0
     gain: Any = 1.0
-    offset: Any = None
+    offset: Any = 0.0
 
 
 class _Squared(NamedTuple):
@@ -68,9 +66,11 @@ def written_norm(call: Call, args: tuple, kwargs: dict) -> Norm | None:
 
 def _unit(given: dict[str, Any], read: list[Any]) -> Norm | None:
     """Read a call of `tf.math.l2_normalize`."""
-    axes, least = axes_of(read[0], given.get("axis")), given.get("epsilon", 1e-12)
-    is_known = bool(axes) and len(read) == 1 and None not in [read[0].shape[a] for a in axes]
-    return Norm(read[0], axes, False, float(least), True) if is_known else None
+    axes = axes_of(read[0], given.get("axis"))
+    count, least = _count(read[0], axes), float(given.get("epsilon", 1e-12))
+    if not axes or len(read) != 1 or not np.isfinite(count):
+        return None
+    return Norm(read[0], axes, False, 0.0, least / count, count**-0.5)
 
 
 def _product(x: Any, root: Any) -> Norm | None:
@@ -88,7 +88,7 @@ def _quotient(x: Any, root: Any) -> Norm | None:
 
 def _sum(product: Any, rest: Any) -> Norm | None:
     """Read `x * root + (offset - mean * root)`, as `tf.nn.batch_normalization` is written."""
-    offset = None
+    offset: Any = 0.0
     parts = _operands(rest, "Sub")
     if parts is not None and is_constant(parts[0]):
         offset, rest, sign = parts[0], parts[1], 1.0
@@ -109,24 +109,22 @@ def _sum(product: Any, rest: Any) -> Norm | None:
 
 
 def _over_root(
-    x: Any, inside: Any, gain: Any = 1.0, offset: Any = None, centered: tuple[int, ...] = ()
+    x: Any, inside: Any, gain: Any = 1.0, offset: Any = 0.0, centered: tuple[int, ...] = ()
 ) -> Norm | None:
     """Read `inside` as a mean square of `x`, or of `x` without its mean over `centered`."""
-    square, epsilon, factor, is_unit = _inside(inside)
-    if square is None or epsilon < 0.0 or factor <= 0.0:
+    square, added, factor, is_bound = _inside(inside)
+    if square is None or added < 0.0 or factor <= 0.0:
         return None
     source, axes, is_centered = square
     if centered:
         is_same = is_centered and source is x and centered == axes
     else:
         is_same = (_centered(x, axes) if is_centered else x) is source
-    if not is_same or not np.isfinite(factor):
+    if not is_same or not np.isfinite(factor) or (is_bound and is_centered):
         return None
-    if is_unit:
-        is_sum = not is_centered and np.isclose(factor, _count(source, axes))
-        return Norm(source, axes, False, epsilon, True, gain=gain) if is_sum else None
-    epsilon = epsilon / factor
-    return Norm(source, axes, is_centered, epsilon, False, factor, gain, offset)
+    epsilon, least = (0.0, added / factor) if is_bound else (added / factor, 0.0)
+    gain = np.asarray(gain, np.float32) * np.float32(factor**-0.5)
+    return Norm(source, axes, is_centered, epsilon, least, gain, offset)
 
 
 def _inside(inside: Any) -> tuple[Any, float, float, bool]:

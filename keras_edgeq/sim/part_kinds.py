@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_type
-from keras_edgeq.ops.plain import INVERSE_ROOT
+from keras_edgeq.ops.plain import INVERSE_ROOT, NORMALIZATIONS
 from keras_edgeq.ops.table import scales_channels
 
 NORMALIZATION = "normalization"
@@ -14,18 +14,22 @@ STATE = "state"
 KINDS = (NORMALIZATION, STATE)
 # What makes the number that a normalization multiplies by.
 INVERSE_ROOTS = ("Rsqrt", INVERSE_ROOT.name)
+# Layers that are one.
+WHOLE = frozenset(op.name for op in NORMALIZATIONS)
 
 
 def part_kinds(graph: LayerGraph) -> dict[int, str]:
     """Return the kind of the calls that are parts of one, by the `id` of their node.
 
-    `"normalization"`: what leads from a tensor to the inverse root of its variance or mean square,
-    the product with that, and the gain and offset of each channel behind it. `"state"`: what
-    carries a recurrent cell from step to step.
+    `"normalization"`: a layer that is one; or what leads from a tensor to the inverse root of its
+    variance or mean square, the product with that, and the gain and offset of each channel behind
+    it. `"state"`: what carries a recurrent cell from step to step.
     """
     kinds = {id(n): STATE for n in graph.nodes if getattr(n.layer, "is_state", False)}
     for node in graph.nodes:
-        if op_type(node.layer) in INVERSE_ROOTS:
+        if op_type(node.layer) in WHOLE:
+            kinds[id(node)] = NORMALIZATION
+        elif op_type(node.layer) in INVERSE_ROOTS:
             found = [node, *_before(graph, node), *_behind(graph, node)]
             kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
     return kinds
