@@ -118,8 +118,8 @@ def test_named_parameters_exist(kind):
         L.Embedding: (9, 3),
         L.PReLU: (),
         L.EinsumDense: ("ab,bc->ac", 3),
-        AddConstant: ((3, 2),),
-        MultiplyConstant: ((3, 2),),
+        AddConstant: ((3,),),
+        MultiplyConstant: ((3,),),
         L.DepthwiseConv1D: (2,),
         L.DepthwiseConv2D: (2,),
     }
