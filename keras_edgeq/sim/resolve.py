@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import tf_keras
 
-from keras_edgeq.errors import ProfileError, UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.ops.cell_layers import CellPart
@@ -23,6 +23,7 @@ from keras_edgeq.sim.double_rounding import double_rounding, for_litert
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.masked_scores import far_numbers
+from keras_edgeq.sim.plan_check import check_joint
 from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -247,7 +248,7 @@ class _Resolver:
         if len(set(owners)) == 1:
             group = owners[0]
         elif free:
-            self._check_joint(node, free)
+            check_joint({ref: self.specs[ref] for ref in free}, node, self.graph, self.profile)
             group = min((self._root(o) for o in free), key=list(self.specs).index)
             for owner in free:
                 self.parent[self._root(owner)] = group
@@ -262,18 +263,6 @@ class _Resolver:
         rounds = op_of(node.layer) is SELECT and selected_numbers(node.call.node)
         on = self.quantized_on if rounds else self.lies_on
         on.update(dict.fromkeys(node.outputs, group))
-
-    def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
-        """Raise if tensors that must share a grid were given different ones."""
-        one = owners[0]
-        for other in owners[1:]:
-            if self.specs[other] != self.specs[one]:
-                ops = [op_type(self.graph.producer(ref).layer) for ref in (one, other)]
-                raise ProfileError(
-                    f"Layer {node.layer.name!r} needs one grid for its inputs, but profile "
-                    f"{self.profile.name!r} gives them different ones: its rule for {ops[0]} "
-                    f"({one}) conflicts with that for {ops[1]} ({other})."
-                )
 
     def _add_params(self, node: GraphNode, op: str) -> None:
         trait, precision = weights_of(node.layer), self.chosen[id(node)]

@@ -4,6 +4,7 @@ import tf_keras
 
 from keras_edgeq.ops import op_type, weights_of
 from keras_edgeq.ops.cell_layers import CellDense
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.table import (
     CLASSES,
     FUNCTIONS,
@@ -122,6 +123,8 @@ def test_named_parameters_exist(kind):
         L.Embedding: (9, 3),
         L.PReLU: (),
         L.EinsumDense: ("ab,bc->ac", 3),
+        AddConstant: ((3,),),
+        MultiplyConstant: ((3,),),
         L.DepthwiseConv1D: (2,),
         L.DepthwiseConv2D: (2,),
     }
