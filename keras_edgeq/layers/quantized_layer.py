@@ -132,6 +132,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
+    @keras_compat.as_written
     def call(
         self,
         inputs: Any,
