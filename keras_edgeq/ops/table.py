@@ -13,6 +13,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
 from keras_edgeq.ops import functions, plain, weighted
 from keras_edgeq.ops.cell_layers import CellActivation, CellOp
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def scales_channels(layer: Any) -> bool:
     if type(layer) not in (L.DepthwiseConv1D, L.DepthwiseConv2D):
         return False
     return layer.depth_multiplier == 1 and set(layer.kernel_size) == {1}
+
+
+def keeps_8_bits(layer: Any) -> bool:
+    """Tell whether fewer than 8 bits of a layer's weights save nothing, and cost much."""
+    return scales_channels(layer) or type(layer) in (AddConstant, MultiplyConstant)
 
 
 def kept_channels(layer: Any) -> tuple[int, ...]:

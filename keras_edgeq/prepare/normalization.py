@@ -20,6 +20,7 @@ from keras_edgeq.graph.name_operations import PartNames
 from keras_edgeq.graph.rebuild import Call, calls, clone, rebuild
 from keras_edgeq.ops import op_type
 from keras_edgeq.ops.inverse import Inverse, InverseRoot
+from keras_edgeq.ops.norm_parts import WRITTEN_WITH
 from keras_edgeq.ops.rms_normalization import RmsNormalization
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.prepare.affine import affine, can_be_affine
@@ -27,8 +28,6 @@ from keras_edgeq.prepare.arguments import axes_of
 from keras_edgeq.profiles.target_profile import TargetProfile
 
 L = tf_keras.layers
-# The operations that a normalization is written with.
-WRITTEN_WITH = ("Abs", "Mean", "Mul", "ReduceMax", "Sub")
 NARROW = 8
 # Added to the largest number of a vector, so that zeros have an inverse, and one that is not far
 # above those of other vectors.

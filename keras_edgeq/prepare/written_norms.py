@@ -11,6 +11,22 @@ import numpy as np
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, symbols_in
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.norm_parts import (
+    ADD,
+    BOUND,
+    DEVIATION,
+    DIV,
+    INVERSES,
+    MEAN,
+    MUL,
+    NORM,
+    POWER,
+    RECIPROCAL,
+    ROOTS,
+    SUB,
+    UNIT,
+    VARIANCE,
+)
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.prepare.arguments import axes_of, is_constant
 from keras_edgeq.prepare.arithmetic import FARTHEST
@@ -61,7 +77,7 @@ def written_norm(call: Call, args: tuple, kwargs: dict) -> Norm | None:
         return None
     one, other = map(_seen, pair)
     found = PAIRS[op](one, other)
-    return found or (PAIRS[op](other, one) if op != "Div" else None)
+    return found or (PAIRS[op](other, one) if op != DIV else None)
 
 
 def _unit(given: dict[str, Any], read: list[Any]) -> Norm | None:
@@ -89,7 +105,7 @@ def _quotient(x: Any, root: Any) -> Norm | None:
 def _sum(product: Any, rest: Any) -> Norm | None:
     """Read `x * root + (offset - mean * root)`, as `tf.nn.batch_normalization` is written."""
     offset: Any = 0.0
-    parts = _operands(rest, "Sub")
+    parts = _operands(rest, SUB)
     if parts is not None and is_constant(parts[0]):
         offset, rest, sign = parts[0], parts[1], 1.0
     else:
@@ -135,9 +151,9 @@ def _inside(inside: Any) -> tuple[Any, float, float, bool]:
         is_norm = _operands(tensor, NORM) is not None
         square = (read[0], axes, not is_norm) if axes else None
         return square, 0.0, _count(read[0], axes) if is_norm and axes else 1.0, False
-    bounds = _operands(inside, "Clip")
+    bounds = _operands(inside, BOUND)
     if bounds is None:
-        plain, epsilon = _with_number(inside, "Add", 0.0)
+        plain, epsilon = _with_number(inside, ADD, 0.0)
     else:
         plain, epsilon = bounds[0], as_number(bounds[1]) or 0.0
         if (as_number(bounds[2]) or 0.0) < FARTHEST or epsilon == 0.0:
@@ -151,8 +167,8 @@ def _mean_square(tensor: Any) -> tuple[Any, tuple[int, ...], bool] | None:
     if read := _operands(tensor, VARIANCE):
         axes = _kept_axes(tensor)
         return (read[0], axes, True) if axes else None
-    mean = _operands(tensor, "Mean")
-    pair = None if mean is None else _operands(mean[0], "Mul")
+    mean = _operands(tensor, MEAN)
+    pair = None if mean is None else _operands(mean[0], MUL)
     axes = () if mean is None else _kept_axes(tensor)
     if not axes or pair is None or len(pair) < 2 or pair[0] is not pair[1]:
         return None
@@ -167,14 +183,14 @@ def _count(x: Any, axes: tuple[int, ...]) -> float:
 
 def _inverse_root(tensor: Any) -> Any | None:
     """Return what a tensor is the inverse root of."""
-    if (inside := _operands(tensor, "Rsqrt", "tf.math.rsqrt")) is not None:
+    if (inside := _operands(tensor, *INVERSES)) is not None:
         return inside[0]
-    if (inside := _operands(tensor, "tf.math.reciprocal")) is not None:
+    if (inside := _operands(tensor, RECIPROCAL)) is not None:
         return _root(inside[0])
-    quotient = _operands(tensor, "Div")
+    quotient = _operands(tensor, DIV)
     if quotient is not None and as_number(quotient[0]) == 1.0:
         return _root(quotient[1])
-    power = _operands(tensor, "tf.math.pow")
+    power = _operands(tensor, POWER)
     return power[0] if power is not None and as_number(power[1]) == -0.5 else None
 
 
@@ -182,15 +198,15 @@ def _root(tensor: Any) -> Any | None:
     """Return what a tensor is the root of."""
     if _operands(tensor, DEVIATION, NORM) is not None:
         return _Squared(tensor)
-    if (inside := _operands(tensor, "Sqrt", "tf.math.sqrt")) is not None:
+    if (inside := _operands(tensor, *ROOTS)) is not None:
         return inside[0]
-    power = _operands(tensor, "tf.math.pow")
+    power = _operands(tensor, POWER)
     return power[0] if power is not None and as_number(power[1]) == 0.5 else None
 
 
 def _centered(tensor: Any, axes: tuple[int, ...]) -> Any | None:
     """Return the tensor that another one is without its mean over axes."""
-    pair = _operands(tensor, "Sub")
+    pair = _operands(tensor, SUB)
     if pair is None or not keras_compat.is_keras_tensor(pair[0]):
         return None
     return pair[0] if _mean_of(pair[1], pair[0]) == axes else None
@@ -198,7 +214,7 @@ def _centered(tensor: Any, axes: tuple[int, ...]) -> Any | None:
 
 def _mean_of(mean: Any, x: Any) -> tuple[int, ...]:
     """Return the axes over which a tensor is the mean of another one, with its axes kept."""
-    source = _operands(mean, "Mean")
+    source = _operands(mean, MEAN)
     return _kept_axes(mean) if source is not None and _seen(source[0]) is _seen(x) else ()
 
 
@@ -221,24 +237,24 @@ def _with_constant(tensor: Any) -> tuple[Any, Any]:
     return tensor, 1.0
 
 
-def _with_number(tensor: Any, op: str = "Mul", default: float = 1.0) -> tuple[Any, float]:
+def _with_number(tensor: Any, op: str = MUL, default: float = 1.0) -> tuple[Any, float]:
     """Return a tensor and the number that it is multiplied by, or that is added to it."""
     found, total = tensor, default
     while True:
         for one, other in _orders(found, op):
             number = as_number(other)
             if number is not None and not is_constant(one):
-                found, total = _seen(one), total * number if op == "Mul" else total + number
+                found, total = _seen(one), total * number if op == MUL else total + number
                 break
         else:
-            quotient = _operands(found, "Div") if op == "Mul" else None
+            quotient = _operands(found, DIV) if op == MUL else None
             number = None if quotient is None else as_number(quotient[1])
             if quotient is None or not number:
                 return found, total
             found, total = _seen(quotient[0]), total / number
 
 
-def _orders(tensor: Any, op: str = "Mul") -> list[tuple[Any, Any]]:
+def _orders(tensor: Any, op: str = MUL) -> list[tuple[Any, Any]]:
     """Return the two operands of what made a tensor in both orders, nothing for others."""
     pair = _operands(tensor, op)
     return [] if pair is None or len(pair) < 2 else [(pair[0], pair[1]), (pair[1], pair[0])]
@@ -271,12 +287,10 @@ def _seen(tensor: Any) -> Any:
     return tensor
 
 
-VARIANCE, DEVIATION = "tf.math.reduce_variance", "tf.math.reduce_std"
-NORM, UNIT = "tf.compat.v1.norm", "tf.math.l2_normalize"
 # What ends a normalization, given two tensors -> its reader.
 PAIRS: dict[str, Callable[[Any, Any], Norm | None]] = {
-    "Mul": _product,
-    "Div": _quotient,
-    "Add": _sum,
+    MUL: _product,
+    DIV: _quotient,
+    ADD: _sum,
 }
 ENDS = (*PAIRS, UNIT)

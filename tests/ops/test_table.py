@@ -3,6 +3,8 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops.cell_layers import CellDense
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.table import (
     CLASSES,
     FUNCTIONS,
@@ -117,9 +119,12 @@ def test_a_kernel_owns_a_scale_per_output_channel_where_the_bias_allows_it(layer
 def test_named_parameters_exist(kind):
     options = {
         L.Dense: (3,),
+        CellDense: (3,),
         L.Embedding: (9, 3),
         L.PReLU: (),
         L.EinsumDense: ("ab,bc->ac", 3),
+        AddConstant: ((3,),),
+        MultiplyConstant: ((3,),),
         L.DepthwiseConv1D: (2,),
         L.DepthwiseConv2D: (2,),
     }
