@@ -72,9 +72,11 @@ def _behind(graph: LayerGraph, root: GraphNode) -> Iterator[GraphNode]:
     """Yield the products with an inverse root, and the gains and offsets behind them."""
     for node in _readers(graph, root):
         yield node
-        for after in _readers(graph, node):
+        waiting = _readers(graph, node)
+        while waiting:
+            after = waiting.pop()
             if op_type(after.layer) in MOVES:
-                yield from filter(_is_gain, _readers(graph, after))
+                waiting += _readers(graph, after)
             elif _is_gain(after):
                 yield after
 
