@@ -17,7 +17,7 @@ from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepared_form
 from keras_edgeq.prepare.functional import as_functional, check_rebuilt
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.calibrate import collect

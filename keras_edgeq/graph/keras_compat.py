@@ -140,6 +140,16 @@ def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
     return None
 
 
+def as_written(call: Any) -> Any:
+    """Let TensorFlow run the `call` of a layer as Python, which its source need not be read for.
+
+    Keras still sees the arguments that it takes.
+    """
+    plain = tf.autograph.experimental.do_not_convert(call)
+    plain.__signature__ = inspect.signature(call)
+    return plain
+
+
 def takes_mask(layer: tf_keras.layers.Layer) -> bool:
     """Tell whether the layer's `call` takes `mask`."""
     return bool(layer._expects_mask_arg)
@@ -293,3 +303,8 @@ def backs_up_batches(state: Any) -> bool:
 def skip_numpy_logs(callback: tf_keras.callbacks.Callback) -> None:
     """Let Keras not wait for the device after each batch, because the callback reads no logs."""
     callback._supports_tf_logs = True
+
+
+def is_of_applications(kind: type) -> bool:
+    """Tell whether a class of layers stands beside the networks of `tf_keras.applications`."""
+    return kind.__module__.startswith("tf_keras.src.applications.")

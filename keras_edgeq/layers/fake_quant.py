@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.learned_range import LearnedRange
@@ -136,6 +137,7 @@ class FakeQuant(KnownOutputs):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
+    @keras_compat.as_written
     def call(
         self,
         inputs: Any,

@@ -25,6 +25,7 @@ from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.recurrent import unrolled
+from keras_edgeq.prepare.repeated_constants import with_repeated_constants
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 from keras_edgeq.profiles.target_profile import TargetProfile
@@ -38,6 +39,7 @@ PLAIN = (
     write_out_ellipses,
     to_float32,
     with_masks_selected,
+    with_repeated_constants,
 )
 
 

@@ -56,11 +56,19 @@ def why_rolled(layer: Any, args: tuple, kwargs: dict) -> str | None:
         return "its number of steps is not known; build the model with Input((steps, features))"
     if steps > MOST_STEPS:
         return f"{steps} steps; up to {MOST_STEPS} are unrolled"
-    if any(one._num_constants for one in both) or kwargs.get("constants") is not None:
-        return "its cell reads constants"
-    if any(tensor.dtype != tf.float32 for tensor in _states(args, kwargs)):
-        return "its initial state is not float32"
-    return next(filter(None, map(_why_cell, (cell for one in both for cell in _cells(one)))), None)
+    if any(one.activity_regularizer for one in (layer, *both)):
+        return "it has an activity_regularizer"
+    cells = [cell for one in both for cell in _cells(one)]
+    return next(filter(None, map(_why_cell, cells)), None) or _why_states(cells, args, kwargs)
+
+
+def _why_states(cells: list[Any], args: tuple, kwargs: dict) -> str | None:
+    states = _states(args, kwargs)
+    if len(states) not in (0, sum(map(_count, cells))) or kwargs.get("constants") is not None:
+        return "it reads constants"
+    if not all(map(keras_compat.is_keras_tensor, states)):
+        return "its initial state is a constant"
+    return None if all(t.dtype == tf.float32 for t in states) else "its state is not float32"
 
 
 def _why_cell(cell: Any) -> str | None:
@@ -83,6 +91,11 @@ def _cells(layer: Any) -> list[Any]:
     """Return the cells of a layer, one after the other."""
     cell = layer.cell
     return list(cell.cells) if type(cell) is L.StackedRNNCells else [cell]
+
+
+def _count(cell: Any) -> int:
+    """Return the number of tensors that are the state of a cell."""
+    return len(tf.nest.flatten(cell.state_size))
 
 
 def _states(args: tuple, kwargs: dict) -> list[Any]:
@@ -159,7 +172,6 @@ class _Steps:
         self.column = Operation(tf.expand_dims, part_name(name, "mask_column"))
         self.masks = Operation(tf.unstack, part_name(name, "mask_steps"))
         is_stacked = type(layer.cell) is L.StackedRNNCells
-        self.is_reversed = is_stacked and layer.cell.reverse_state_order
         self.cells = [
             _Walked(cell, part_name(name, f"cell_{n}") if is_stacked else name, layer, trainable)
             for n, cell in enumerate(_cells(layer))
@@ -172,21 +184,21 @@ class _Steps:
 
     def run(self, sequence: Any, states: list[Any], mask: Any) -> tuple[list[Any], list[Any]]:
         """Return the outputs of all steps as they are computed, and the last states."""
-        by_states = self.cells[::-1] if self.is_reversed else self.cells
-        given, ends = {}, {}
-        for cell in by_states:
-            given[cell], states = states[: cell.states], states[cell.states :]
+        ends: list[Any] = []
         masks = None if mask is None else self.masks(self.column(mask, axis=-1), axis=1)
         if masks is not None and self.layer.go_backwards:
             masks = masks[::-1]
+        outputs: list[Any] = []
         for number, cell in enumerate(self.cells):
             read = cell.read(sequence)
             if self.layer.go_backwards and not number:
                 read = read[::-1]
-            outputs, ends[cell] = cell.walk(read, given[cell], masks)
+            given, states = states[: cell.states], states[cell.states :]
+            outputs, last = cell.walk(read, given, masks)
+            ends += last
             if cell is not self.cells[-1]:
                 sequence = cell.whole(outputs)
-        return outputs, [state for cell in by_states for state in ends[cell]]
+        return outputs, ends
 
 
 class _Walked:
@@ -194,7 +206,7 @@ class _Walked:
 
     def __init__(self, cell: Any, name: str, layer: Any, trainable: bool):
         self.parts = as_parts(cell, name, trainable and layer.trainable)
-        self.states = len(tf.nest.flatten(cell.state_size))
+        self.states = _count(cell)
         self.whole = partial(Operation(tf.stack, part_name(name, "sequence")), axis=1)
         self.hold = [Operation(tf.where, part_name(name, f"held_{n}")) for n in range(self.states)]
         self.hold_output = Operation(tf.where, part_name(name, "held_output"))

@@ -9,7 +9,7 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.norm_parts import WHOLE
-from keras_edgeq.ops.table import scales_channels
+from keras_edgeq.ops.table import keeps_8_bits
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import ALL, Precision
 from keras_edgeq.profiles.target_profile import TargetProfile
@@ -73,13 +73,13 @@ def allowed_precisions(
     """Return the names of the precisions a call has kernels for, its own first.
 
     That has 8 bits for the weights of a layer with one per channel, such as a Rescaling or a batch
-    norm becomes: fewer save nothing, and make its sums and its bias coarse. For parts of a `kind`
-    it is the one the profile has for them.
+    norm becomes, and for constants that are added: fewer save nothing, and make the sums coarse.
+    For parts of a `kind` it is the one the profile has for them.
     """
     names = profile.allowed(op_type(node.layer))
     own = profile.precision(_widened(names[0], names, profile, kind, node))
     names = tuple(dict.fromkeys((own.name, *names)))
-    if own.weight is None or own.weight.bits >= WIDE or not scales_channels(node.layer):
+    if own.weight is None or own.weight.bits >= WIDE or not keeps_8_bits(node.layer):
         return names
     others = map(profile.precision, names)
     wide = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.cell_layers import CellPart
 from keras_edgeq.ops.plain import CONCAT, INPUT
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import FLOAT
@@ -60,17 +61,66 @@ class Collapse:
         )
 
 
+class _Seen:
+    """What was seen of a tensor, in one call or in all steps of a cell.
+
+    Args:
+        owner: of its grid, where channels are looked at; else None.
+
+    Attributes:
+        largest: the largest number of each channel.
+    """
+
+    def __init__(self, owner: str | None):
+        self.owner = owner
+        self.largest: Any = np.zeros(0)
+        self._samples: Any = 0.0
+        self._channels: Any = 0.0
+        self._least, self._zeros, self._count = 0.0, 0, 0
+
+    def add(self, real: np.ndarray, rounded: np.ndarray) -> None:
+        """Look at one call: the float model's numbers and the sim's."""
+        flat = [part.reshape(len(part), -1).astype(np.float64) for part in (real, rounded)]
+        self._samples = self._samples + _powers(*flat, axis=1)
+        if self.owner is None or real.ndim < 2:
+            return
+        self._least = min(self._least, float(real.min(initial=0.0)))
+        self._zeros += int(np.sum(real == 0.0))
+        self._count += real.size
+        real, rounded = (part.reshape(-1, part.shape[-1]) for part in (real, rounded))
+        self._channels = self._channels + _powers(real, rounded, axis=0)
+        largest = np.max(np.abs(real), 0, initial=0.0)
+        self.largest = np.maximum(self.largest, largest) if self.largest.size else largest
+
+    def median_db(self) -> float:
+        """Return the signal-to-noise ratio of the median sample; silent samples count as exact."""
+        signal, noise = self._samples
+        exact = (noise == 0.0) | (signal == 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.median(np.where(exact, np.inf, 10.0 * np.log10(signal / noise))))
+
+    def lost(self, step: float) -> np.ndarray:
+        """Tell for each channel whether it collapsed on a grid of such steps."""
+        signal, noise = self._channels
+        is_lost = signal < noise * 10.0 ** (COLLAPSED_DB / 10.0)
+        return is_lost & (self.largest < MOST_STEPS * step) & (signal > 0.0)
+
+    def is_sparse(self) -> bool:
+        """Tell whether it is the output of a ReLU, in which channels may well be silent."""
+        return self._least >= 0.0 and self._zeros > 0.25 * self._count
+
+
+def _powers(real: np.ndarray, rounded: np.ndarray, axis: int) -> np.ndarray:
+    """Return the power of the signal and of its noise, summed over an axis."""
+    return np.stack([np.sum(real**2, axis), np.sum((real - rounded) ** 2, axis)])
+
+
 class Watch:
     """Looks at tensors, and channels of inputs and outputs, of a sim walked beside its model.
 
     Args:
         graph: of the prepared model.
         sim: the sim.
-
-    Attributes:
-        found: channels that collapsed.
-        lost: tensor that collapsed -> signal to its own noise in the median sample, in dB. With the
-            median, one sample far beyond all others hides nothing.
     """
 
     def __init__(self, graph: LayerGraph, sim: QuantSim):
@@ -88,30 +138,44 @@ class Watch:
             for call in calls(sim)
             if isinstance(call.layer, FakeQuant) and call.layer.tensor in owners
         }
-        self.found: list[Collapse] = []
-        self.lost: dict[str, float] = {}
+        self._cells = {n.layer.name for n in graph.nodes if isinstance(n.layer, CellPart)}
+        self._seen: dict[str, _Seen] = {}
 
     def __call__(self, name: str, wanted: Any, got: Any) -> None:
         """Look at a quantized tensor: the float model's and the sim's, made from the same."""
-        real, rounded = np.asarray(wanted), np.asarray(got)
-        median = _median_db(real, rounded)
-        if median < COLLAPSED_DB:
-            self.lost[name] = median
+        ref = TensorRef.parse(name, "input" if "<" in name else "output")
+        # A cell has one grid for all steps: a channel may well be small in some of them.
+        whole = str(replace(ref, call=0)) if ref.layer in self._cells else name
         owner = self._owners.get(name)
-        if owner not in self._steps:
-            return
-        step = float(np.max(self._steps[owner]))
-        if real.ndim < 2 or _is_sparse(real):
-            return
-        real, rounded = (part.reshape(-1, part.shape[-1]) for part in (real, rounded))
-        signal, noise = np.sum(real**2, 0), np.sum((real - rounded) ** 2, 0)
-        largest = np.max(np.abs(real), 0)
-        lost = (signal < noise * 10.0 ** (COLLAPSED_DB / 10.0)) & (largest < MOST_STEPS * step)
-        lost &= signal > 0.0
-        if np.any(lost):
-            channels = tuple(map(int, np.flatnonzero(lost)))
-            most = float(np.max(largest[lost]))
-            self.found.append(Collapse(name, channels, step, most, self._remedy(owner)))
+        if whole not in self._seen:
+            self._seen[whole] = _Seen(owner if owner in self._steps else None)
+        self._seen[whole].add(np.asarray(wanted), np.asarray(got))
+
+    @property
+    def lost(self) -> dict[str, float]:
+        """Tensor that collapsed -> signal to its own noise in the median sample, in dB.
+
+        With the median, one sample far beyond all others hides nothing.
+        """
+        medians = ((name, seen.median_db()) for name, seen in self._seen.items())
+        return {name: median for name, median in medians if median < COLLAPSED_DB}
+
+    @property
+    def found(self) -> list[Collapse]:
+        """Channels that collapsed."""
+        made = (self._collapse(name, seen) for name, seen in self._seen.items())
+        return [collapse for collapse in made if collapse is not None]
+
+    def _collapse(self, name: str, seen: _Seen) -> Collapse | None:
+        if seen.owner is None or not np.size(seen.largest) or seen.is_sparse():
+            return None
+        step = float(np.max(self._steps[seen.owner]))
+        lost = seen.lost(step)
+        if not np.any(lost):
+            return None
+        channels = tuple(map(int, np.flatnonzero(lost)))
+        most = float(np.max(seen.largest[lost]))
+        return Collapse(name, channels, step, most, self._remedy(seen.owner))
 
     def _remedy(self, owner: str) -> tuple[str, ...]:
         """Return the layers that would have to compute in float to keep the channels apart."""
@@ -121,7 +185,8 @@ class Watch:
                 continue
             if op is INPUT:
                 return self._preamble(ref)
-            if ref in self._graph.outputs:
+            makers = {self._graph.producer(read).layer.name for read in node.inputs}
+            if ref in self._graph.outputs and len(makers) > 1:
                 return (node.layer.name,)
         return ()
 
@@ -140,20 +205,6 @@ class Watch:
                     waiting += reader.outputs
         names = tuple(found)
         return names if self._constants.intersection(names) else ()
-
-
-def _median_db(real: np.ndarray, rounded: np.ndarray) -> float:
-    """Return the signal-to-noise ratio of the median sample; silent samples count as exact."""
-    real, rounded = (p.reshape(len(p), -1).astype(np.float64) for p in (real, rounded))
-    signal, noise = np.sum(real**2, 1), np.sum((real - rounded) ** 2, 1)
-    exact = (noise == 0.0) | (signal == 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.median(np.where(exact, np.inf, 10.0 * np.log10(signal / noise))))
-
-
-def _is_sparse(values: np.ndarray) -> bool:
-    """Tell whether a tensor is the output of a ReLU, in which channels may well be silent."""
-    return bool(values.min(initial=0.0) >= 0.0 and np.mean(values == 0.0) > 0.25)
 
 
 def own_grids(found: Sequence[Collapse], asked: Mapping[str, str]) -> dict[str, str]:

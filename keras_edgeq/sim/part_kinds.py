@@ -35,8 +35,10 @@ def part_kinds(graph: LayerGraph) -> dict[int, str]:
         if op_type(node.layer) in WHOLE:
             kinds[id(node)] = NORMALIZATION
         elif op_type(node.layer) in INVERSE_ROOTS:
-            found = [node, *_before(graph, node), *_behind(graph, node)]
-            kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
+            before = _before(graph, node)
+            if any(op_type(maker.layer) == MEAN for maker in before):
+                found = [node, *before, *_behind(graph, node)]
+                kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
     return kinds
 
 

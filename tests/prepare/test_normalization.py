@@ -7,7 +7,7 @@ import tf_keras
 
 from keras_edgeq.ops import op_type
 from keras_edgeq.prepare import prepare
-from keras_edgeq.profiles.target_profile import load_profile
+from keras_edgeq.profiles import load_profile
 from tests.harness import assert_close, outputs, saved_and_loaded, snapshot
 from tests.models import train_like
 from tests.short import short

@@ -6,7 +6,7 @@ from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.prepare import prepare
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.part_kinds import NORMALIZATION, part_kinds
 from keras_edgeq.sim.resolve import resolve
@@ -111,8 +111,9 @@ def test_a_mean_square_of_a_product_has_the_mean_square_alone():
 
 def test_parts_of_a_normalization_have_16_bits_by_name_and_are_float_beside_8():
     x = Input((5, 4), name="x")
-    root = tf.math.rsqrt(L.Dense(4, name="front")(x) ** 2 + 1.0)
-    model = tf_keras.Model(x, L.Dense(2, name="back")(L.Multiply(name="product")([x, root])))
+    square = tf.reduce_mean(L.Dense(4, name="front")(x) ** 2, -1, keepdims=True)
+    product = L.Multiply(name="product")([x, tf.math.rsqrt(square + 1.0)])
+    model = tf_keras.Model(x, L.Dense(2, name="back")(product))
     for asked, wanted in (({}, "FP32"), ({"product": "W8A16"}, "W8A16"), (MIXED, "W8A16")):
         graph = LayerGraph.of(prepare(model, LITERT, asked))
         found = choose_precisions(graph, LITERT, asked, {})
