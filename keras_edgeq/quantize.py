@@ -17,7 +17,7 @@ from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepared_form
 from keras_edgeq.prepare.functional import as_functional, check_rebuilt
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.calibrate import collect
@@ -134,10 +134,12 @@ def quantize(
             f'batch_norm is "fold" or "train", not {batch_norm!r}.'
             + did_you_mean(batch_norm, ("fold", "train"))
         )
-    prepared = prepared_form(model, batch_norm == "train", None if data_free else target)
+    wanted = by_layer(precision, target)
+    inside = wanted if plan is None else {**precisions_of(plan.kernels), **wanted}
+    # What is not known without data are the numbers inside of a normalization.
+    prepared = prepared_form(model, batch_norm == "train", None if data_free else target, inside)
     folded, known = prepared.folded, prepared.known
     free = plan is None
-    wanted = by_layer(precision, target)
     if plan is None:
         plan = resolve(folded, target, wanted)
         warn_of_others(wanted, plan.kernels, target)

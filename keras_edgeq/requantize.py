@@ -15,7 +15,7 @@ from keras_edgeq.plan.asked import Asked, by_layer, warn_of_others
 from keras_edgeq.plan.kernel import precisions_of
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import Prepared
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen

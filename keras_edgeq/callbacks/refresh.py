@@ -25,7 +25,7 @@ def refresh(
         source: calibration batches in the order of the model's inputs.
         observer: `observer_of(sim)`.
     """
-    for layer in prepare(model, sim.record.profile).layers:
+    for layer in prepare(model, sim.record.profile, sim.record.precision).layers:
         if layer.weights:
             target = sim.get_layer(layer.name)
             inner = target.layer if isinstance(target, QuantizedLayer) else target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +11,22 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph.rebuild import infer
+from keras_edgeq.ops import op_type
 
 L = tf_keras.layers
 
 
-def infer_portably(layer: Any, args: tuple, kwargs: dict) -> Any:
-    """Call a layer in inference mode, in the form that converters take where it has one."""
+def infer_portably(layer: Any, args: tuple, kwargs: dict, litert: bool) -> Any:
+    """Call a layer in inference mode, in the form that converters to LiteRT or ONNX take."""
     form = FORMS.get(type(layer))
-    if form is None or len(args) != 1 or kwargs.get("mask") is not None:
-        return infer(layer, args, kwargs)
-    return form(layer, args[0])
+    if form is not None and len(args) == 1 and kwargs.get("mask") is None:
+        return form(layer, args[0])
+    function = FUNCTIONS.get((op_type(layer), litert))
+    if function is not None and not kwargs.get("approximate"):
+        read = [v for v in tf.nest.flatten((args, kwargs)) if isinstance(v, tf.Tensor)]
+        if len(read) == 1:
+            return function(read[0])
+    return infer(layer, args, kwargs)
 
 
 def dense(layer: Any, inputs: Any) -> Any:
@@ -74,4 +81,40 @@ FORMS: dict[type, Callable[[Any, Any], Any]] = {
     L.CategoryEncoding: category_encoding,
     L.Dense: dense,
     L.GroupNormalization: group_normalization,
+}
+
+
+def gelu(x: Any) -> Any:
+    """Compute a GELU in the form that ONNX Runtime takes for one operation."""
+    return x * (tf.math.erf(x / np.float32(np.sqrt(2.0))) + 1.0) * 0.5
+
+
+def erf(x: Any) -> Any:
+    """Compute the error function to 1.5e-7, of which LiteRT has no kernel.
+
+    Reference:
+        Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", equation 7.1.26.
+    """
+    t = 1.0 / (1.0 + 0.3275911 * tf.abs(x))
+    factors = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    total = functools.reduce(lambda total, factor: total * t + factor, factors, 0.0)
+    return tf.sign(x) * (1.0 - total * t * tf.exp(-x * x))
+
+
+def log1p(x: Any) -> Any:
+    """Compute a logarithm of a sum with 1, as numbers on a grid are not tiny."""
+    return tf.math.log(x + 1.0)
+
+
+def expm1(x: Any) -> Any:
+    """Compute an exponential less 1, as numbers on a grid are not tiny."""
+    return tf.exp(x) - 1.0
+
+
+# Operation, and whether for LiteRT -> the function in operations that the runtime has.
+FUNCTIONS: dict[tuple[str, bool], Callable[[Any], Any]] = {
+    ("Gelu", False): gelu,
+    ("Erf", True): erf,
+    ("Log1p", False): log1p,
+    ("Expm1", False): expm1,
 }

@@ -125,7 +125,7 @@ class MarkedModel:
                 return outputs, outputs, tf.constant(1.0)
             if self._computes_with_constants(call):
                 args, kwargs = self._fenced(call, args, kwargs)
-            return infer_portably(layer, args, kwargs)
+            return infer_portably(layer, args, kwargs, self.fences)
 
         outputs = replay(self.sim, list(inputs), on_call)
         return dict(zip(self.outputs, tf.nest.flatten(outputs), strict=True))
@@ -137,7 +137,8 @@ class MarkedModel:
         if not self.fences:  # a converter that fences are for writes the kernel that rounds rows
             tensor = layer.as_read(tensor)
         with swapped(layer.layer, self.fingerprints.variables[layer.name]):
-            outputs = infer_portably(layer.layer, (_fence(tensor) if fenced else tensor,), {})
+            data = _fence(tensor) if fenced else tensor
+            outputs = infer_portably(layer.layer, (data,), {}, self.fences)
         readers = self._graph.consumers(call.output_ref(0))
         is_fused = bool(readers) and all(op_type(reader.layer) in FUSED for reader in readers)
         return _fence(outputs) if fenced and not is_fused else outputs

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.spec.tensor_ref import part_name
 
 
 def name_operations(tensor: Any, known: set[int], names: Iterator[str]) -> None:
@@ -25,3 +27,27 @@ def name_operations(tensor: Any, known: set[int], names: Iterator[str]) -> None:
         known.add(id(maker))
         keras_compat.rename(maker, next(names))
         waiting += node.keras_inputs
+
+
+class PartNames:
+    """Names the parts that a layer is written with: those of each call of it otherwise.
+
+    Args:
+        layer: name of the layer.
+
+    Attributes:
+        layers: layers that all calls share, by name.
+    """
+
+    def __init__(self, layer: str):
+        self.layer = layer
+        self.layers: dict[str, Any] = {}
+        self._counts: dict[str, Iterator[int]] = {}
+
+    def __call__(self, tensor: Any, part: str = "") -> Any:
+        """Name what made a symbolic tensor after a part, or after the layer; return the tensor."""
+        count = next(self._counts.setdefault(part, itertools.count()))
+        name = part_name(self.layer, part) if part else self.layer
+        number = "" if not count else f"_{count}" if part else f"/{count}"
+        keras_compat.rename(keras_compat.producer(tensor)[0], name + number)
+        return tensor

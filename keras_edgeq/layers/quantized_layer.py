@@ -12,8 +12,9 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.fake_quant import FakeQuant
+from keras_edgeq.layers.half_precision import HALF_BITS, HALF_STEPS, half_outputs, half_sums
 from keras_edgeq.layers.swap import LOCK, swapped
-from keras_edgeq.numerics.round_to_steps import carry_scale, to_steps
+from keras_edgeq.numerics.round_to_steps import to_steps
 from keras_edgeq.ops import weights_of
 from keras_edgeq.ops.einsum import summed_axes
 from keras_edgeq.ops.table import activation_name
@@ -22,9 +23,6 @@ from keras_edgeq.table import brief
 
 # Largest bias a kernel adds, by the bits of its grid; int64 accumulators of LiteRT hold 40 bits.
 BIAS_MAX = {32: float(2**31 - 1), 64: float(2**39 - 1)}
-# Steps of grids up to so many bits are exact in both half types: 255 has 8 significant bits.
-HALF_BITS = 8
-HALF_STEPS = 2.0**HALF_BITS
 
 
 @tf_keras.saving.register_keras_serializable("keras_edgeq")
@@ -149,14 +147,14 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             if half is None:
                 outputs = self._call_layer(inputs, self.rounded_params(), training)
             else:
-                outputs = self._half_outputs(inputs, half)
+                outputs = half_outputs(self, inputs, half)
             return outputs, outputs, tf.constant(1.0)
         steps = inputs if in_steps else to_steps(inputs, input_scale, self.arithmetic.whole)
         params, scale = self.integer_params(input_scale)
         if half is None:
             sums = self._call_layer(steps, params, training)
         else:
-            sums = self._half_sums(steps, params, input_scale, scale, half)
+            sums = half_sums(self, steps, params, input_scale, scale, half)
             input_scale, scale = tf.stop_gradient(input_scale), tf.stop_gradient(scale)
         return sums * (input_scale * scale), sums, self._exact(input_scale, scale)
 
@@ -258,33 +256,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
         return dtype if few_bits and layer.activity_regularizer is None else None
 
-    def _half_sums(
-        self,
-        steps: tf.Tensor,
-        params: dict[str, Any],
-        input_scale: tf.Tensor,
-        scale: tf.Tensor,
-        dtype: tf.DType,
-    ):
-        """Return the sums for an input in steps; gradients of the scales go through the steps."""
-        kept = self.quantizers[self.kernel_name].start.shape
-        kernel = carry_scale(params[self.kernel_name], tf.reshape(scale, kept))
-        steps = carry_scale(steps, input_scale)
-        sums = self._products(steps / HALF_STEPS, kernel, dtype) * HALF_STEPS
-        if "bias" not in params:
-            return sums
-        return sums + carry_scale(params["bias"], input_scale * scale)
-
-    def _half_outputs(self, inputs: Any, dtype: tf.DType):
-        """Return the outputs for a real input."""
-        _, steps, scale = self.quantizers[self.kernel_name](getattr(self.layer, self.kernel_name))
-        outputs = self._products(inputs, carry_scale(steps, scale), dtype)
-        fixed = tf.stop_gradient(scale)
-        outputs *= self.per_output(fixed)
-        bias = getattr(self.layer, "bias", None)
-        return outputs if bias is None else outputs + bias
-
-    def _products(self, inputs: Any, steps: tf.Tensor, dtype: tf.DType):
+    def products(self, inputs: Any, steps: tf.Tensor, dtype: tf.DType):
         """Sum the products of inputs and kernel steps in `dtype`, without the bias; float32."""
         # Divided in float32: behind the cast, gradients would lose bits to it in half precision.
         params = {self.kernel_name: tf.cast(steps / HALF_STEPS, dtype)}

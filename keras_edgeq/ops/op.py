@@ -86,6 +86,7 @@ class Op:
         transparent: whether it computes nothing: its output equals its input.
         affine: a constant, and whether it is the second operand -> scale and offset of the same
             function of the other one; None if it is not such a function.
+        steep_at_zero: whether its slope grows without bound towards zero.
         operands: what is read beside tensors; None for all but elementwise and joining operations.
         reads_ids: whether it reads whole numbers, of any type: no grid may round them.
     """
@@ -109,6 +110,7 @@ class Op:
     stays_in_range: bool = False
     activates: bool = False
     transparent: bool = False
+    steep_at_zero: bool = False
     affine: Callable[[Any, bool], tuple[Any, Any] | None] | None = None
     operands: Operands | None = None
     reads_ids: bool = False

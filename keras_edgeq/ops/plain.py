@@ -13,6 +13,7 @@ import tf_keras
 from keras_edgeq.ops.freezable_batch_norm import FreezableBatchNorm
 from keras_edgeq.ops.inverse import Inverse, InverseRoot
 from keras_edgeq.ops.op import Op, Operands
+from keras_edgeq.ops.rms_normalization import RmsNormalization
 
 L = tf_keras.layers
 # Layers that pass on what they read at inference. RandomCrop takes the middle then.
@@ -28,7 +29,8 @@ DROPOUTS = (
 )
 
 
-def _activation(name: str, *, functions: tuple[str, ...] = (), **facts: Any) -> Op:
+def activation(name: str, *, functions: tuple[str, ...] = (), **facts: Any) -> Op:
+    """Return a row of a function that is the same for all elements."""
     return Op(name=name, functions=functions, spread="each", activates=True, **facts)
 
 
@@ -65,7 +67,7 @@ IDENTITY = Op(
 INPUT = Op(name="Input", classes=(L.InputLayer,), transparent=True)
 BATCH_NORM = Op(name="BatchNorm", classes=(L.BatchNormalization, FreezableBatchNorm))
 SOFTMAX = Op(name="Softmax", functions=("softmax",), symbols=("nn.softmax",), spread="shares")
-RELU = _activation(
+RELU = activation(
     "Relu",
     functions=("relu",),
     symbols=("nn.relu",),
@@ -73,7 +75,7 @@ RELU = _activation(
     rectifies=True,
     stays_in_range=True,
 )
-RELU6 = _activation(
+RELU6 = activation(
     "Relu6",
     functions=("relu6",),
     symbols=("nn.relu6",),
@@ -84,50 +86,54 @@ RELU6 = _activation(
 )
 # Not monotonous, so that a distribution is not known by its ends and quantiles.
 SWISH = Op(name="Swish", functions=("swish", "silu"), symbols=("nn.silu",), activates=True)
-CAPPED_RELU = _activation("CappedRelu", scale="caps", rectifies=True)
-CLIP = _activation("Clip", symbols=("clip_by_value",))
-LEAKY_RELU = _activation(
+CAPPED_RELU = activation("CappedRelu", scale="caps", rectifies=True)
+CLIP = activation("Clip", symbols=("clip_by_value",))
+LEAKY_RELU = activation(
     "LeakyRelu",
     classes=(L.LeakyReLU,),
     functions=("leaky_relu",),
     symbols=("nn.leaky_relu",),
     scale="passes",
 )
+ADD = Op(
+    name="Add",
+    classes=(L.Add,),
+    symbols=("__operators__.add", "math.add"),
+    scale="joins",
+    spread="each",
+    combine=np.add,
+    affine=lambda c, _: (np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+SUB = Op(
+    name="Sub",
+    classes=(L.Subtract,),
+    symbols=("math.subtract",),
+    scale="joins",
+    spread="each",
+    combine=np.subtract,
+    affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
+    operands=Operands(2, scalars=True),
+)
+MUL = Op(
+    name="Mul",
+    classes=(L.Multiply,),
+    symbols=("math.multiply",),
+    spread="each",
+    combine=np.multiply,
+    affine=lambda c, _: (c, np.zeros_like(c)),
+    operands=Operands(2, scalars=True),
+)
+DIV = _each(
+    "Div",
+    symbols=("math.truediv", "math.divide"),
+    affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
+)
 ARITHMETIC = (
-    Op(
-        name="Add",
-        classes=(L.Add,),
-        symbols=("__operators__.add", "math.add"),
-        scale="joins",
-        spread="each",
-        combine=np.add,
-        affine=lambda c, _: (np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Sub",
-        classes=(L.Subtract,),
-        symbols=("math.subtract",),
-        scale="joins",
-        spread="each",
-        combine=np.subtract,
-        affine=lambda c, second: (np.ones_like(c), -c) if second else (-np.ones_like(c), c),
-        operands=Operands(2, scalars=True),
-    ),
-    Op(
-        name="Mul",
-        classes=(L.Multiply,),
-        symbols=("math.multiply",),
-        spread="each",
-        combine=np.multiply,
-        affine=lambda c, _: (c, np.zeros_like(c)),
-        operands=Operands(2, scalars=True),
-    ),
-    _each(
-        "Div",
-        symbols=("math.truediv", "math.divide"),
-        affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
-    ),
+    ADD,
+    SUB,
+    MUL,
+    DIV,
     _each("Average", classes=(L.Average,), scale="joins"),
     _each(
         "Maximum",
@@ -147,35 +153,26 @@ ARITHMETIC = (
     ),
     _each("Rescaling", classes=(L.Rescaling,)),
     _each("Normalization", classes=(L.Normalization,)),
-    *(_each(f"tf.{symbol}", symbols=(symbol,)) for symbol in ("cast", "math.exp")),
+    _each("tf.cast", symbols=("cast",)),
     _each("Abs", symbols=("math.abs",)),
 )
 ACTIVATIONS = (
     RELU,
     RELU6,
     CAPPED_RELU,
-    _activation("CappedLeakyRelu", scale="caps"),
+    activation("CappedLeakyRelu", scale="caps"),
     CLIP,
     LEAKY_RELU,
-    _activation("ThresholdedRelu", classes=(L.ThresholdedReLU,)),
-    _activation(
+    activation("ThresholdedRelu", classes=(L.ThresholdedReLU,)),
+    activation(
         "Sigmoid",
         functions=("sigmoid",),
         symbols=("math.sigmoid", "nn.sigmoid"),
         bounds=(0.0, 1.0),
     ),
-    _activation("Tanh", functions=("tanh",), symbols=("math.tanh", "nn.tanh"), bounds=(-1.0, 1.0)),
+    activation("Tanh", functions=("tanh",), symbols=("math.tanh", "nn.tanh"), bounds=(-1.0, 1.0)),
     SWISH,
     SOFTMAX,
-    _activation("elu", classes=(L.ELU,), functions=("elu",), symbols=("nn.elu",)),
-    _activation("selu", functions=("selu",), symbols=("nn.selu",)),
-    _activation("gelu", functions=("gelu",), symbols=("nn.gelu",)),
-    _activation("softplus", functions=("softplus",), symbols=("nn.softplus", "math.softplus")),
-    _activation("softsign", functions=("softsign",), symbols=("nn.softsign",), bounds=(-1.0, 1.0)),
-    _activation("hard_sigmoid", functions=("hard_sigmoid",), bounds=(0.0, 1.0)),
-    _activation("exponential", functions=("exponential",)),
-    _activation("mish", functions=("mish",)),
-    _activation("Rsqrt", symbols=("math.rsqrt",)),
 )
 RESIZE = _pool("Resize", symbols=("image.resize",))
 POOLS = (
@@ -245,12 +242,18 @@ MOVES = (
     CONCAT,
     SELECT,
 )
+NORMALIZATIONS = (
+    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    Op(name="GroupNormalization", classes=(L.GroupNormalization,)),
+    Op(name="UnitNormalization", classes=(L.UnitNormalization,), bounds=(-1.0, 1.0)),
+    Op(name="RmsNormalization", classes=(RmsNormalization,)),
+)
 INVERSE = Op(name="Inverse", classes=(Inverse,))
 INVERSE_ROOT = Op(name="InverseRoot", classes=(InverseRoot,))
 OTHERS = (
     INPUT,
     BATCH_NORM,
-    Op(name="LayerNormalization", classes=(L.LayerNormalization,), spread="normal"),
+    *NORMALIZATIONS,
     INVERSE,
     INVERSE_ROOT,
     *(

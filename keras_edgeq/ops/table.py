@@ -11,8 +11,9 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import is_users
-from keras_edgeq.ops import plain, weighted
+from keras_edgeq.ops import functions, plain, weighted
 from keras_edgeq.ops.cell_layers import CellActivation, CellOp
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.op import Op, Unsupported, Weights
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from keras_edgeq.ops.matrix_form import MatrixForm
 
 L = tf_keras.layers
-OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS)}
+OPS: Mapping[str, Op] = {op.name: op for op in (*weighted.ROWS, *plain.ROWS, *functions.ROWS)}
 CLASSES: Mapping[type, Op] = {kind: op for op in OPS.values() for kind in op.classes}
 SYMBOLS: Mapping[str, Op] = {symbol: op for op in OPS.values() for symbol in op.symbols}
 # Name of a Keras activation function -> its operation.
@@ -80,6 +81,11 @@ def scales_channels(layer: Any) -> bool:
     return layer.depth_multiplier == 1 and set(layer.kernel_size) == {1}
 
 
+def keeps_8_bits(layer: Any) -> bool:
+    """Tell whether fewer than 8 bits of a layer's weights save nothing, and cost much."""
+    return scales_channels(layer) or type(layer) in (AddConstant, MultiplyConstant)
+
+
 def kept_channels(layer: Any) -> tuple[int, ...]:
     """Return the channel axes of a layer's kernel that may own a scale each.
 
@@ -122,6 +128,10 @@ def _relu(layer: Any) -> str:
     return caps.get(None if layer.max_value is None else float(layer.max_value), "CappedRelu")
 
 
+def _elu(layer: Any) -> str:
+    return functions.ELU.name if float(layer.alpha) == 1.0 else "ScaledElu"
+
+
 def _softmax(layer: Any) -> str:
     return "Softmax" if np.ravel(layer.axis).tolist() == [-1] else "SoftmaxOverAxis"
 
@@ -145,6 +155,7 @@ def _activation(layer: Any) -> str:
 
 _BY_OPTIONS = {
     L.Activation: _activation,
+    L.ELU: _elu,
     CellActivation: _activation,
     CellOp: lambda layer: layer.op,
     L.ReLU: _relu,

@@ -9,12 +9,13 @@ import tf_keras
 from keras_edgeq.ops import einsum
 from keras_edgeq.ops.cell_layers import CellDense
 from keras_edgeq.ops.channel_map import CHANNELS_FIRST, convolution, depthwise, transposed
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, MatrixForm, TransposedForm
 from keras_edgeq.ops.op import Op, Operands, Unsupported, Weights
 
 L = tf_keras.layers
 A_TABLE = Unsupported("looks its numbers up, so that no sums can make up for their rounding")
-ONE_BY_ONE = Unsupported("multiplies each element by a number of its own")
+ONE_BY_ONE = Unsupported("has a number of its own for each element")
 IRREGULAR = Unsupported("is transposed, with a dilation or an output padding")
 
 
@@ -72,6 +73,7 @@ def _transposed(kind: type, name: str, axis: int) -> Op:
     )
 
 
+MATMUL = Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2))
 ROWS = (
     _convolution(L.Conv1D, 2),
     _convolution(L.Conv2D, 3),
@@ -118,5 +120,16 @@ ROWS = (
         spread="each",
         activates=True,
     ),
-    Op(name="MatMul", symbols=("linalg.matmul",), macs="operands", operands=Operands(2)),
+    *(
+        Op(
+            name=name,
+            classes=(kind,),
+            weights=_weights("value", bias=None),
+            matrix=ONE_BY_ONE,
+            channels=ONE_BY_ONE,
+            spread="each",
+        )
+        for name, kind in (("AddConstant", AddConstant), ("MulConstant", MultiplyConstant))
+    ),
+    MATMUL,
 )

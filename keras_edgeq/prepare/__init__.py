@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import tf_keras
 
 from keras_edgeq.prepare.activations import split_layers
@@ -16,15 +19,18 @@ from keras_edgeq.prepare.known_sizes import with_known_sizes
 from keras_edgeq.prepare.known_statistics import known_statistics
 from keras_edgeq.prepare.mask_arithmetic import with_masks_selected
 from keras_edgeq.prepare.masks import masks_to_tensors
+from keras_edgeq.prepare.norm_layers import norms_to_layers
 from keras_edgeq.prepare.normalization import normalizations_in_parts
 from keras_edgeq.prepare.operations import write_with_known_operations
 from keras_edgeq.prepare.positive_gammas import with_positive_gammas
 from keras_edgeq.prepare.prepared import Prepared
 from keras_edgeq.prepare.recurrent import unrolled
+from keras_edgeq.prepare.repeated_constants import with_repeated_constants
 from keras_edgeq.prepare.simplify import simplified
 from keras_edgeq.prepare.slices import write_out_ellipses
 from keras_edgeq.profiles.target_profile import TargetProfile
 
+NOTHING_ASKED: Mapping[str, str] = MappingProxyType({})
 PLAIN = (
     cast_in_front,
     masks_to_tensors,
@@ -33,10 +39,15 @@ PLAIN = (
     write_out_ellipses,
     to_float32,
     with_masks_selected,
+    with_repeated_constants,
 )
 
 
-def prepare(model: tf_keras.Model, profile: TargetProfile | None = None) -> tf_keras.Model:
+def prepare(
+    model: tf_keras.Model,
+    profile: TargetProfile | None = None,
+    asked: Mapping[str, str] = NOTHING_ASKED,
+) -> tf_keras.Model:
     """Return an equal model that a quantizer can read.
 
     Nested models are flattened (inner layers are named by their path), masks become arguments,
@@ -48,17 +59,21 @@ def prepare(model: tf_keras.Model, profile: TargetProfile | None = None) -> tf_k
 
     Args:
         model: a built functional or Sequential model; it is not changed.
-        profile: the target, where it is known: what it computes as one operation stays whole then,
-            and normalization that it has no operation for is written with those it has.
+        profile: the target, where it is known: normalization that is to compute in 16 bits, and has
+            no kernel of its own there, is written with operations that have one.
+        asked: glob over layer names -> precision that is asked for.
 
     Raises:
         UnsupportedModelError: a subclassed, unbuilt or Keras 3 model.
     """
-    return prepared_form(model, profile=profile).model
+    return prepared_form(model, profile=profile, asked=asked).model
 
 
 def prepared_form(
-    model: tf_keras.Model, keep_batch_norms: bool = False, profile: TargetProfile | None = None
+    model: tf_keras.Model,
+    keep_batch_norms: bool = False,
+    profile: TargetProfile | None = None,
+    asked: Mapping[str, str] = NOTHING_ASKED,
 ) -> Prepared:
     """Return what `prepare` does, with what the model's layers know of its activations.
 
@@ -70,9 +85,9 @@ def prepared_form(
     for rewrite in PLAIN:
         model = rewrite(model)
     model, later = constants_to_layers(model)  # of half precision before
-    model = with_factors_folded(write_with_known_operations(model))
+    model = with_factors_folded(norms_to_layers(write_with_known_operations(model)))
     if profile is not None:
-        model = normalizations_in_parts(model, profile)
+        model = normalizations_in_parts(model, profile, asked)
     model = unrolled(split_layers(model))
     result = simplified(model)
     known = known_statistics(model, result.made, result.constants | held | later)

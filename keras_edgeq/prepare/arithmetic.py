@@ -127,6 +127,23 @@ def several(function: Callable) -> Callable[[Any], Rewrite]:
     return of_layer
 
 
+def relu(layer: Any) -> Rewrite:
+    """Return a ReLU with a slope and a cap as a leaky one in front of a clip."""
+    slope, most = float(layer.negative_slope or 0.0), layer.max_value
+
+    def relu(x):
+        if not slope or most is None or float(layer.threshold):
+            return None
+        return tf.clip_by_value(tf.nn.leaky_relu(x, slope), -FARTHEST, float(most))
+
+    return relu
+
+
+def thresholded_relu(layer: Any) -> Rewrite:
+    """Return a ReLU with the threshold 0 as one without."""
+    return lambda x: None if float(layer.theta) else tf.nn.relu(x)
+
+
 def average(_: Any) -> Rewrite:
     """Add tensors, two at a time, and multiply by the inverse of their number."""
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 
 L = tf_keras.layers
 Given = Mapping[str, Any]
@@ -226,6 +227,37 @@ def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:
     return tuple(sizes * (rank - 2))[: rank - 2] if len(sizes) in (1, rank - 2) else None
 
 
+def _element_by_element(function: str) -> Callable[[Given], ConstantForm | None]:
+    """Return the reader of a sum or product with a constant that differs between places."""
+
+    def read(given: Given) -> ConstantForm | None:
+        one, other = given["x"], given["y"]
+        if _pair(other, one) and function in ("add", "multiply"):
+            one, other = other, one
+        if not _pair(one, other) or not _is_of_places(_array(other), one.shape):
+            return None
+        value = _array(other)
+        if function == "subtract":
+            value = -value
+        elif function == "divide":
+            if not np.all(value):
+                return None
+            value = (1.0 / value.astype(np.float64)).astype(np.float32)
+        kind = AddConstant if function in ("add", "subtract") else MultiplyConstant
+        return ConstantForm(kind, one, other, value, {"shape": value.shape}, has_bias=False)
+
+    return read
+
+
+def _is_of_places(value: np.ndarray, shape: Any) -> bool:
+    """Tell whether a constant is broadcast to each sample and is none per channel."""
+    rank = shape.rank
+    if not rank or value.ndim > rank or value.size in (1, *value.shape[-1:]):
+        return False
+    sizes = (1,) * (rank - value.ndim) + value.shape
+    return sizes[0] == 1 and all(a in (1, b) for a, b in zip(sizes[1:], shape[1:], strict=True))
+
+
 def _table(given: Given) -> ConstantForm | None:
     held, source = given["params"], given.get("ids", given.get("indices"))
     if not _pair(source, held) or not source.dtype.is_integer:
@@ -238,6 +270,10 @@ def _table(given: Given) -> ConstantForm | None:
 
 
 FORMS: dict[str, Callable[[Given], ConstantForm | None]] = {
+    **dict.fromkeys(("__operators__.add", "math.add"), _element_by_element("add")),
+    "math.subtract": _element_by_element("subtract"),
+    "math.multiply": _element_by_element("multiply"),
+    **dict.fromkeys(("math.truediv", "math.divide"), _element_by_element("divide")),
     "linalg.matmul": _matmul,
     "tensordot": _tensordot,
     "einsum": _einsum,

@@ -19,11 +19,11 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.layers.fake_quant import FAR
-from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops import op_of
 from keras_edgeq.ops.operands import as_number
+from keras_edgeq.ops.plain import ADD, MUL, SELECT, SOFTMAX, SUB
 from keras_edgeq.spec.tensor_ref import part_name
 
-SOFTMAXES = ("Softmax", "SoftmaxOverAxis")
 CASTS = ("cast", "keras.backend.cast")
 # What added to a score leaves nothing of its share, in float32.
 ENOUGH = 64.0
@@ -36,7 +36,7 @@ def with_masks_selected(model: tf_keras.Model) -> tf_keras.Model:
         model: a functional model without models inside; it is not changed.
     """
     graph = LayerGraph.of(model)
-    if not any(op_type(node.layer) in ("Add", "Sub", "Mul") for node in graph.nodes):
+    if not any(op_of(node.layer) in (ADD, SUB, MUL) for node in graph.nodes):
         return model
     walk = _Walk(graph)
     return rebuild(model, on_call=walk.on_call) if walk.changes else model
@@ -79,12 +79,12 @@ class _Walk:
 
     def _added(self, node: GraphNode) -> tuple | None:
         """Return the change for scores that a softmax reads with a mask added to them."""
-        kind = op_type(node.layer)
+        op = op_of(node.layer)
         operands = keras_compat.operands(node.call.node)[:2]
-        if kind not in ("Add", "Sub") or len(operands) != 2 or not self._is_shared(node):
+        if op not in (ADD, SUB) or len(operands) != 2 or not self._is_shared(node):
             return None
-        sign = -1.0 if kind == "Sub" else 1.0
-        orders = [operands] if kind == "Sub" else [operands, operands[::-1]]
+        sign = -1.0 if op is SUB else 1.0
+        orders = [operands] if op is SUB else [operands, operands[::-1]]
         for scores, term in orders:
             if keras_compat.is_keras_tensor(scores) and self._is_whole(scores, node):
                 found = _far(term, sign)
@@ -95,7 +95,7 @@ class _Walk:
     def _multiplied(self, node: GraphNode) -> tuple | None:
         """Return the change for numbers that are multiplied with a mask made of booleans."""
         operands = keras_compat.operands(node.call.node)[:2]
-        if op_type(node.layer) != "Mul" or len(operands) != 2:
+        if op_of(node.layer) is not MUL or len(operands) != 2:
             return None
         for numbers, factor in (operands, operands[::-1]):
             if keras_compat.is_keras_tensor(numbers) and self._is_whole(numbers, node):
@@ -114,7 +114,7 @@ class _Walk:
             return False
         readers = self._graph.consumers(node.outputs[0])
         return bool(readers) and all(
-            op_type(reader.layer) in SOFTMAXES or (_only_moves(reader) and self._is_shared(reader))
+            _is_softmax(reader) or (_only_moves(reader) and self._is_shared(reader))
             for reader in readers
         )
 
@@ -124,18 +124,18 @@ def _far(term: Any, sign: float) -> tuple | None:
     if not keras_compat.is_keras_tensor(term):
         return _far_constant(term, sign)
     node = keras_compat.producer(term)[1]
-    kind, operands = op_type(node.layer), keras_compat.operands(node)
+    op, operands = op_of(node.layer), keras_compat.operands(node)
     moved = _moved(term)
     if moved is not None:
         found = _far(moved, sign)
         return None if found is None else (_as_moved(term, moved, found[0]), found[1])
-    if kind == "Mul":
+    if op is MUL:
         for factor, number in (operands[:2], operands[1::-1]):
             far = None if keras_compat.is_keras_tensor(number) else as_number(number)
             if far is not None and far * sign <= -FAR and keras_compat.is_keras_tensor(factor):
                 one = _one(factor, ENOUGH / abs(far))
                 return None if one is None else (one, far * sign)
-    if kind == "Select":
+    if op is SELECT:
         condition, *numbers = operands[0], *map(as_number, operands[1:3])
         for number, other, turn in ((*numbers, False), (*numbers[::-1], True)):
             if other == 0.0 and number is not None and number * sign <= -FAR:
@@ -177,7 +177,7 @@ def _one(factor: Any, tiny: float | None) -> Any:
         if source.dtype.is_floating:
             return _one(source, tiny)
         return None if tiny is None else lambda new: new[id(source)] > 0
-    if op_type(node.layer) == "Sub" and not keras_compat.is_keras_tensor(operands[0]):
+    if op_of(node.layer) is SUB and not keras_compat.is_keras_tensor(operands[0]):
         if as_number(operands[0]) == 1.0:
             inner = _one(operands[1], tiny)
             return None if inner is None else _inverted(inner)
@@ -217,6 +217,10 @@ def _as_moved(tensor: Any, source: Any, mask: Any) -> Any:
         return node.layer.function(*args, **kwargs)
 
     return moved
+
+
+def _is_softmax(node: GraphNode) -> bool:
+    return op_of(node.layer) is SOFTMAX or type(node.layer) is tf_keras.layers.Softmax
 
 
 def _only_moves(node: GraphNode) -> bool:

@@ -113,6 +113,8 @@ LAYERS: Mapping[type, Callable[[Any], Rewrite]] = {
     L.Maximum: arithmetic.several(tf.maximum),
     L.Minimum: arithmetic.several(tf.minimum),
     L.Average: arithmetic.average,
+    L.ReLU: arithmetic.relu,
+    L.ThresholdedReLU: arithmetic.thresholded_relu,
     L.Dot: dot,
     L.Softmax: softmax,
     L.CenterCrop: moves.center_crop,

@@ -11,6 +11,22 @@ import numpy as np
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, symbols_in
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.norm_parts import (
+    ADD,
+    BOUND,
+    DEVIATION,
+    DIV,
+    INVERSES,
+    MEAN,
+    MUL,
+    NORM,
+    POWER,
+    RECIPROCAL,
+    ROOTS,
+    SUB,
+    UNIT,
+    VARIANCE,
+)
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.prepare.arguments import axes_of, is_constant
 from keras_edgeq.prepare.arithmetic import FARTHEST
@@ -18,27 +34,25 @@ from keras_edgeq.prepare.arithmetic import FARTHEST
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """Holds what is in `gain * source / sqrt(factor * (variance + epsilon)) + offset`.
+    """Holds `gain * source / sqrt(max(variance + epsilon, least)) + offset`.
 
     Args:
         source: the symbolic tensor.
         axes: over which the variance is taken, or the mean square where it is not centered.
         centered: whether the mean is subtracted first.
-        epsilon: added to the variance; or what a sum of squares is at least.
-        is_unit: whether it is the latter.
-        factor: of the variance; 1 for that of all written ones but sums of squares.
+        epsilon: added to the variance.
+        least: what it is taken for at least.
         gain: a constant.
-        offset: a constant, None for 0.
+        offset: a constant.
     """
 
     source: Any
     axes: tuple[int, ...]
     centered: bool
-    epsilon: float
-    is_unit: bool = False
-    factor: float = 1.0
+    epsilon: float = 0.0
+    least: float = 0.0
     gain: Any = 1.0
-    offset: Any = None
+    offset: Any = 0.0
 
 
 class _Squared(NamedTuple):
@@ -63,14 +77,16 @@ def written_norm(call: Call, args: tuple, kwargs: dict) -> Norm | None:
         return None
     one, other = map(_seen, pair)
     found = PAIRS[op](one, other)
-    return found or (PAIRS[op](other, one) if op != "Div" else None)
+    return found or (PAIRS[op](other, one) if op != DIV else None)
 
 
 def _unit(given: dict[str, Any], read: list[Any]) -> Norm | None:
     """Read a call of `tf.math.l2_normalize`."""
-    axes, least = axes_of(read[0], given.get("axis")), given.get("epsilon", 1e-12)
-    is_known = bool(axes) and len(read) == 1 and None not in [read[0].shape[a] for a in axes]
-    return Norm(read[0], axes, False, float(least), True) if is_known else None
+    axes = axes_of(read[0], given.get("axis"))
+    count, least = _count(read[0], axes), float(given.get("epsilon", 1e-12))
+    if not axes or len(read) != 1 or not np.isfinite(count):
+        return None
+    return Norm(read[0], axes, False, 0.0, least / count, count**-0.5)
 
 
 def _product(x: Any, root: Any) -> Norm | None:
@@ -88,8 +104,8 @@ def _quotient(x: Any, root: Any) -> Norm | None:
 
 def _sum(product: Any, rest: Any) -> Norm | None:
     """Read `x * root + (offset - mean * root)`, as `tf.nn.batch_normalization` is written."""
-    offset = None
-    parts = _operands(rest, "Sub")
+    offset: Any = 0.0
+    parts = _operands(rest, SUB)
     if parts is not None and is_constant(parts[0]):
         offset, rest, sign = parts[0], parts[1], 1.0
     else:
@@ -109,24 +125,22 @@ def _sum(product: Any, rest: Any) -> Norm | None:
 
 
 def _over_root(
-    x: Any, inside: Any, gain: Any = 1.0, offset: Any = None, centered: tuple[int, ...] = ()
+    x: Any, inside: Any, gain: Any = 1.0, offset: Any = 0.0, centered: tuple[int, ...] = ()
 ) -> Norm | None:
     """Read `inside` as a mean square of `x`, or of `x` without its mean over `centered`."""
-    square, epsilon, factor, is_unit = _inside(inside)
-    if square is None or epsilon < 0.0 or factor <= 0.0:
+    square, added, factor, is_bound = _inside(inside)
+    if square is None or added < 0.0 or factor <= 0.0:
         return None
     source, axes, is_centered = square
     if centered:
         is_same = is_centered and source is x and centered == axes
     else:
         is_same = (_centered(x, axes) if is_centered else x) is source
-    if not is_same or not np.isfinite(factor):
+    if not is_same or not np.isfinite(factor) or (is_bound and is_centered):
         return None
-    if is_unit:
-        is_sum = not is_centered and np.isclose(factor, _count(source, axes))
-        return Norm(source, axes, False, epsilon, True, gain=gain) if is_sum else None
-    epsilon = epsilon / factor
-    return Norm(source, axes, is_centered, epsilon, False, factor, gain, offset)
+    epsilon, least = (0.0, added / factor) if is_bound else (added / factor, 0.0)
+    gain = np.asarray(gain, np.float32) * np.float32(factor**-0.5)
+    return Norm(source, axes, is_centered, epsilon, least, gain, offset)
 
 
 def _inside(inside: Any) -> tuple[Any, float, float, bool]:
@@ -137,9 +151,9 @@ def _inside(inside: Any) -> tuple[Any, float, float, bool]:
         is_norm = _operands(tensor, NORM) is not None
         square = (read[0], axes, not is_norm) if axes else None
         return square, 0.0, _count(read[0], axes) if is_norm and axes else 1.0, False
-    bounds = _operands(inside, "Clip")
+    bounds = _operands(inside, BOUND)
     if bounds is None:
-        plain, epsilon = _with_number(inside, "Add", 0.0)
+        plain, epsilon = _with_number(inside, ADD, 0.0)
     else:
         plain, epsilon = bounds[0], as_number(bounds[1]) or 0.0
         if (as_number(bounds[2]) or 0.0) < FARTHEST or epsilon == 0.0:
@@ -153,8 +167,8 @@ def _mean_square(tensor: Any) -> tuple[Any, tuple[int, ...], bool] | None:
     if read := _operands(tensor, VARIANCE):
         axes = _kept_axes(tensor)
         return (read[0], axes, True) if axes else None
-    mean = _operands(tensor, "Mean")
-    pair = None if mean is None else _operands(mean[0], "Mul")
+    mean = _operands(tensor, MEAN)
+    pair = None if mean is None else _operands(mean[0], MUL)
     axes = () if mean is None else _kept_axes(tensor)
     if not axes or pair is None or len(pair) < 2 or pair[0] is not pair[1]:
         return None
@@ -169,14 +183,14 @@ def _count(x: Any, axes: tuple[int, ...]) -> float:
 
 def _inverse_root(tensor: Any) -> Any | None:
     """Return what a tensor is the inverse root of."""
-    if (inside := _operands(tensor, "Rsqrt", "tf.math.rsqrt")) is not None:
+    if (inside := _operands(tensor, *INVERSES)) is not None:
         return inside[0]
-    if (inside := _operands(tensor, "tf.math.reciprocal")) is not None:
+    if (inside := _operands(tensor, RECIPROCAL)) is not None:
         return _root(inside[0])
-    quotient = _operands(tensor, "Div")
+    quotient = _operands(tensor, DIV)
     if quotient is not None and as_number(quotient[0]) == 1.0:
         return _root(quotient[1])
-    power = _operands(tensor, "tf.math.pow")
+    power = _operands(tensor, POWER)
     return power[0] if power is not None and as_number(power[1]) == -0.5 else None
 
 
@@ -184,15 +198,15 @@ def _root(tensor: Any) -> Any | None:
     """Return what a tensor is the root of."""
     if _operands(tensor, DEVIATION, NORM) is not None:
         return _Squared(tensor)
-    if (inside := _operands(tensor, "Sqrt", "tf.math.sqrt")) is not None:
+    if (inside := _operands(tensor, *ROOTS)) is not None:
         return inside[0]
-    power = _operands(tensor, "tf.math.pow")
+    power = _operands(tensor, POWER)
     return power[0] if power is not None and as_number(power[1]) == 0.5 else None
 
 
 def _centered(tensor: Any, axes: tuple[int, ...]) -> Any | None:
     """Return the tensor that another one is without its mean over axes."""
-    pair = _operands(tensor, "Sub")
+    pair = _operands(tensor, SUB)
     if pair is None or not keras_compat.is_keras_tensor(pair[0]):
         return None
     return pair[0] if _mean_of(pair[1], pair[0]) == axes else None
@@ -200,7 +214,7 @@ def _centered(tensor: Any, axes: tuple[int, ...]) -> Any | None:
 
 def _mean_of(mean: Any, x: Any) -> tuple[int, ...]:
     """Return the axes over which a tensor is the mean of another one, with its axes kept."""
-    source = _operands(mean, "Mean")
+    source = _operands(mean, MEAN)
     return _kept_axes(mean) if source is not None and _seen(source[0]) is _seen(x) else ()
 
 
@@ -223,24 +237,24 @@ def _with_constant(tensor: Any) -> tuple[Any, Any]:
     return tensor, 1.0
 
 
-def _with_number(tensor: Any, op: str = "Mul", default: float = 1.0) -> tuple[Any, float]:
+def _with_number(tensor: Any, op: str = MUL, default: float = 1.0) -> tuple[Any, float]:
     """Return a tensor and the number that it is multiplied by, or that is added to it."""
     found, total = tensor, default
     while True:
         for one, other in _orders(found, op):
             number = as_number(other)
             if number is not None and not is_constant(one):
-                found, total = _seen(one), total * number if op == "Mul" else total + number
+                found, total = _seen(one), total * number if op == MUL else total + number
                 break
         else:
-            quotient = _operands(found, "Div") if op == "Mul" else None
+            quotient = _operands(found, DIV) if op == MUL else None
             number = None if quotient is None else as_number(quotient[1])
             if quotient is None or not number:
                 return found, total
             found, total = _seen(quotient[0]), total / number
 
 
-def _orders(tensor: Any, op: str = "Mul") -> list[tuple[Any, Any]]:
+def _orders(tensor: Any, op: str = MUL) -> list[tuple[Any, Any]]:
     """Return the two operands of what made a tensor in both orders, nothing for others."""
     pair = _operands(tensor, op)
     return [] if pair is None or len(pair) < 2 else [(pair[0], pair[1]), (pair[1], pair[0])]
@@ -273,12 +287,10 @@ def _seen(tensor: Any) -> Any:
     return tensor
 
 
-VARIANCE, DEVIATION = "tf.math.reduce_variance", "tf.math.reduce_std"
-NORM, UNIT = "tf.compat.v1.norm", "tf.math.l2_normalize"
 # What ends a normalization, given two tensors -> its reader.
 PAIRS: dict[str, Callable[[Any, Any], Norm | None]] = {
-    "Mul": _product,
-    "Div": _quotient,
-    "Add": _sum,
+    MUL: _product,
+    DIV: _quotient,
+    ADD: _sum,
 }
 ENDS = (*PAIRS, UNIT)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from keras_edgeq.errors import ProfileError
-from keras_edgeq.files import read_json
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.profiles.aimet_config import is_aimet_config, read_aimet_config
-from keras_edgeq.profiles.extends import MAX_FILE_BYTES, built_in, packaged, whole
+from keras_edgeq.profiles.extends import packaged, whole
 from keras_edgeq.profiles.precision import (
     FLOAT,
     FLOAT_PRECISION,
@@ -23,7 +20,6 @@ from keras_edgeq.profiles.precision import (
     read_ranges,
 )
 from keras_edgeq.profiles.renamed import with_new_names
-from keras_edgeq.profiles.typos import warn_of_typos
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
@@ -235,16 +231,16 @@ class TargetProfile:
 
         data = whole(data, where)
         try:
-            jsonschema.validate(data, _schema())
+            jsonschema.validate(data, schema())
         except jsonschema.ValidationError as error:
             place = "/".join(map(str, error.absolute_path)) or "top level"
             raise ProfileError(
                 f"{where} is not a valid profile: at {place[:200]}: {error.message[:400]}"
             ) from None
-        return cls._read(with_new_names(data, where))
+        return cls.of_valid(with_new_names(data, where))
 
     @classmethod
-    def _read(cls, data: Any) -> TargetProfile:
+    def of_valid(cls, data: Any) -> TargetProfile:
         """Read valid JSON."""
         grid = data["activation"]
         own = cls(
@@ -274,55 +270,6 @@ class TargetProfile:
         return replace(own, precisions=others, ops=ops, **named)
 
 
-def profile_names() -> list[str]:
-    """Return the names of the built-in profiles.
-
-    Example:
-        >>> "litert_int8" in eq.profile_names()
-        True
-    """
-    return built_in()
-
-
-def load_profile(profile: str | Path | TargetProfile) -> TargetProfile:
-    """Return a profile by its built-in name, from a JSON file, or as given.
-
-    The file holds a profile, the differences from another one (`"extends"`: a built-in name, or a
-    file beside it), or a configuration of AIMET (`default_config.json`, those of Hexagon).
-
-    Raises:
-        ProfileError: no such name or file, or the file is not a valid profile.
-
-    Warns:
-        QuantizationWarning: the file names an operation that does not exist, but is near one that
-            does.
-
-    Example:
-        >>> eq.load_profile("litert_int8").precision_names
-        ('W8A8', 'W4A8', 'W8A16', 'W4A16', 'FP16', 'FP32')
-    """
-    if isinstance(profile, TargetProfile):
-        return profile
-    if str(profile) in profile_names():
-        data = whole(packaged(f"{profile}.json"), str(profile))
-        return TargetProfile._read(data)  # the tests validate those
-    path = Path(profile)
-    if path.suffix != ".json":
-        raise ProfileError(
-            f"Unknown profile {str(profile)!r}. Built in: {', '.join(profile_names())}; "
-            "or give the path of a profile's .json file." + did_you_mean(profile, profile_names())
-        )
-    if not path.exists():
-        raise ProfileError(
-            f"No such profile file: {path}." + did_you_mean(path.stem, profile_names())
-        )
-    data = read_json(path, MAX_FILE_BYTES, ProfileError)
-    if is_aimet_config(data):
-        return TargetProfile.from_json(read_aimet_config(data, path.stem, str(path)), str(path))
-    made = TargetProfile.from_json(whole(data, str(path), path.parent), str(path))
-    warn_of_typos(made, [*_schema()["$defs"]["operation"]["examples"], ANY], str(path))
-    return made
-
-
-def _schema() -> Any:
+def schema() -> Any:
+    """Return the JSON schema of profiles."""
     return packaged(SCHEMA_FILE)

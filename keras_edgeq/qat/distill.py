@@ -135,8 +135,8 @@ def teaching(
     if teacher is None:
         return Teaching(tf_keras.Model(structure, outputs), None)
     # Kept or folded as in the sim, so that equal names are equal tensors.
-    kept, profile = bool(sim.batch_norms()), sim.record.profile
-    ready = prepared_form(as_functional(teacher), kept, profile).model
+    kept, record = bool(sim.batch_norms()), sim.record
+    ready = prepared_form(as_functional(teacher), kept, record.profile, record.precision).model
     _check_alike(sim, ready)
     losses, ours, theirs = [], [], []
     for own, other, named in zip(outputs, ready.outputs, categorical, strict=True):

@@ -8,7 +8,8 @@ from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.ops import op_of, op_type
-from keras_edgeq.ops.table import scales_channels
+from keras_edgeq.ops.norm_parts import WHOLE
+from keras_edgeq.ops.table import keeps_8_bits
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import ALL, Precision
 from keras_edgeq.profiles.target_profile import TargetProfile
@@ -16,6 +17,8 @@ from keras_edgeq.sim.neighbours import follow_neighbours
 from keras_edgeq.sim.part_kinds import part_kinds
 
 WIDE = 8
+# Bits in which no part is kept float that may be an integer.
+ENOUGH = 16
 
 # Calls by the `id` of their node.
 Choice = dict[int, Precision]
@@ -70,13 +73,13 @@ def allowed_precisions(
     """Return the names of the precisions a call has kernels for, its own first.
 
     That has 8 bits for the weights of a layer with one per channel, such as a Rescaling or a batch
-    norm becomes: fewer save nothing, and make its sums and its bias coarse. For parts of a `kind`
-    it is the one the profile has for them.
+    norm becomes, and for constants that are added: fewer save nothing, and make the sums coarse.
+    For parts of a `kind` it is the one the profile has for them.
     """
     names = profile.allowed(op_type(node.layer))
-    own = profile.precision(_widened(names[0], names, profile, kind))
+    own = profile.precision(_widened(names[0], names, profile, kind, node))
     names = tuple(dict.fromkeys((own.name, *names)))
-    if own.weight is None or own.weight.bits >= WIDE or not scales_channels(node.layer):
+    if own.weight is None or own.weight.bits >= WIDE or not keeps_8_bits(node.layer):
         return names
     others = map(profile.precision, names)
     wide = [
@@ -90,13 +93,19 @@ def allowed_precisions(
     return tuple(dict.fromkeys((*wide[:1], *names)))
 
 
-def _widened(name: str, allowed: Container[str], profile: TargetProfile, kind: str | None) -> str:
-    """Return a precision, or that of a profile for parts of a kind where it has more bits."""
-    wide = profile.parts.get(kind or "")
+def _widened(
+    name: str, allowed: Container[str], profile: TargetProfile, kind: str | None, node: GraphNode
+) -> str:
+    """Return a precision, or that of a profile for parts of a kind where it has more bits.
+
+    Parts that are float beside few bits stay in integers of many bits where those are asked for.
+    What a target computes as a whole is no part.
+    """
+    wide = None if op_type(node.layer) in WHOLE else profile.parts.get(kind or "")
     if wide is None or wide not in allowed or not profile.precision(name).is_integer:
         return name
     now, then = (profile.precision(one).activation_bits for one in (name, wide))
-    return wide if now < then else name
+    return wide if now < min(then, ENOUGH) else name
 
 
 def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]) -> Choice:
@@ -111,7 +120,7 @@ def _by_name(graph: LayerGraph, profile: TargetProfile, asked: Mapping[str, str]
             if asked[globs[-1]] in profile.mixtures and name not in allowed:
                 name = allowed[0]
             if globs[-1] != layer:
-                name = _widened(name, allowed, profile, kind)
+                name = _widened(name, allowed, profile, kind, node)
         if name not in allowed:
             raise ProfileError(
                 f"Layer {layer!r} was asked for {name}, but profile {profile.name!r} has no such "

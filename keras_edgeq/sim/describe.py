@@ -15,7 +15,7 @@ from keras_edgeq.plan.asked import Asked, by_layer
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import prepare
 from keras_edgeq.prepare.functional import as_functional
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.table import aligned, html
 
@@ -123,8 +123,9 @@ def describe(
     """
     target = load_profile(profile)
     model = as_functional(model)
-    prepared = prepare(model, target)
-    plan = resolve(prepared, target, by_layer(precision, target))
+    asked = by_layer(precision, target)
+    prepared = prepare(model, target, asked)
+    plan = resolve(prepared, target, asked)
     rows: dict[str, LayerRow] = {}
     graph = LayerGraph.of(prepared)
     for node in graph.nodes:

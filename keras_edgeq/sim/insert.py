@@ -10,7 +10,7 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
-from keras_edgeq.layers.quantized_layer import HALF_BITS
+from keras_edgeq.layers.half_precision import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
 from keras_edgeq.ops import op_type
 from keras_edgeq.ops.operands import caps

@@ -6,28 +6,39 @@ from collections.abc import Iterator
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.ops import op_type
-from keras_edgeq.ops.plain import INVERSE_ROOT
+from keras_edgeq.ops.norm_parts import (
+    BEFORE,
+    INVERSE_ROOTS,
+    MEAN,
+    MOVES,
+    MUL,
+    SUB,
+    WHOLE,
+)
+from keras_edgeq.ops.plain import INVERSE
 from keras_edgeq.ops.table import scales_channels
 
 NORMALIZATION = "normalization"
 STATE = "state"
 KINDS = (NORMALIZATION, STATE)
-# What makes the number that a normalization multiplies by.
-INVERSE_ROOTS = ("Rsqrt", INVERSE_ROOT.name)
 
 
 def part_kinds(graph: LayerGraph) -> dict[int, str]:
     """Return the kind of the calls that are parts of one, by the `id` of their node.
 
-    `"normalization"`: what leads from a tensor to the inverse root of its variance or mean square,
-    the product with that, and the gain and offset of each channel behind it. `"state"`: what
-    carries a recurrent cell from step to step.
+    `"normalization"`: a layer that is one; or what leads from a tensor to the inverse root of its
+    variance or mean square, the product with that, and the gain and offset of each channel behind
+    it. `"state"`: what carries a recurrent cell from step to step.
     """
     kinds = {id(n): STATE for n in graph.nodes if getattr(n.layer, "is_state", False)}
     for node in graph.nodes:
-        if op_type(node.layer) in INVERSE_ROOTS:
-            found = [node, *_before(graph, node), *_behind(graph, node)]
-            kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
+        if op_type(node.layer) in WHOLE:
+            kinds[id(node)] = NORMALIZATION
+        elif op_type(node.layer) in INVERSE_ROOTS:
+            before = _before(graph, node)
+            if any(op_type(maker.layer) == "Mean" for maker in before):
+                found = [node, *before, *_behind(graph, node)]
+                kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
     return kinds
 
 
@@ -48,15 +59,15 @@ def _leads(graph: LayerGraph, node: GraphNode, to: str) -> bool:
     """Tell whether a call is a part of the normalization that an operation behind it is of."""
     op = op_type(node.layer)
     read = [op_type(graph.producer(ref).layer) for ref in node.inputs]
-    if op not in _BEFORE.get(to, ()):
+    if op not in BEFORE.get(to, ()):
         return False
-    if op == "Sub":  # a difference from a mean
-        return "Mean" in read
-    if op == "Mul" and to == "Mean":  # a square
+    if op == SUB:  # a difference from a mean
+        return MEAN in read
+    if op == MUL and to == MEAN:  # a square
         return len(read) == 2 and len(set(node.inputs)) == 1
-    if op == "Mul" and to == "Mul":
-        return "Inverse" in read
-    return op != "Mul" or read == ["Mean"]  # a mean times the number of elements
+    if op == MUL and to == MUL:
+        return INVERSE.name in read
+    return op != MUL or read == [MEAN]  # a mean times the number of elements
 
 
 def _behind(graph: LayerGraph, root: GraphNode) -> Iterator[GraphNode]:
@@ -64,7 +75,7 @@ def _behind(graph: LayerGraph, root: GraphNode) -> Iterator[GraphNode]:
     for node in _readers(graph, root):
         yield node
         for after in _readers(graph, node):
-            if op_type(after.layer) in _MOVES:
+            if op_type(after.layer) in MOVES:
                 yield from filter(_is_gain, _readers(graph, after))
             elif _is_gain(after):
                 yield after
@@ -76,20 +87,3 @@ def _is_gain(node: GraphNode) -> bool:
 
 def _readers(graph: LayerGraph, node: GraphNode) -> list[GraphNode]:
     return [reader for ref in node.outputs for reader in graph.consumers(ref)]
-
-
-# What only moves what a gain reads.
-_MOVES = ("Reshape", "Transpose")
-# Operation -> what may stand in front of it in a normalization: the inverse root of a mean, with
-# epsilon, of the square of a difference from the mean, which was multiplied by a factor.
-_BEFORE = {
-    "Rsqrt": ("Add", "Mean", "Mul"),
-    "InverseRoot": ("Mean", "Inverse"),
-    "Inverse": ("ReduceMax",),
-    "ReduceMax": ("Abs",),
-    "Abs": ("Sub",),
-    "Add": ("Mean", "Mul"),
-    "Mean": ("Mul",),
-    "Mul": ("Sub", "Mul"),
-    "Sub": ("Mean",),
-}

@@ -1,4 +1,4 @@
-"""Check a given plan against the model that it is to be used for."""
+"""Check a given plan against its model, and the grids of a new one against each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import tf_keras
 
 from keras_edgeq.errors import ProfileError
-from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
+from keras_edgeq.ops import op_type
 from keras_edgeq.plan.quant_plan import QuantPlan
+from keras_edgeq.profiles.target_profile import TargetProfile
+from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 
@@ -52,3 +55,22 @@ def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, s
         raise ProfileError(
             f"The plan is that of another model: {model.name!r} has no {', '.join(foreign[:10])}."
         )
+
+
+def check_joint(
+    specs: Mapping[TensorRef, QuantSpec], node: GraphNode, graph: LayerGraph, profile: TargetProfile
+) -> None:
+    """Raise if tensors that a call needs on one grid were given different ones.
+
+    Raises:
+        ProfileError: names both and the rules they come from.
+    """
+    one, *others = specs
+    for other in others:
+        if specs[other] != specs[one]:
+            ops = [op_type(graph.producer(ref).layer) for ref in (one, other)]
+            raise ProfileError(
+                f"Layer {node.layer.name!r} needs one grid for its inputs, but profile "
+                f"{profile.name!r} gives them different ones: its rule for {ops[0]} "
+                f"({one}) conflicts with that for {ops[1]} ({other})."
+            )

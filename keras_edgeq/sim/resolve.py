@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import tf_keras
 
-from keras_edgeq.errors import ProfileError, UnsupportedModelError
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.ops import matrix_form, op_of, op_type, weights_of
+from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.ops.cell_layers import CellPart
-from keras_edgeq.ops.matrix_form import ConvolutionForm, DepthwiseForm, TransposedForm
 from keras_edgeq.ops.operands import selected_numbers
 from keras_edgeq.ops.plain import SELECT
 from keras_edgeq.ops.table import kept_channels
@@ -20,9 +19,11 @@ from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
+from keras_edgeq.sim.double_rounding import double_rounding, for_litert
 from keras_edgeq.sim.ids import id_tensors, moving_ids
 from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.masked_scores import far_numbers
+from keras_edgeq.sim.plan_check import check_joint
 from keras_edgeq.sim.supported import why_unsupported, why_whole
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -123,7 +124,9 @@ class _Resolver:
         else:
             if precision.is_integer:
                 self._add_params(node, op)
-                self._round_twice(node, op)
+                last = [node, *self.chains[id(node)]][-1]
+                twice = double_rounding(node, self.chosen[id(node)], self.profile)
+                self.rounding.update({last.outputs[0]: twice} if twice else {})
             rule = self.profile.ops.get(op)
             if rule is None or rule.output:
                 self._own(node, self._activation(node, op))
@@ -212,7 +215,11 @@ class _Resolver:
             if have is not None and (have.bits, have.dtype) != (wanted.bits, wanted.dtype):
                 ref = node.call.input_ref(index)
                 self._found(ref, wanted)
-                if self._for_litert and have.bits == 16 and not (have.is_half or wanted.is_half):
+                if (
+                    for_litert(self.profile)
+                    and have.bits == 16
+                    and not (have.is_half or wanted.is_half)
+                ):
                     self.rounding[ref] = "twice_away"  # XNNPACK has no int16
 
     def _carry(self, node: GraphNode) -> None:
@@ -241,7 +248,7 @@ class _Resolver:
         if len(set(owners)) == 1:
             group = owners[0]
         elif free:
-            self._check_joint(node, free)
+            check_joint({ref: self.specs[ref] for ref in free}, node, self.graph, self.profile)
             group = min((self._root(o) for o in free), key=list(self.specs).index)
             for owner in free:
                 self.parent[self._root(owner)] = group
@@ -257,18 +264,6 @@ class _Resolver:
         on = self.quantized_on if rounds else self.lies_on
         on.update(dict.fromkeys(node.outputs, group))
 
-    def _check_joint(self, node: GraphNode, owners: list[TensorRef]) -> None:
-        """Raise if tensors that must share a grid were given different ones."""
-        one = owners[0]
-        for other in owners[1:]:
-            if self.specs[other] != self.specs[one]:
-                ops = [op_type(self.graph.producer(ref).layer) for ref in (one, other)]
-                raise ProfileError(
-                    f"Layer {node.layer.name!r} needs one grid for its inputs, but profile "
-                    f"{self.profile.name!r} gives them different ones: its rule for {ops[0]} "
-                    f"({one}) conflicts with that for {ops[1]} ({other})."
-                )
-
     def _add_params(self, node: GraphNode, op: str) -> None:
         trait, precision = weights_of(node.layer), self.chosen[id(node)]
         weight = self.profile.weight_spec(op, precision)
@@ -280,28 +275,3 @@ class _Resolver:
         bias, spec = trait.bias, precision.bias_spec
         if bias and getattr(node.layer, bias, None) is not None and spec is not None:
             self.params[TensorRef(name, "param", param=bias)] = spec
-
-    def _round_twice(self, node: GraphNode, op: str) -> None:
-        """Let the sums of an int4 convolution be rounded as LiteRT does: XNNPACK leaves it those.
-
-        In a file of int8 weights XNNPACK takes the convolution and rounds once.
-        """
-        precision, form = self.chosen[id(node)], matrix_form(node.layer)
-        assert precision.activation is not None  # integer
-        bits = 16 if precision.weight is None else precision.weight.bits
-        if (
-            self._for_litert
-            and isinstance(form, ConvolutionForm)
-            and not isinstance(form, TransposedForm)
-            and bits <= 4
-            and precision.activation.bits <= 8
-        ):
-            last = [node, *self.chains[id(node)]][-1]
-            grouped = getattr(node.layer, "groups", 1) > 1
-            own = "twice_lanes" if isinstance(form, DepthwiseForm) else "twice"
-            self.rounding[last.outputs[0]] = "twice_away" if grouped else own
-
-    @property
-    def _for_litert(self) -> bool:
-        """Tell whether XNNPACK's arithmetic is wanted, and LiteRT's own where XNNPACK has none."""
-        return "tflite" in self.profile.formats and self.profile.arithmetic == "xnnpack_float"

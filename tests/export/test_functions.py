@@ -18,25 +18,56 @@ def positive(x, least=0.5):
 
 
 FUNCTIONS = {
+    "Elu": tf.nn.elu,
+    "ScaledElu": L.ELU(0.3),
+    "Selu": L.Activation("selu"),
+    "Gelu": L.Activation("gelu"),
+    # Of another tensor: the converter takes no GELU that shares a product with another one.
+    "Gelu_by_tanh": lambda x: tf.nn.gelu(x + 1.0, approximate=True),
+    "Mish": L.Activation("mish"),
+    "Softplus": tf.nn.softplus,
+    "Softsign": tf.nn.softsign,
+    "HardSigmoid": L.Activation("hard_sigmoid"),
+    "Exp": L.Activation("exponential"),
+    "Expm1": tf.math.expm1,
+    "Log": lambda x: tf.math.log(positive(x)),
+    "Log1p": lambda x: tf.math.log1p(positive(x)),
+    "Sqrt": lambda x: tf.sqrt(positive(x)),
     "Rsqrt": lambda x: tf.math.rsqrt(positive(x)),
+    "Reciprocal": lambda x: tf.math.reciprocal(positive(x)),
+    "Erf": tf.math.erf,
+    "Sin": tf.sin,
+    "Cos": tf.cos,
+    "Sign": tf.sign,
+    "Abs": tf.abs,
+    "ThresholdedRelu": L.ThresholdedReLU(0.5),
+    "Relu_with_threshold": L.ReLU(threshold=0.5),
+    "Leaky_with_cap": L.ReLU(1.0, negative_slope=0.2),
+    "Threshold_of_zero": L.ThresholdedReLU(0.0),
+    "Div": lambda x: x / positive(x),
 }
 TARGETS = {
     "litert_int8": "tflite",
     "litert_int16x8": "tflite",
     "onnxruntime_int8": "onnx",
 }
+WITHOUT_KERNEL = {
+    *("ScaledElu", "Selu", "Mish", "Softplus", "Softsign", "Expm1", "Log1p", "Sqrt", "Reciprocal"),
+    *("Erf", "Sin", "Cos", "Sign", "ThresholdedRelu", "HardSigmoid", "Div"),
+}
 # What a target leaves float.
 FLOATS = {
-    "litert_int8": set(),
-    "litert_int16x8": {"Rsqrt"},
+    "litert_int8": WITHOUT_KERNEL,
+    "litert_int16x8": WITHOUT_KERNEL | {"Elu", "Gelu", "Exp", "Log", "Rsqrt"},
     "onnxruntime_int8": set(),
 }
-# A step where a rounding goes the other way; LiteRT's int16 functions interpolate.
-MOST_STEPS = {"litert_int8": 1, "litert_int16x8": 4, "onnxruntime_int8": 1}
 
 
 def model_of(functions):
-    """Return a model of all functions of one input; an output is named after each."""
+    """Return a model of all functions of one input, an output after each.
+
+    Converters compute once what several functions have in common: an exponential, an absolute.
+    """
     x = tf_keras.Input((24,), name="x")
     return tf_keras.Model(
         x, {n: L.Reshape((6, 4), name=f"out_{n}")(f(x)) for n, f in functions.items()}
@@ -60,6 +91,7 @@ def test_what_a_target_computes_is_in_integers(target):
 
 
 def test_a_runtime_makes_the_integers_of_the_sim(target):
-    name, _, report = target
-    assert all(run.verdict in AGREEING for run in report.runs), str(report)
-    assert report.runs[0].max_steps <= MOST_STEPS[name], str(report)
+    _, _, report = target
+    for run in report.runs:
+        assert run.verdict in AGREEING, str(run)
+        assert run.identical > 0.99, str(run)

@@ -29,10 +29,10 @@ EXACT = (
     "residual", "shared_layer", "shared_in_series", "unsorted_inputs", "several_outputs", "dicts",
     "op_constants", "op_silu", "depth_multiplier", "grouped", "dense_rank3", "embedding",
     "dynamic_size", "preprocessing", "pools", "upsampling", "moves", "more_moves", "caps",
-    "fixed_meets_free",
+    "fixed_meets_free", "fused_activations",
     "zero_channel", "dead_channel", "constant_activation", "einsum_dense",
 )  # fmt: skip
-ISLANDS = {"fused_activations": "gelu", "lambda_island": "island", "conv3d": "conv3d"}
+ISLANDS = {"lambda_island": "island", "conv3d": "conv3d"}
 # What LiteRT computes in fixed point instead of in float as XNNPACK does most ops.
 ONE_STEP = {
     "op_layers": {"Mul"},

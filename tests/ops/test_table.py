@@ -3,6 +3,8 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops.cell_layers import CellDense
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.table import (
     CLASSES,
     FUNCTIONS,
@@ -33,7 +35,9 @@ def built(layer, shape):
     (L.Softmax(axis=1), "SoftmaxOverAxis"),
     (L.Activation("relu"), "Relu"),
     (L.Activation(tf.nn.relu6), "Relu6"),
-    (L.Activation("gelu"), "gelu"),
+    (L.Activation("gelu"), "Gelu"),
+    (L.ELU(), "Elu"),
+    (L.ELU(0.5), "ScaledElu"),
     (L.Activation(tf_keras.activations.tanh), "Tanh"),
     (L.UpSampling2D(), "Repeat"),
     (L.UpSampling2D(interpolation="bilinear"), "Resize"),
@@ -65,7 +69,8 @@ def test_a_layer_has_the_operation_of_its_configuration(layer, op):
     (lambda x: tf.image.resize(x[:, :, None, None], [2, 2]), "Resize"),
     (lambda x: tf.transpose(x, [1, 0]), "Transpose"),
     (lambda x: tf.pad(x, [[0, 0], [1, 1]]), "Pad"),
-    (tf.math.erf, "tf.math.erf"),
+    (tf.math.erf, "Erf"),
+    (tf.math.lgamma, "tf.math.lgamma"),
 ])  # fmt: skip
 def test_an_op_layer_has_the_operation_of_its_function(function, op):
     x = tf_keras.Input((4,))
@@ -114,9 +119,12 @@ def test_a_kernel_owns_a_scale_per_output_channel_where_the_bias_allows_it(layer
 def test_named_parameters_exist(kind):
     options = {
         L.Dense: (3,),
+        CellDense: (3,),
         L.Embedding: (9, 3),
         L.PReLU: (),
         L.EinsumDense: ("ab,bc->ac", 3),
+        AddConstant: ((3,),),
+        MultiplyConstant: ((3,),),
         L.DepthwiseConv1D: (2,),
         L.DepthwiseConv2D: (2,),
     }

@@ -44,7 +44,7 @@ ACTIVATIONS = {
     "ReLU6": (lambda: L.ReLU(6.0), "Relu6"),
     "PReLU": (L.PReLU, "PRelu"),
     "Softmax": (L.Softmax, "Softmax"),
-    "ELU": (L.ELU, "elu"),
+    "ELU": (L.ELU, "Elu"),
     "ThresholdedReLU": (L.ThresholdedReLU, "ThresholdedRelu"),
     "Activation": (lambda: L.Activation("relu"), "Relu"),
     "own layer": (lambda: Scaled(3.0), "Scaled"),

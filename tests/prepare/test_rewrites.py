@@ -79,7 +79,7 @@ def test_activations_become_layers_named_after_both():
     assert op_type(split.get_layer("relu6/relu6_part")) == "Relu6"
     assert op_type(split.get_layer("tanh/tanh_part")) == "Tanh"
     assert op_type(split.get_layer("softmax/softmax_part")) == "Softmax"
-    assert op_type(split.get_layer("gelu/gelu_part")) == "gelu"
+    assert op_type(split.get_layer("gelu/gelu_part")) == "Gelu"
     # Swish is x * sigmoid(x), as integer kernels compute it.
     assert op_type(split.get_layer("swish/swish_part")) == "Mul"
     assert op_type(split.get_layer("swish/swish_part/sigmoid")) == "Sigmoid"

@@ -137,7 +137,7 @@ def test_names_of_earlier_versions_are_read_and_said():
     data = changed()
     data["quantized"] = [*data["quantized"], "tf.nn.elu"]
     data["ops"] = {**data["ops"], "ThresholdedReLU": {"output": False}}
-    with pytest.warns(DeprecationWarning, match="'tf.nn.elu' is 'elu' now"):
+    with pytest.warns(DeprecationWarning, match="'tf.nn.elu' is 'Elu' now"):
         profile = TargetProfile.from_json(data)
-    assert profile.computes("elu")
+    assert profile.computes("Elu")
     assert "ThresholdedRelu" in profile.ops

@@ -3,7 +3,7 @@ import tf_keras
 
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.prepare import prepared_form
-from keras_edgeq.profiles.target_profile import load_profile
+from keras_edgeq.profiles import load_profile
 from keras_edgeq.ptq.adaround.blocks import block_units, single_units
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.quant_sim import SimRecord

@@ -16,7 +16,7 @@ import keras_edgeq as eq
 from keras_edgeq import errors
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.ops import op_of
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from tests.random_graphs.graph import Graph, build, inputs_for, outputs
 
 # Of 16 bits everywhere, random graphs keep 70 to 100 dB.

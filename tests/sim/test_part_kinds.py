@@ -4,7 +4,7 @@ import tf_keras
 from keras_edgeq.errors import ProfileError
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.plan.kernel import precisions_of
-from keras_edgeq.profiles.target_profile import TargetProfile, load_profile
+from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.resolve import resolve
 from tests.models import Input

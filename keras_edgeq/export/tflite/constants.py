@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Constants:
 
     graph: TfliteGraph
     marked: MarkedModel
+    _weights: dict[tuple[str, bool, bytes], int] = field(default_factory=dict, init=False)
 
     def found(self, tensor: int) -> Found | None:
         """Return the parameter behind a tensor, None if there is none."""
@@ -71,7 +72,7 @@ class Constants:
         return self.graph.add_constant(integers, self.graph.name(tensor), quant)
 
     def weight(self, found: Found, kernel: Weighted, bits: int) -> tuple[int, bool]:
-        """Add a weight of an integer kernel; also tell whether it was packed as int4.
+        """Add a weight of an integer kernel, once; also tell whether it was packed as int4.
 
         Raises:
             ExportError: it does not fit int8.
@@ -79,9 +80,13 @@ class Constants:
         assert found.param.encoding is not None  # the caller asked
         width = as_signed(found.param.encoding).spec.bits
         packed = width <= INT4_BITS and bits == 8 and kernel.int4_version is not None
-        quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
-        integers, name = found.integers().astype(np.int8), str(found.param.ref)
-        return self.graph.add_constant(integers, name, quant, int4=packed), packed
+        name = str(found.param.ref)
+        key = name, packed, found.index.tobytes()
+        if key not in self._weights:
+            quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
+            integers = found.integers().astype(np.int8)
+            self._weights[key] = self.graph.add_constant(integers, name, quant, int4=packed)
+        return self._weights[key], packed
 
     def reads_rows(self, found: Found) -> bool:
         """Tell whether the kernel of a weight rounds the rows that it multiplies as it runs."""

@@ -100,7 +100,12 @@ REQUANTIZE: dict[str, Versions] = {
     "RELU6": {8: 2, 16: 3},
     "LEAKY_RELU": {8: 2, 16: 2},
     "ABS": {8: 2, 16: 3},
-    # With int16 they interpolate between 512 points of the whole grid, wrong by half near 0.
+    # With int16 these load as well, as tables of 512 points of the whole grid: wrong by many steps
+    # where the result's grid ends, and slower than a float kernel between int16 tensors.
+    "GELU": {8: 2},
+    "EXP": {8: 2},
+    "ELU": {8: 1},
+    "LOG": {8: 2},
     "RSQRT": {8: 2},
     # Loads with int16 as well, and makes other numbers.
     "PRELU": {8: 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from keras_edgeq.export.tflite.kernels import CLAMPS, SAME_GRID, VERSIONS, WEIGH
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 
 REQUANT = "QUANTIZE"
+# Operations behind which converters copy a marker.
+KEEPS_MARKERS = (*SAME_GRID, *CLAMPS, "MEAN", "SHAPE")
 
 
 def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
@@ -41,7 +44,7 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
                 seen.add(number)
                 marker = marked.markers[number]
                 made[number, source] = source
-                if source in grids or (marker.ref.kind == "input" and len(readers[source]) > 1):
+                if source in grids or _has_other_readers(graph, marker, readers[source]):
                     target = made[number, source] = graph.add_float_like(source, str(marker.ref))
                     ops.append(Op(REQUANT, [source], [target]))
                 grids[made[number, source]] = marker
@@ -56,6 +59,18 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
     graph.ops = ops
     graph.set_signature({}, {i: alias.get(i, i) for i in graph.outputs})
     return grids
+
+
+def _has_other_readers(graph: TfliteGraph, marker: Marker, readers: set[Any]) -> bool:
+    """Tell whether a tensor is also read in front of a marker that stands on it.
+
+    Converters compute equal operations once: what a float layer needs inside may be what another
+    layer makes. Moves read there what they copied the marker behind.
+    """
+    if marker.ref.kind == "input":
+        return len(readers) > 1
+    ops = [graph.ops[reader[1]].name for reader in readers if reader[0] == "op"]
+    return any(name not in KEEPS_MARKERS for name in ops)
 
 
 def _readers(graph: TfliteGraph) -> dict[int, set[object]]:

@@ -13,14 +13,12 @@ from keras_edgeq.export.tflite.constants import (
     Constants,
     scales_along,
 )
+from keras_edgeq.export.tflite.float_ops import FloatOps
 from keras_edgeq.export.tflite.integers import MOVES, Reasons, activation_grid
 from keras_edgeq.export.tflite.kernels import (
     COMPARES,
     DEQUANTIZE,
-    DEQUANTIZE_CHANNELS,
-    DEQUANTIZE_HALF,
     FIXED,
-    HYBRID,
     QUANTIZE,
     SHAPE_ONLY,
     VERSIONS,
@@ -33,7 +31,6 @@ from keras_edgeq.runtime.tflite_file import (
     TfliteGraph,
     multiplication,
     quantization,
-    round_rows_around_zero_points,
     take_activation,
     without_needless_relu6,
     without_power_of_two_scales,
@@ -62,6 +59,7 @@ class IntegerWriter:
         floats = marked.sim.record.plan.floats
         self.reasons = Reasons(graph, self.grids, self.constants, floats)
         self.ops: list[Op] = []
+        self.float_ops = FloatOps(graph, self.constants, self.ops, self._float)
         self.as_integer: dict[int, int] = {}
         self.as_float: dict[int, int] = {}
         self.before: dict[int, tuple[int, Encoding]] = {}
@@ -116,25 +114,8 @@ class IntegerWriter:
             return
         if any(self.graph.is_float(out) for out in op.outputs):
             self.floats[self.graph.name(op.outputs[0])] = f"{op.name}: {why}"
-        self.ops.append(self._hybrid(op) or replace(op, inputs=self._float_inputs(op)))
+        self.ops.append(self.float_ops.written(op))
         self.as_float.update({out: out for out in op.outputs})
-
-    def _hybrid(self, op: Op) -> Op | None:
-        """Return an op that reads a float tensor and integer weights; None where it is none.
-
-        Its kernel rounds each row of the tensor onto an 8-bit grid as it runs.
-        """
-        if op.name not in HYBRID:
-            return None
-        kernel = WEIGHTED[op.name]
-        found = self.constants.found(op.inputs[kernel.weight])
-        if found is None or not self.constants.reads_rows(found):
-            return None
-        inputs = self._float_inputs(op)
-        inputs[kernel.weight], packed = self.constants.weight(found, kernel, 8)
-        round_rows_around_zero_points(op)
-        version = HYBRID[op.name] if not packed else max(HYBRID[op.name], kernel.int4_version or 1)
-        return replace(op, inputs=inputs, version=max(op.version, version))
 
     def _write_integer(self, op: Op) -> None:
         if op.name in WEIGHTED:
@@ -267,13 +248,8 @@ class IntegerWriter:
         if made_here is None or made_here == tensor:
             source, name = self._integer(tensor), f"{self.grids[tensor].ref}/float"
             version = DEQUANTIZE[self.grids[tensor].encoding.spec.bits]
-            self.as_float[tensor] = self._dequantize(source, name, version)
+            self.as_float[tensor] = self.float_ops.dequantized(source, name, version)
         return self.as_float[tensor]
-
-    def _dequantize(self, source: int, name: str, version: int) -> int:
-        target = self.graph.add_float_like(source, name)
-        self.ops.append(Op("DEQUANTIZE", [source], [target], version))
-        return target
 
     def _operand(self, tensor: int, bits: int) -> int:
         """Return what an integer op reads: integer tensor, integer constant, or as it is."""
@@ -298,24 +274,3 @@ class IntegerWriter:
         grid = self.constants.grid(tensor, bits)
         assert grid is not None  # Reasons asked
         return grid
-
-    def _float_inputs(self, op: Op) -> list[int]:
-        """Return float operands, with the true values instead of fingerprints."""
-        inputs = [self._float_operand(i) if i >= 0 else i for i in op.inputs]
-        if op.name in WEIGHTED:
-            kernel = WEIGHTED[op.name]
-            found = self.constants.found(op.inputs[kernel.weight])
-            stored = found and self.constants.stored(found, kernel)
-            if stored is not None:
-                name = f"{self.graph.name(stored)}/float"
-                inputs[kernel.weight] = self._dequantize(stored, name, DEQUANTIZE_CHANNELS)
-        return inputs
-
-    def _float_operand(self, tensor: int) -> int:
-        constant = self.constants.as_float(tensor)
-        if constant is None:
-            return self._float(tensor)
-        if self.graph.is_float(constant):
-            return constant
-        name = f"{self.graph.name(constant)}/float"
-        return self._dequantize(constant, name, DEQUANTIZE_HALF)
