@@ -20,7 +20,7 @@ from tests.runtime.integer.files import T, constant, one_op, options
 WHOLE = (
     "residual", "unsorted_inputs", "several_outputs", "separate_activations", "op_layers",
     "conv1d", "transposed", "prelu", "einsum_dense", "embedding", "dynamic_size", "pools",
-    "upsampling", "moves", "preprocessing", "more_moves", "caps",
+    "upsampling", "moves", "preprocessing", "more_moves", "caps", "recurrent",
 )  # fmt: skip
 PAIRS = [("builtin", "fixed_point"), ("xnnpack", "xnnpack_float")]
 
