@@ -189,6 +189,9 @@ OPERATIONS: dict[str, Case] = {
     "tf.square": _op(tf.square),
     "tf.sqrt": _op(lambda x: tf.sqrt(tf.nn.relu(x) + 0.1)),
     "tf.math.rsqrt": _op(lambda x: tf.math.rsqrt(tf.nn.relu(x) + 1.0)),
+    "x / root of its mean square": _op(
+        lambda x: x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 0.01)
+    ),
     "tf.exp": _op(tf.exp),
     "tf.math.log": _op(lambda x: tf.math.log(tf.nn.relu(x) + 1.0)),
     "tf.pow": _op(lambda x: tf.pow(x, 3.0)),

@@ -233,9 +233,9 @@ def rebuild(
     structure = keras_compat.structured_inputs(model)
     with keras_compat.float32_policy():
         outputs = replay(model, fed, visit)
-        result = (make or tf_keras.Model)(
-            inputs=tf.nest.pack_sequence_as(structure, inputs), outputs=outputs, name=model.name
-        )
+        fed = tf.nest.pack_sequence_as(structure, inputs)
+        with keras_compat.deep_graphs(keras_compat.count_calls(symbols_in(outputs))):
+            result = (make or tf_keras.Model)(inputs=fed, outputs=outputs, name=model.name)
     for old, new in copies:
         copy_weights(old, new)
     return result

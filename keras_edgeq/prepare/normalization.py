@@ -75,9 +75,12 @@ def normalizations_in_parts(
 def _is_wide(layer: str, profile: TargetProfile, asked: Mapping[str, str]) -> bool:
     """Tell whether a normalization computes in integers: of 16 bits, 8 would be too few."""
     globs = [glob for glob in asked if names_layer(layer, glob)]
-    name = profile.of_kind(asked[globs[-1]], "normalization") if globs else profile.own.name
-    precision = profile.precision(name)
-    return precision.is_integer and precision.activation_bits > NARROW
+    named = profile.of_kind(asked[globs[-1]], "normalization") if globs else profile.own.name
+    names = [named]
+    if profile.precision(named).is_integer and layer not in globs[-1:]:
+        names += [name for kind, name in profile.parts.items() if kind == "normalization"]
+    found = map(profile.precision, names)
+    return any(one.is_integer and one.activation_bits > NARROW for one in found)
 
 
 def _in_parts(call: Call, names: PartNames, args: tuple, kwargs: dict) -> Any:

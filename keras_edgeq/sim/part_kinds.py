@@ -36,7 +36,7 @@ def part_kinds(graph: LayerGraph) -> dict[int, str]:
             kinds[id(node)] = NORMALIZATION
         elif op_type(node.layer) in INVERSE_ROOTS:
             before = _before(graph, node)
-            if any(op_type(maker.layer) == "Mean" for maker in before):
+            if any(op_type(maker.layer) == MEAN for maker in before):
                 found = [node, *before, *_behind(graph, node)]
                 kinds.update(dict.fromkeys(map(id, found), NORMALIZATION))
     return kinds
@@ -74,9 +74,11 @@ def _behind(graph: LayerGraph, root: GraphNode) -> Iterator[GraphNode]:
     """Yield the products with an inverse root, and the gains and offsets behind them."""
     for node in _readers(graph, root):
         yield node
-        for after in _readers(graph, node):
+        waiting = _readers(graph, node)
+        while waiting:
+            after = waiting.pop()
             if op_type(after.layer) in MOVES:
-                yield from filter(_is_gain, _readers(graph, after))
+                waiting += _readers(graph, after)
             elif _is_gain(after):
                 yield after
 

@@ -8,6 +8,7 @@ import tf_keras
 from keras_edgeq.graph.keras_compat import KerasNode
 from keras_edgeq.graph.layer_graph import GraphNode
 from keras_edgeq.ops import op_of, op_type
+from keras_edgeq.ops.norm_parts import WHOLE, WRITTEN_WITH
 from keras_edgeq.ops.operands import (
     caps,
     pads_on_grid,
@@ -23,6 +24,7 @@ from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.recurrent import UNROLLED, why_rolled
 from keras_edgeq.prepare.time_distributed import why_together
 from keras_edgeq.profiles.target_profile import TargetProfile
+from keras_edgeq.sim.part_kinds import NORMALIZATION
 
 
 def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
@@ -33,7 +35,7 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
     if not node.is_float:
         return "makes integers or booleans, not real numbers"
     if not profile.computes(op):
-        return f"{op} has no integer kernel in profile {profile.name!r}"
+        return f"{op} has no integer kernel in profile {profile.name!r}{_other_way(node, profile)}"
     if getattr(node.layer, "data_format", "channels_last") == "channels_first":
         return "data_format='channels_first'; integer kernels are channels_last"
     if not takes_constants(node.call.node):
@@ -51,6 +53,18 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
     if reads_mask(node.call.node):
         return f"{op} with a mask has no integer kernel"
     return _why_no_samples(node.call.node)
+
+
+def _other_way(node: GraphNode, profile: TargetProfile) -> str:
+    """Return, as the end of a reason, how a normalization comes to integers; "" for others."""
+    mixtures = [name for name, mixture in profile.mixtures.items() if NORMALIZATION in mixture]
+    if op_type(node.layer) not in WHOLE or not mixtures:
+        return ""
+    if not all(map(profile.computes, WRITTEN_WITH)):
+        return ""
+    if None in tuple(node.call.reads[0].shape)[1:]:
+        return ", and sizes that are not known keep it from being written with those there are"
+    return f"; with data, precision={mixtures[0]!r} computes it in 16 bits"
 
 
 def _why_no_samples(node: KerasNode) -> str | None:
