@@ -15,6 +15,7 @@ import tf_keras
 
 L = tf_keras.layers
 Arrays = list[np.ndarray]
+WORDS = 20  # of the sentences that `encoder` tells apart
 Predict = Callable[[Arrays], np.ndarray]
 
 
@@ -106,7 +107,7 @@ def vit() -> tf_keras.Model:
 def encoder() -> tf_keras.Model:
     """A text encoder: padding is masked, normalization stands behind the sums."""
     ids = tf_keras.Input((24,), dtype="int32", name="ids")
-    x = L.Embedding(64, 32, mask_zero=True)(ids)
+    x = Positions()(L.Embedding(WORDS + 1, 32, mask_zero=True)(ids))
     for _ in range(2):
         x = L.LayerNormalization()(L.Add()([x, L.MultiHeadAttention(4, 8)(x, x)]))
         x = L.LayerNormalization()(L.Add()([x, _mlp(x, 64)]))
@@ -178,14 +179,14 @@ def digits() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
 def chains() -> tuple[Arrays, np.ndarray, Arrays, np.ndarray]:
     """Return sentences of 8 to 24 words, and which of 8 Markov chains made them."""
     rng = np.random.default_rng(1)
-    tables = rng.dirichlet(np.full(63, 0.03), (8, 63)).cumsum(-1)
+    tables = rng.dirichlet(np.full(WORDS, 0.1), (8, WORDS)).cumsum(-1)
     ids, labels = np.zeros((9000, 24), np.int32), rng.integers(0, 8, 9000).astype(np.int32)
     for row, label in zip(ids, labels, strict=True):
-        word = int(rng.integers(63))
+        word = int(rng.integers(WORDS))
         for place in range(rng.integers(8, 25)):
             row[place] = word + 1
-            odd, next_one = rng.random() < 0.3, np.searchsorted(tables[label, word], rng.random())
-            word = int(rng.integers(63) if odd else min(next_one, 62))
+            odd, next_one = rng.random() < 0.15, np.searchsorted(tables[label, word], rng.random())
+            word = int(rng.integers(WORDS) if odd else min(next_one, WORDS - 1))
     return [ids[:8000]], labels[:8000], [ids[8000:]], labels[8000:]
 
 
@@ -293,7 +294,7 @@ def _grams(words: list[int], size: int) -> Counter:
 
 TASKS = {
     "vit": Task(vit, digits, accuracy, 40, qat=True),
-    "encoder": Task(encoder, chains, accuracy, 15),
+    "encoder": Task(encoder, chains, accuracy, 40),
     "translator": Task(translator, sentences, bleu_of, 25),
     "lstm": Task(lstm, signals, accuracy, 20, qat=True),
     "gru": Task(gru, signals, accuracy, 20),

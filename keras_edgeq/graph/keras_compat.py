@@ -140,16 +140,6 @@ def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
     return None
 
 
-def as_written(call: Any) -> Any:
-    """Let TensorFlow run the `call` of a layer as Python, which its source need not be read for.
-
-    Keras still sees the arguments that it takes.
-    """
-    plain = tf.autograph.experimental.do_not_convert(call)
-    plain.__signature__ = inspect.signature(call)
-    return plain
-
-
 def takes_mask(layer: tf_keras.layers.Layer) -> bool:
     """Tell whether the layer's `call` takes `mask`."""
     return bool(layer._expects_mask_arg)

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
+from keras_edgeq.layers.as_written import as_written
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.numerics.affine import integer_bounds
-from keras_edgeq.numerics.round_to_steps import TWICE, to_steps
+from keras_edgeq.numerics.round_to_steps import TWICE, to_steps, with_finite_gradient
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
@@ -63,6 +63,7 @@ class FakeQuant(KnownOutputs):
             as fixed-point kernels do.
         keys: where masked scores are -1e9 or alike, among how many a softmax shares; 0 elsewhere.
             Their grid has room below the others for what becomes 0.
+        steep: whether what reads it is steep at zero: its gradient is kept finite.
         tensor: printed `TensorRef` of the tensor that this call quantizes.
 
     Returns:
@@ -137,7 +138,7 @@ class FakeQuant(KnownOutputs):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
-    @keras_compat.as_written
+    @as_written
     def call(
         self,
         inputs: Any,
@@ -146,6 +147,7 @@ class FakeQuant(KnownOutputs):
         activation: Any = None,
         rounding: str = "half_even",
         keys: int = 0,
+        steep: bool = False,
         tensor: str = "",
     ):
         """Return the rounded tensor, its steps and the scale."""
@@ -183,6 +185,8 @@ class FakeQuant(KnownOutputs):
             )
             low, high = tf.clip_by_value(low, least, most), tf.clip_by_value(high, least, most)
         steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
+        if steep:
+            return with_finite_gradient(steps * scale), with_finite_gradient(steps), scale
         return steps * scale, steps, scale
 
     def output_specs(self, inputs: Any, *_, **__: Any):

@@ -104,6 +104,20 @@ def to_steps(inputs, scale, whole=tf.round):
     return ratio + tf.stop_gradient(whole(ratio) - ratio)
 
 
+def _finite(upstream, *_):
+    return [tf.where(tf.math.is_finite(upstream), upstream, 0.0)]
+
+
+@own_gradient("with_finite_gradient", _finite)
+def with_finite_gradient(x):
+    """Return `x`; what is infinite or no number in its gradient becomes zero.
+
+    Functions that are steep at zero read it: a logarithm has no gradient where rounding made a
+    small number zero.
+    """
+    return tf.identity(x)
+
+
 def _also_to_scale(upstream, steps, _, scale):
     by_scale = _sum_like(upstream * steps, scale)
     return upstream, tf.math.divide_no_nan(by_scale, scale)

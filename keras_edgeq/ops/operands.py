@@ -40,15 +40,22 @@ def takes_constants(keras_node: Any) -> bool:
     return True
 
 
-def pads_zero(keras_node: Any) -> bool:
-    """Tell whether a call of a padding adds zeros, which lie on every grid."""
-    if keras_compat.op_symbol(keras_node.layer) is None:
+def pads_on_grid(keras_node: Any) -> bool:
+    """Tell whether what a call of a padding adds lies on the grid: zeros, or what it copies."""
+    layer = keras_node.layer
+    if keras_compat.op_symbol(layer) is None:
         return True
-    # tf.pad is recorded as compat.v1.pad(tensor, paddings, mode, name, constant_values).
-    options = _options(keras_node, "tensor", "paddings", "mode", "name", "constant_values")
+    options = pad_options(layer, keras_node.call_args, keras_node.call_kwargs)
     value = np.asarray(options.get("constant_values", 0))
-    mode = str(options.get("mode", "CONSTANT")).upper()
-    return mode == "CONSTANT" and bool(np.all(value == 0))
+    return str(options.get("mode", "CONSTANT")).upper() != "CONSTANT" or bool(np.all(value == 0))
+
+
+def pad_options(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of a call of `tf.pad` by name; that of TensorFlow 1 orders them so."""
+    names = ["tensor", "paddings", "mode", "name", "constant_values"]
+    if keras_compat.op_symbol(layer) == "pad":
+        names[3:] = names[:2:-1]
+    return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 def resampling(keras_node: Any) -> str | None:

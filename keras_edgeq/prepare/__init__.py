@@ -17,6 +17,7 @@ from keras_edgeq.prepare.float32 import mixed_policies, to_float32
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.prepare.known_sizes import with_known_sizes
 from keras_edgeq.prepare.known_statistics import known_statistics
+from keras_edgeq.prepare.low_pads import with_low_pads_reflected
 from keras_edgeq.prepare.mask_arithmetic import with_masks_selected
 from keras_edgeq.prepare.masks import masks_to_tensors
 from keras_edgeq.prepare.norm_layers import norms_to_layers
@@ -40,6 +41,7 @@ PLAIN = (
     to_float32,
     with_masks_selected,
     with_repeated_constants,
+    with_low_pads_reflected,
 )
 
 

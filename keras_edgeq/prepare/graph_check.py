@@ -19,6 +19,10 @@ TENSORS = {"InputLayer": 1, "FakeQuant": 3, "QuantizedLayer": 3}
 MOST_TENSORS = 64
 
 
+# Layers one behind the other in a sim: more than stacked layers of 128 steps have.
+DEEPEST_SIM = 50_000
+
+
 def check_graph(path: Path, config: Any) -> None:
     """Raise if a call in a functional model, at any depth, cannot be made.
 
@@ -30,18 +34,21 @@ def check_graph(path: Path, config: Any) -> None:
         UnsupportedModelError: names the layer that reads what no call makes, or constants only; or
             the model is deeper than Keras can build.
     """
+    # A sim lets Keras go deeper itself.
+    is_sim = isinstance(config, dict) and str(config.get("class_name")).endswith("QuantSim")
+    most = DEEPEST_SIM if is_sim else sys.getrecursionlimit()
     parts = [config]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
             if isinstance(part.get("layers"), list):
-                _check_calls(path, part["layers"])
+                _check_calls(path, part["layers"], most)
             parts += part.values()
         elif isinstance(part, list):
             parts += part
 
 
-def _check_calls(path: Path, layers: list[Any]) -> None:
+def _check_calls(path: Path, layers: list[Any], most: int) -> None:
     layers = [layer for layer in layers if isinstance(layer, dict)]
     tensors = {_name(layer): _tensors(layer) for layer in layers}
     calls: dict[str, list[set[Call]]] = {}
@@ -64,7 +71,7 @@ def _check_calls(path: Path, layers: list[Any]) -> None:
                     f"{path} is damaged: layer {name[:100]!r} reads call {missing} of layer "
                     f"{source[:100]!r}, which is never made."
                 )
-    deepest, most = max(depths.values(), default=0), sys.getrecursionlimit()
+    deepest = max(depths.values(), default=0)
     if deepest > most:  # Keras follows a model back by recursion, a call of Python per layer
         raise UnsupportedModelError(
             f"{path} has {deepest} layers one behind the other; Keras builds fewer than {most}, "

@@ -12,7 +12,7 @@ from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
 from keras_edgeq.layers.half_precision import HALF_BITS
 from keras_edgeq.numerics.round_to_steps import TWICE
-from keras_edgeq.ops import op_type
+from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.operands import caps
 from keras_edgeq.ops.plain import RELU, RELU6
 from keras_edgeq.sim.masked_scores import masked_keys
@@ -59,6 +59,7 @@ class _Insertion:
         stepwise: calls, by the `id` of their node, that run on steps.
         fused: tensor -> activation that its quantizer takes over.
         behind: batch norm -> layer that it folds into.
+        steep: grids that functions read which are steep at zero.
     """
 
     def __init__(self, prepared: tf_keras.Model, record: SimRecord):
@@ -80,6 +81,8 @@ class _Insertion:
         self.copies: list[tuple[Any, Any]] = []
         self.batch_norms: list[tuple[Any, Any]] = []
         self.stepwise = stepwise_calls(self.grids, self.profile)
+        steep = [node for node in self.graph.nodes if op_of(node.layer).steep_at_zero]
+        self.steep = {self.grids.read_on(node) for node in steep}
 
     def on_layer(self, layer):
         """Wrap a layer that has parameters to quantize; exchange a batch norm that trains."""
@@ -133,6 +136,8 @@ class _Insertion:
             options["rounding"] = self.plan.rounding[planned]
         if ref.kind == "output" and (keys := self._keys(ref)):
             options["keys"] = keys
+        if owner in self.steep:
+            options["steep"] = True
         if ref in self.fused:
             options["activation"] = self.fused[ref]
         if id(tensor) in self.sums:

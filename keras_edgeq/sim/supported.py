@@ -11,7 +11,7 @@ from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.norm_parts import WHOLE, WRITTEN_WITH
 from keras_edgeq.ops.operands import (
     caps,
-    pads_zero,
+    pads_on_grid,
     picks_constantly,
     reads_mask,
     resampling,
@@ -43,7 +43,7 @@ def why_unsupported(node: GraphNode, profile: TargetProfile) -> str | None:
         return f"{op} with a constant operand that its kernel does not take"
     if op == RESIZE.name and resampling(node.call.node) not in ("bilinear", "nearest"):
         return f"resizes by {resampling(node.call.node)!r}, which has no integer kernel"
-    if op == PAD.name and not pads_zero(node.call.node):
+    if op == PAD.name and not pads_on_grid(node.call.node):
         return "pads with something else than zeros"
     if op == GATHER.name and not picks_constantly(node.call.node):
         return "picks at places that the model computes, or from a constant"

@@ -175,9 +175,6 @@ def test_a_shared_layer_has_one_grid_for_its_kernel_and_one_per_call_for_its_out
 
 @pytest.mark.parametrize(("hazard", "layer", "reason"), [
     ("lambda_island", "island", "Lambda has no integer kernel in profile 'litert_int8'"),
-    ("recurrent", "lstm", "LSTM has no integer kernel"),
-    ("recurrent", "gru", "GRU has no integer kernel"),
-    ("attention", "attention", "MultiHeadAttention has no integer kernel"),
     ("attention", "norm", "LayerNormalization has no integer kernel"),
     ("conv3d", "conv3d", "Conv3D has no integer kernel"),
 ])  # fmt: skip
@@ -195,7 +192,10 @@ def test_a_float_island_reads_and_feeds_quantized_tensors():
 
 
 def test_what_only_floats_read_is_not_quantized():
-    plan = plan_of("recurrent")
+    x = Input((None, 4))  # recurrent layers of unknown length stay
+    y = L.LSTM(3, return_sequences=True, name="lstm")(L.Dense(4, name="before")(x))
+    y = L.Dense(2, name="after")(L.GRU(3, name="gru")(y))
+    plan = plan_of(tf_keras.Model(x, y))
     assert "lstm" not in owners(plan)
     assert {"before", "gru"} <= owners(plan)
 
@@ -205,14 +205,14 @@ def test_a_model_that_is_all_integer_names_no_floats():
 
 
 @pytest.mark.parametrize(("function", "reason"), [
-    (lambda x: x * tf.reshape(tf.range(36.0), (6, 6, 1)), "constant operand"),
+    (lambda x: tf.reshape(tf.range(36.0), (6, 6, 1)) - x, "constant operand"),
     (lambda x: tf.maximum(x, [0.5, 0.1]), "constant operand"),
     (lambda x: tf.clip_by_value(x, tf.reduce_min(x, 1, True), 1.0), "clips to bounds"),
     (lambda x: tf.clip_by_value(x, 1.0, -1.0), "clips to bounds"),
-    (lambda x: tf.gather(x, tf.range(tf.shape(x)[1]), axis=1), "picks at places"),
+    (lambda x: tf.gather(x, tf.cast(x[0, :, 0, 0] > 0, tf.int32), axis=1), "picks at places"),
     (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"), "pads with something else"),
     (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0), "pads with"),
-    (lambda x: tf.math.multiply(x, y=tf.reshape(tf.range(36.0), (6, 6, 1))), "constant operand"),
+    (lambda x: tf.minimum(x, y=tf.reshape(tf.range(36.0), (6, 6, 1))), "constant operand"),
 ])  # fmt: skip
 def test_an_op_with_arguments_no_kernel_takes_stays_float(function, reason):
     x = Input((6, 6, 2))

@@ -55,6 +55,7 @@ SAME_GRID: dict[str, Versions] = {
     "EXPAND_DIMS": {8: 1, 16: 1},
     "TRANSPOSE": {8: 2, 16: 5},
     "PAD": {8: 2, 16: 3},
+    "MIRROR_PAD": {8: 2, 16: 3},
     "SLICE": {8: 2, 16: 4},
     "STRIDED_SLICE": {8: 2, 16: 2},
     "SPLIT": {8: 2, 16: 4},
