@@ -6,7 +6,6 @@ import inspect
 import logging
 import random
 import re
-import sys
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -139,39 +138,6 @@ def op_symbol(layer: tf_keras.layers.Layer) -> str | None:
     if isinstance(layer, OP_LAYERS):
         return layer.get_config().get("method_name") or layer.get_config().get("attr_name")
     return None
-
-
-@contextmanager
-def deep_graphs(calls: int):
-    """Let Keras build a model of so many calls: it follows them by recursion."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(before + 2 * calls)
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
-
-
-def count_calls(tensors: list[Any]) -> int:
-    """Return the number of calls that make symbolic tensors."""
-    seen: set[int] = set()
-    waiting = list(tensors)
-    while waiting:
-        node = producer(waiting.pop())[1]
-        if id(node) not in seen:
-            seen.add(id(node))
-            waiting += node.keras_inputs
-    return len(seen)
-
-
-def as_written(call: Any) -> Any:
-    """Let TensorFlow run the `call` of a layer as Python, which its source need not be read for.
-
-    Keras still sees the arguments that it takes.
-    """
-    plain = tf.autograph.experimental.do_not_convert(call)
-    plain.__signature__ = inspect.signature(call)
-    return plain
 
 
 def takes_mask(layer: tf_keras.layers.Layer) -> bool:

@@ -19,6 +19,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.deep import count_calls, deep_graphs
 from keras_edgeq.graph.known_outputs import known_outputs
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -234,7 +235,7 @@ def rebuild(
     with keras_compat.float32_policy():
         outputs = replay(model, fed, visit)
         fed = tf.nest.pack_sequence_as(structure, inputs)
-        with keras_compat.deep_graphs(keras_compat.count_calls(symbols_in(outputs))):
+        with deep_graphs(count_calls(symbols_in(outputs))):
             result = (make or tf_keras.Model)(inputs=fed, outputs=outputs, name=model.name)
     for old, new in copies:
         copy_weights(old, new)

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
+from keras_edgeq.layers.as_written import as_written
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.numerics.affine import integer_bounds
@@ -138,7 +138,7 @@ class FakeQuant(KnownOutputs):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
-    @keras_compat.as_written
+    @as_written
     def call(
         self,
         inputs: Any,

@@ -11,6 +11,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
+from keras_edgeq.layers.as_written import as_written
 from keras_edgeq.layers.fake_quant import FakeQuant
 from keras_edgeq.layers.half_precision import HALF_BITS, HALF_STEPS, half_outputs, half_sums
 from keras_edgeq.layers.swap import LOCK, swapped
@@ -132,7 +133,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         with LOCK:
             return super().__call__(*args, **kwargs)
 
-    @keras_compat.as_written
+    @as_written
     def call(
         self,
         inputs: Any,

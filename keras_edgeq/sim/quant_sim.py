@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.deep import deep_graphs
 from keras_edgeq.graph.keras_file import FILE_SUFFIXES
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.keras3.training import as_tf_keras_training
@@ -260,7 +260,7 @@ class QuantSim(tf_keras.Model):
         """Build the functional model and give it its record back."""
         config = dict(config)
         record = SimRecord.from_json(config.pop("edgeq"))
-        with keras_compat.deep_graphs(sum(len(one["inbound_nodes"]) for one in config["layers"])):
+        with deep_graphs(sum(len(one["inbound_nodes"]) for one in config["layers"])):
             sim = super().from_config(config, custom_objects)
         sim.attach(record)
         return sim

@@ -41,7 +41,7 @@ CASES = {
     "conv1d": (lambda: L.Conv1D(3, 3, name="c"), ROWS, {"td/in", "td/c", "td/out"}),
     "pool": (lambda: L.MaxPooling2D(name="p"), IMAGES, {"td/in", "td/p", "td/out"}),
     "flatten": (lambda: L.Flatten(name="f"), IMAGES, {"td/in", "td/f", "td/out"}),
-    "lstm": (lambda: L.LSTM(3, name="l"), ROWS, {"td/in", "td/l", "td/out"}),
+    "lstm": (lambda: L.LSTM(3, name="l"), ROWS, {"td/in", "td/l/output", "td/out"}),
     "a model": (encoder, IMAGES, {"td/encoder/conv", "td/encoder/pool", "td/out"}),
     "a class": (lambda: Scaled(name="s"), VECTORS, {"td/in", "td/s/dense", "td/out"}),
     "time twice": (

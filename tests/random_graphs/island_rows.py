@@ -35,6 +35,11 @@ def _recurrent(chance, x) -> dict[str, Any]:
     return {"units": chance.choice((2, 3, 4)), **pick(chance, **flags)}
 
 
+def _by_moments(x):
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + 0.1)
+
+
 def _prelu_by_where(x):
     return tf.where(x > 0.0, x, 0.2 * x)
 
@@ -112,6 +117,12 @@ def island_layers(L: Any) -> dict[str, Row]:
         ),
         "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
         "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
+        "RMS norm by hand": written(
+            lambda x: x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 0.1),
+            ANY,
+            weight=0.4,
+        ),
+        "layer norm by hand": written(_by_moments, ANY, weight=0.4),
         "GroupNormalization": layer(
             L.GroupNormalization, ANY, drawn(groups=[1], epsilon=[0.1]), **RARE
         ),

@@ -20,7 +20,7 @@ from tests.runtime.integer.files import T, constant, one_op, options
 WHOLE = (
     "residual", "unsorted_inputs", "several_outputs", "separate_activations", "op_layers",
     "conv1d", "transposed", "prelu", "einsum_dense", "embedding", "dynamic_size", "pools",
-    "upsampling", "moves", "preprocessing", "more_moves", "caps",
+    "upsampling", "moves", "preprocessing", "more_moves", "caps", "recurrent",
 )  # fmt: skip
 PAIRS = [("builtin", "fixed_point"), ("xnnpack", "xnnpack_float")]
 
@@ -136,9 +136,7 @@ def test_int4_weights_are_unpacked():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("hazard", "op"), [("conv3d", "CONV_3D"), ("recurrent", "LSTM"), ("lambda_island", "EXP")]
-)
+@pytest.mark.parametrize(("hazard", "op"), [("conv3d", "CONV_3D"), ("lambda_island", "EXP")])
 def test_an_operation_it_does_not_know_is_an_error_with_the_way_out(hazard, op):
     _, content, _ = exported(hazard)
     with pytest.raises(EdgeqError, match=f"does not know .*{op}.*run the file on LiteRT instead"):
