@@ -38,7 +38,8 @@ WRITTEN = """
 
 Before anything else these become operations of the table, where that computes the same: on real
 numbers, with constants where they need some, and not along the samples. Add, Multiply, Maximum and
-Minimum do so with more than two tensors.
+Minimum do so with more than two tensors. Recurrent layers of up to 128 steps become those of their
+cells, step by step; the rows above are of those that stay.
 """
 SCALES = {
     "passes": "passes", "caps": "below a cap", "pools": "passes", "joins": "shared",

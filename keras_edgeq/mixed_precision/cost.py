@@ -20,7 +20,7 @@ from keras_edgeq.mixed_precision.stored_bits import (
     is_tflite,
     stored_bits,
 )
-from keras_edgeq.ops import op_type, weights_of
+from keras_edgeq.ops import op_of, op_type, weights_of
 from keras_edgeq.ops.macs import macs
 from keras_edgeq.profiles.precision import FLOAT_BITS
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -191,7 +191,7 @@ class CostModel:
         """Return the table, the constant and the count of multiplications."""
         table, constant, multiplications = np.zeros(self.allowed.shape), 0.0, 0
         for node in self.graph.nodes:
-            if weights_of(node.layer) is None:
+            if op_of(node.layer).macs in ("none", "operands"):
                 continue
             count, op = macs(self.graph, node), op_type(node.layer)
             multiplications += count

@@ -28,6 +28,8 @@ def macs(graph: LayerGraph, node: GraphNode) -> int:
         return _positions(layer, input_shape(graph, node)) * _kernel_size(layer)
     if kind == "equation":
         return _einsum(layer, input_shape(graph, node))
+    if kind == "steps":
+        return _recurrent(layer, input_shape(graph, node))
     return _matmul(graph, node) if kind == "operands" else 0
 
 
@@ -57,6 +59,12 @@ def _positions(layer: Any, shape: tuple) -> int:
     """Return the places of a tensor, channels aside."""
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     return prod(_known(layer, shape[2:] if first else shape[1:-1]))
+
+
+def _recurrent(layer: Any, shape: tuple) -> int:
+    """Return the elements of all kernels, those of states included, times the number of steps."""
+    kernels = (prod(w.shape) for w in layer.weights if "kernel" in w.name)
+    return prod(_known(layer, shape[1:2])) * sum(kernels)
 
 
 def _einsum(layer: Any, shape: tuple) -> int:

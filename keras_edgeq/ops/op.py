@@ -67,7 +67,7 @@ class Op:
             smoothing, absorption, bias correction and ranges without data work on.
         macs: how often each element of the kernel is multiplied for one sample: once per position
             of the `"result"` or of the `"input"`, by the layer's `"equation"`, as the `"operands"`
-            say; `"none"`.
+            say, in each of the `"steps"`; `"none"`.
         window: whether it slides a window over its input, as convolutions do.
         sees_all: layer -> whether each output sees the whole kernel on real inputs, no padding;
             None if it never does.

@@ -256,6 +256,11 @@ OTHERS = (
     *NORMALIZATIONS,
     INVERSE,
     INVERSE_ROOT,
+    # Those that are not written out step by step.
+    *(
+        Op(name=kind.__name__, classes=(kind,), macs="steps")
+        for kind in (L.LSTM, L.GRU, L.SimpleRNN, L.RNN, L.Bidirectional)
+    ),
     *(
         Op(name=kind.__name__, classes=(kind,), reads_ids=True)
         for kind in (

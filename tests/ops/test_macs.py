@@ -28,6 +28,9 @@ BY_HAND = {
     "einsum": (L.EinsumDense("abc,cd->abd", (None, 4)), (5, 6), 5 * 24),
     "heads": (L.EinsumDense("...d,dnh->...nh", (2, 3)), (5, 6), 5 * 6 * 2 * 3),
     "joins": (L.EinsumDense("abnh,nhd->abd", (None, 7)), (5, 2, 3), 5 * 2 * 3 * 7),
+    "lstm": (L.LSTM(4), (5, 3), 5 * (3 + 4) * 16),
+    "gru": (L.GRU(4), (5, 3), 5 * (3 + 4) * 12),
+    "both ways": (L.Bidirectional(L.SimpleRNN(4)), (5, 3), 2 * 5 * (3 + 4) * 4),
     "pooling": (L.MaxPooling2D(), (4, 4, 2), 0),
     "prelu": (L.PReLU(), (4, 2), 0),
 }
