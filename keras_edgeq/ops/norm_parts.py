@@ -29,10 +29,9 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
     MUL: (SUB, MUL, INVERSE.name),
     SUB: (MEAN,),
 }
-# How operations are named that have no row: those that written normalization is found by.
-ROOTS = ("Sqrt", "tf.math.sqrt")
-INVERSES = (RSQRT, "tf.math.rsqrt")
-RECIPROCAL, POWER = "tf.math.reciprocal", "tf.math.pow"
+SQRT, RECIPROCAL = "Sqrt", "Reciprocal"
+# Operations without a row by which written normalization is found.
+POWER = "tf.math.pow"
 VARIANCE, DEVIATION = "tf.math.reduce_variance", "tf.math.reduce_std"
 NORM, UNIT = "tf.compat.v1.norm", "tf.math.l2_normalize"
 BOUND = CLIP.name

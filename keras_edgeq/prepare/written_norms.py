@@ -16,13 +16,13 @@ from keras_edgeq.ops.norm_parts import (
     BOUND,
     DEVIATION,
     DIV,
-    INVERSES,
     MEAN,
     MUL,
     NORM,
     POWER,
     RECIPROCAL,
-    ROOTS,
+    RSQRT,
+    SQRT,
     SUB,
     UNIT,
     VARIANCE,
@@ -183,7 +183,7 @@ def _count(x: Any, axes: tuple[int, ...]) -> float:
 
 def _inverse_root(tensor: Any) -> Any | None:
     """Return what a tensor is the inverse root of."""
-    if (inside := _operands(tensor, *INVERSES)) is not None:
+    if (inside := _operands(tensor, RSQRT)) is not None:
         return inside[0]
     if (inside := _operands(tensor, RECIPROCAL)) is not None:
         return _root(inside[0])
@@ -198,7 +198,7 @@ def _root(tensor: Any) -> Any | None:
     """Return what a tensor is the root of."""
     if _operands(tensor, DEVIATION, NORM) is not None:
         return _Squared(tensor)
-    if (inside := _operands(tensor, *ROOTS)) is not None:
+    if (inside := _operands(tensor, SQRT)) is not None:
         return inside[0]
     power = _operands(tensor, POWER)
     return power[0] if power is not None and as_number(power[1]) == 0.5 else None

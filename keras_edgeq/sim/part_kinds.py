@@ -84,7 +84,9 @@ def _behind(graph: LayerGraph, root: GraphNode) -> Iterator[GraphNode]:
 
 
 def _is_gain(node: GraphNode) -> bool:
-    return scales_channels(node.layer)
+    """Tell whether a call multiplies by constants: one per channel, or one number."""
+    is_number = op_type(node.layer) == MUL and len(node.inputs) == 1
+    return is_number or scales_channels(node.layer)
 
 
 def _readers(graph: LayerGraph, node: GraphNode) -> list[GraphNode]:
