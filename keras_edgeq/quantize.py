@@ -28,7 +28,7 @@ from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.judge import judge, say
-from keras_edgeq.sim.plan_check import check_plan
+from keras_edgeq.sim.plan_check import check_is_plan, check_plan
 from keras_edgeq.sim.quant_sim import SimRecord
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.resolve_asked import settle
@@ -135,16 +135,18 @@ def quantize(
             + did_you_mean(batch_norm, ("fold", "train"))
         )
     wanted = by_layer(precision, target)
-    inside = wanted if plan is None else {**precisions_of(plan.kernels), **wanted}
+    if plan is not None:
+        check_is_plan(plan, wanted)
+        wanted = precisions_of(plan.kernels)
     # What is not known without data are the numbers inside of a normalization.
-    prepared = prepared_form(model, batch_norm == "train", None if data_free else target, inside)
+    prepared = prepared_form(model, batch_norm == "train", None if data_free else target, wanted)
     folded, known = prepared.folded, prepared.known
     free = plan is None
     if plan is None:
         plan = resolve(folded, target, wanted)
         warn_of_others(wanted, plan.kernels, target)
     else:
-        check_plan(plan, folded, wanted)
+        check_plan(plan, folded)
         plan = settle(plan, folded, target)
         wanted = precisions_of(plan.kernels)
     plan = plan.with_rules(rules)

@@ -22,7 +22,7 @@ from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import insert
 from keras_edgeq.sim.judge import judge, say
-from keras_edgeq.sim.plan_check import check_plan
+from keras_edgeq.sim.plan_check import check_is_plan, check_plan
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.resolve import resolve
 from keras_edgeq.sim.resolve_asked import settle
@@ -124,7 +124,8 @@ class Requantizer:
             plan = resolve(folded, target, asked).with_rules(chosen)
             warn_of_others(asked, plan.kernels, target)
         else:
-            check_plan(plan, folded, by_layer(precision, target))
+            check_is_plan(plan, by_layer(precision, target))
+            check_plan(plan, folded)
             plan = settle(plan, folded, target, chosen).with_rules(rules or {})
             asked = precisions_of(plan.kernels)
             chosen = {**record.rules, **(rules or {})}

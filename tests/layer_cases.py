@@ -164,6 +164,7 @@ OTHERS = {
 _KERNEL = tf.constant(RNG.normal(size=(2, 2, 4, 3)), tf.float32)
 _DEPTHWISE = tf.constant(RNG.normal(size=(2, 2, 4, 1)), tf.float32)
 _MATRIX = tf.constant(RNG.normal(size=(4, 3)), tf.float32)
+_ONE_PIXEL = [[0, 0], [1, 1], [1, 1], [0, 0]]
 _ROW = tf.constant(RNG.normal(size=(4,)), tf.float32)
 
 
@@ -230,6 +231,12 @@ OPERATIONS: dict[str, Case] = {
     "tf.reverse": _op(lambda x: tf.reverse(x, [1])),
     "tf.pad": _op(lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])),
     "tf.pad reflect": _op(lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")),
+    "tf.pad -inf, then a max pool": _op(
+        lambda x: L.MaxPooling2D(3, 2)(tf.pad(x, _ONE_PIXEL, constant_values=-np.inf))
+    ),
+    "tf.nn.max_pool2d with numbers of paddings": _op(
+        lambda x: tf.nn.max_pool2d(x, 3, 2, _ONE_PIXEL)
+    ),
     "tf.nn.depth_to_space": _op(lambda x: tf.nn.depth_to_space(x, 2)),
     "tf.nn.space_to_depth": _op(lambda x: tf.nn.space_to_depth(x, 2)),
     "tf.image.resize": _op(lambda x: tf.image.resize(x, [4, 4])),
@@ -248,5 +255,17 @@ OPERATIONS: dict[str, Case] = {
             *("softmax", "softplus", "softsign"),
         )
     },
+    "tf.nn.gelu approximate": _op(lambda x: tf.nn.gelu(x, approximate=True)),
+    "activation mish": _op(L.Activation("mish")),
+    "activation hard_sigmoid": _op(L.Activation("hard_sigmoid")),
+    "activation exponential": _op(L.Activation("exponential")),
+    "hard swish": _op(lambda x: x * tf.nn.relu6(x + 3.0) / 6.0),
+    "ReLU with a slope and a cap": _op(L.ReLU(1.0, negative_slope=0.1)),
+    "ReLU with a threshold": _op(L.ReLU(threshold=0.5)),
+    "tf.math.reciprocal": _op(lambda x: tf.math.reciprocal(tf.nn.relu(x) + 1.0)),
+    "tf.math.log1p": _op(lambda x: tf.math.log1p(tf.nn.relu(x))),
+    "tf.math.expm1": _op(tf.math.expm1),
+    "tf.math.erf": _op(tf.math.erf),
+    "tf.sin": _op(tf.sin),
 }  # fmt: skip
 CASES = LAYERS | OPERATIONS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from keras_edgeq.graph import keras_compat
@@ -51,3 +51,9 @@ class PartNames:
         number = "" if not count else f"_{count}" if part else f"/{count}"
         keras_compat.rename(keras_compat.producer(tensor)[0], name + number)
         return tensor
+
+
+def names_of_parts(name: str, taken: Collection[str]) -> Iterator[str]:
+    """Yield a name, then `name/1` and on: those of its parts that nothing has yet."""
+    parts = (part_name(name, str(number)) for number in itertools.count(1))
+    return itertools.chain([name], (part for part in parts if part not in taken))

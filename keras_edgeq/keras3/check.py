@@ -50,7 +50,7 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     values = {id(k): v for k, v in zip(conversion.graph.inputs, inputs, strict=True)}
     _walk(conversion, conversion.graph, values, found)
     steps = conversion.steps.values()
-    theirs = [values[id(symbol)] for symbol in conversion.graph.outputs]
+    theirs = _outputs(conversion, inputs)  # with the masks, which the walk has not
     given = tf.nest.pack_sequence_as(
         keras_compat.structured_inputs(conversion.result), list(map(tf.constant, inputs))
     )
@@ -62,13 +62,19 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     return found
 
 
-def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarray]) -> None:
-    """Compare on one more sample: layers were called on a batch as large as that of the inputs."""
+def _outputs(conversion: Conversion, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Return what Keras 3 makes of inputs."""
     import keras
 
+    given = keras.tree.pack_sequence_as(compat.structure(conversion.graph)[0], _backend(inputs))
+    made = keras.tree.flatten(conversion.graph(given, training=False))
+    return [keras.ops.convert_to_numpy(one) for one in made]
+
+
+def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarray]) -> None:
+    """Compare on one more sample: layers were called on a batch as large as that of the inputs."""
     more = [np.concatenate([part, part[::-1][:1]]) for part in inputs]
-    given = keras.tree.pack_sequence_as(compat.structure(conversion.graph)[0], _backend(more))
-    theirs = keras.tree.flatten(conversion.graph(given, training=False))
+    theirs = _outputs(conversion, more)
     structure = keras_compat.structured_inputs(conversion.result)
     most = HALF if any(map(_is_half, conversion.steps.values())) else OUTPUTS
     try:
@@ -76,7 +82,7 @@ def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarra
         for output, one, other in zip(
             conversion.result.output_names, theirs, tf.nest.flatten(ours), strict=True
         ):
-            _compare(name, output, keras.ops.convert_to_numpy(one), other, most)
+            _compare(name, output, one, other, most)
     except (SimMismatchError, tf.errors.OpError, ValueError) as error:
         layers = ", ".join(map(repr, conversion.opened_batch))
         raise UnsupportedModelError(
@@ -107,6 +113,10 @@ def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dic
         inner = conversion.graphs.get(id(node.operation))
         if inner is not None:
             flat = keras.tree.flatten((args, kwargs))
+            if compat.graph_of(node.operation) is None:  # an opened layer: each tensor once
+                read: dict[int, Any] = {}
+                compat.mapped(node, lambda k, read=read: read.update({id(k): values[id(k)]}))
+                flat = list(read.values())
             inside = {id(k): v for k, v in zip(inner.inputs, flat, strict=False)}
             _walk(conversion, inner, inside, found)
             made = [inside[id(symbol)] for symbol in inner.outputs]

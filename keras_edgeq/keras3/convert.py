@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.errors import EdgeqError, UnsupportedModelError, first_words
@@ -117,6 +118,8 @@ class Conversion:
             compute = for_any_batch(node, compute) if self._has_fixed_batch else compute
         elif compat.graph_of(operation) is not None or known_class(operation) is None:
             compute = layer = self._nested(operation, node)
+            if compat.graph_of(operation) is None:
+                compute = _of_tensors(layer)
         elif _holds_model(operation):
             outer, self._path = self._path, f"{path}/"
             inner = self._nested(operation.layer, node)
@@ -173,6 +176,17 @@ class Conversion:
             return values[id(graph.outputs[0])]
 
         return compute
+
+
+def _of_tensors(graph: tf_keras.Model) -> Callable[..., Any]:
+    """Return what calls the graph of an opened layer as the layer is called."""
+
+    def compute(*args, **kwargs):
+        given = filter(tf.is_tensor, tf.nest.flatten((args, kwargs)))
+        tensors = list({id(tensor): tensor for tensor in given}.values())
+        return graph(tensors if len(tensors) > 1 else tensors[0])
+
+    return compute
 
 
 def _holds_model(layer: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,8 @@ def activation_name(activation: Any) -> str:
     if isinstance(activation, FunctionType) and is_users(activation):
         # The user's `relu` may be another than the one that is known.
         return f"own_{own}" if own in FUNCTIONS else own
+    if isinstance(activation, partial):  # which Keras does not write
+        return own
     name = tf_keras.activations.serialize(activation)
     return name if isinstance(name, str) else own
 

@@ -7,7 +7,6 @@ zeros and ones is a selection between numbers and zero.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.graph.name_operations import name_operations
+from keras_edgeq.graph.name_operations import name_operations, names_of_parts
 from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.layers.fake_quant import FAR
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.ops.plain import ADD, MUL, SELECT, SOFTMAX, SUB
-from keras_edgeq.spec.tensor_ref import part_name
 
 CASTS = ("cast", "keras.backend.cast")
 # What added to a score leaves nothing of its share, in float32.
@@ -51,6 +49,7 @@ class _Walk:
 
     def __init__(self, graph: LayerGraph):
         self._graph = graph
+        self._taken = {node.layer.name for node in graph.nodes}
         self._nodes = {id(node.call.node): node for node in graph.nodes}
         self._new: dict[int, Any] = {}
         self.changes = {
@@ -71,9 +70,7 @@ class _Walk:
         read = symbols_in((self._new[id(kept)], hidden))
         known = {id(keras_compat.producer(tensor)[0]) for tensor in read}
         made = tf.where(hidden, number, self._new[id(kept)])
-        name = call.layer.name
-        parts = (part_name(name, str(n)) for n in itertools.count(1))
-        name_operations(made, known, itertools.chain([name], parts))
+        name_operations(made, known, names_of_parts(call.layer.name, self._taken))
         self._new[id(call.node.outputs)] = made
         return made
 

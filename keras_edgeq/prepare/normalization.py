@@ -83,28 +83,46 @@ def _is_wide(layer: str, profile: TargetProfile, asked: Mapping[str, str]) -> bo
     return any(one.is_integer and one.activation_bits > NARROW for one in found)
 
 
+def can_be_written(layer: Any, shape: Sequence[int | None]) -> bool:
+    """Tell whether the sizes that a normalization needs are known.
+
+    Args:
+        layer: of a class in `LAYERS`.
+        shape: of its input, with the batch.
+    """
+    rank, are_known = len(shape), None not in shape[1:]
+    if type(layer) is L.GroupNormalization:
+        return are_known and rank > 1
+    axes = {int(axis) % rank for axis in np.ravel(layer.axis)}
+    has_gain = type(layer) is L.LayerNormalization and (layer.scale or layer.center)
+    if has_gain and axes != {rank - 1}:
+        return are_known and 0 not in axes
+    if has_gain and not can_be_affine(tuple(shape)):
+        return False
+    return 0 not in axes and None not in [shape[axis] for axis in axes]
+
+
 def _in_parts(call: Call, names: PartNames, args: tuple, kwargs: dict) -> Any:
     """Return what a layer makes of its input; None where it stays whole."""
     x: Any = args[0] if args else kwargs.get("inputs")
-    if not keras_compat.is_keras_tensor(x):
+    if not keras_compat.is_keras_tensor(x) or x.dtype != tf.float32:
         return None
-    shape = tuple(x.shape)
-    if x.dtype != tf.float32 or None in shape[1:] or len(shape) < 2:
-        return None
-    if kwargs.get("mask") is not None or len(args) > 1:
+    if (
+        kwargs.get("mask") is not None
+        or len(args) > 1
+        or not can_be_written(call.layer, tuple(x.shape))
+    ):
         return None
     return LAYERS[type(call.layer)](call.layer, x, names)
 
 
 def _rms_normalization(layer: Any, x: Any, names: PartNames) -> Any:
     axes = axes_of(x, layer.axis)
-    return _over_root(x, axes, names, epsilon=layer.epsilon, least=layer.least) if axes else None
+    return _over_root(x, axes, names, epsilon=layer.epsilon, least=layer.least)
 
 
 def _unit_normalization(layer: Any, x: Any, names: PartNames) -> Any:
     axes = axes_of(x, layer.axis)
-    if not axes:
-        return None
     count = float(prod(x.shape[axis] for axis in axes))
     made = _over_root(x, axes, names, "normal", least=LEAST_SUM / count)
     return names(made * count**-0.5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,14 +10,13 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.name_operations import name_operations
+from keras_edgeq.graph.name_operations import name_operations, names_of_parts
 from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
 from keras_edgeq.prepare import arithmetic, moves
 from keras_edgeq.prepare.arguments import Rewrite
 from keras_edgeq.prepare.low_pads import max_pool
 from keras_edgeq.prepare.products import dot, einsum
 from keras_edgeq.prepare.selects import select, softmax
-from keras_edgeq.spec.tensor_ref import part_name
 
 L = tf_keras.layers
 
@@ -34,6 +32,7 @@ def write_with_known_operations(model: tf_keras.Model) -> tf_keras.Model:
     if not any(_rewrite(call.layer) for call in calls(model)):
         return model
     names: dict[int, Iterator[str]] = {}
+    taken = {layer.name for layer in model.layers}
 
     def on_call(call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
         function = _rewrite(call.layer)
@@ -44,7 +43,9 @@ def write_with_known_operations(model: tf_keras.Model) -> tf_keras.Model:
             return new(*args, **kwargs)
         read = symbols_in((args, kwargs))
         known = {id(keras_compat.producer(tensor)[0]) for tensor in read}
-        name_operations(made, known, names.setdefault(id(call.layer), _names(call.layer.name)))
+        name_operations(
+            made, known, names.setdefault(id(call.layer), names_of_parts(call.layer.name, taken))
+        )
         return made
 
     return rebuild(model, on_call=on_call)
@@ -72,10 +73,6 @@ def _is_real(call: Call) -> bool:
     types = {t.dtype for t in made} | {t.dtype for t in call.reads if t.dtype.is_floating}
     known = all(t.shape.rank for t in [*call.reads, *made])
     return bool(call.reads) and types == {tf.float32} and known
-
-
-def _names(name: str) -> Iterator[str]:
-    return itertools.chain([name], (part_name(name, str(n)) for n in itertools.count(1)))
 
 
 # By the public name of a function of TensorFlow, without `compat.v1.`.

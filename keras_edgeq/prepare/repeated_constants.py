@@ -6,7 +6,6 @@ added to the tensor with zeros in its place.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.graph.name_operations import name_operations
+from keras_edgeq.graph.name_operations import name_operations, names_of_parts
 from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.plain import ADD, CONCAT, MUL
@@ -39,7 +38,7 @@ def with_repeated_constants(model: tf_keras.Model) -> tf_keras.Model:
     changes = {id(n.call.node): found for n in graph.nodes if (found := _change(n)) is not None}
     if not changes:
         return model
-    walk = _Walk(changes)
+    walk = _Walk(changes, {node.layer.name for node in graph.nodes})
     result = rebuild(model, on_call=walk.on_call)
     warn_frozen(walk.frozen)
     return result
@@ -48,8 +47,8 @@ def with_repeated_constants(model: tf_keras.Model) -> tf_keras.Model:
 class _Walk:
     """One rebuild on its way; `frozen` are operations that hold variables."""
 
-    def __init__(self, changes: dict[int, tuple[int, list[Any]]]):
-        self._changes = changes
+    def __init__(self, changes: dict[int, tuple[int, list[Any]]], taken: set[str]):
+        self._changes, self._taken = changes, taken
         self.frozen: dict[str, None] = {}
 
     def on_call(self, call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
@@ -67,14 +66,18 @@ class _Walk:
                 sum(one.shape[axis] for one in part) for part in (held[:place], held[place + 1 :])
             ]
             x = tf.pad(x, paddings)
-            _name(x, symbols_in((args, kwargs))[place], part_name(name, "pad"))
+            self._name(x, symbols_in((args, kwargs))[place], part_name(name, "pad"))
             constant = np.concatenate(held, axis)
         else:
             constant = next(one[0] for one in constants if one is not None)
         constant = constant.astype(np.float32)
         made = x * constant if op is MUL else x + constant
-        _name(made, x, name)
+        self._name(made, x, name)
         return made
+
+    def _name(self, made: Any, x: Any, name: str) -> None:
+        known = {id(keras_compat.producer(x)[0])}
+        name_operations(made, known, names_of_parts(name, self._taken))
 
 
 def _change(node: GraphNode) -> tuple[int, list[Any]] | None:
@@ -153,9 +156,3 @@ def _axis(call: Call) -> int | None:
         return int(layer.axis) % rank
     axis = keras_compat.bound_arguments(call.node).get("axis") if symbol == "concat" else None
     return int(axis) % rank if isinstance(axis, int | np.integer) else None
-
-
-def _name(made: Any, x: Any, name: str) -> None:
-    known = {id(keras_compat.producer(x)[0])}
-    parts = (part_name(name, str(n)) for n in itertools.count(1))
-    name_operations(made, known, itertools.chain([name], parts))

@@ -61,7 +61,8 @@ def choose_precisions(
     pinned = {
         id(node)
         for node in graph.nodes
-        if node.layer.name not in followers and _globs(node, asked, profile)
+        if node.layer.name not in followers
+        and _is_pinned(_globs(node, asked, profile), asked, profile)
     }
     _follow_neighbours(graph, profile, chosen, pinned)
     return chosen
@@ -140,6 +141,11 @@ def _unmatched(graph: LayerGraph, asked: Mapping[str, str], unused: Sequence[str
         f"No layer matches {', '.join(map(repr, unused))}; `keras-edgeq inspect` lists the names."
         + did_you_mean(unused[0], layers)
     )
+
+
+def _is_pinned(globs: Sequence[str], asked: Mapping[str, str], profile: TargetProfile) -> bool:
+    """Tell whether globs name a call that could follow; a mixture for all leaves that open."""
+    return bool(globs) and (globs[-1] != ALL or asked[ALL] not in profile.mixtures)
 
 
 def _globs(node: GraphNode, asked: Mapping[str, str], profile: TargetProfile) -> list[str]:

@@ -16,6 +16,7 @@ from keras_edgeq.ops.cell_layers import CellPart
 from keras_edgeq.ops.plain import CONCAT, INPUT
 from keras_edgeq.plan.kernel import names_layer
 from keras_edgeq.profiles.precision import FLOAT
+from keras_edgeq.sim.masked_scores import masked_grids
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -24,6 +25,8 @@ from keras_edgeq.spec.tensor_ref import TensorRef
 COLLAPSED_DB = 10.0
 # How the message of `collapsed_tensors` begins.
 COLLAPSE = "Rounding leaves"
+# Step of scores below which a softmax of 8 bits hardly sees their rounding.
+SCORE_STEP = 0.1
 # A collapsed channel has next to no steps of its own, and does not just happen to be small.
 MOST_STEPS = 1.5
 FEWEST_SAMPLES = 16
@@ -139,6 +142,7 @@ class Watch:
             if isinstance(call.layer, FakeQuant) and call.layer.tensor in owners
         }
         self._cells = {n.layer.name for n in graph.nodes if isinstance(n.layer, CellPart)}
+        self._scores = {n for n in masked_grids(sim) if np.max(self._steps[n]) < SCORE_STEP}
         self._seen: dict[str, _Seen] = {}
 
     def __call__(self, name: str, wanted: Any, got: Any) -> None:
@@ -155,9 +159,10 @@ class Watch:
     def lost(self) -> dict[str, float]:
         """Tensor that collapsed -> signal to its own noise in the median sample, in dB.
 
-        With the median, one sample far beyond all others hides nothing.
+        With the median, one sample far beyond all others hides nothing. Masked scores that all lie
+        within a step are equal to a softmax.
         """
-        medians = ((name, seen.median_db()) for name, seen in self._seen.items())
+        medians = ((n, one.median_db()) for n, one in self._seen.items() if n not in self._scores)
         return {name: median for name, median in medians if median < COLLAPSED_DB}
 
     @property

@@ -16,7 +16,7 @@ from keras_edgeq.numerics.affine import grid_from_range
 from keras_edgeq.numerics.histogram import join
 from keras_edgeq.numerics.range_rules import histogram_range, weight_range
 from keras_edgeq.ops import op_of
-from keras_edgeq.sim.masked_scores import room
+from keras_edgeq.sim.masked_scores import masked_grids, room
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
 from keras_edgeq.spec.encoding import Encoding
@@ -102,7 +102,7 @@ def derive_activations(
     Raises:
         CalibrationDataError: the statistics lack tensors; all are named.
     """
-    sources, keys = _sources(sim, stats, names), _keys(sim)
+    sources, keys = _sources(sim, stats, names), masked_grids(sim)
     for owner, quantizer in sim.quantizers().items():
         if not _is_due(sim, owner, names):
             continue
@@ -215,16 +215,6 @@ def _sources(
             f"The calibration statistics lack {', '.join(missing)}; calibrate with data."
         )
     return sources
-
-
-def _keys(sim: QuantSim) -> dict[str, int]:
-    """Return, for each grid that masked scores lie on, among how many keys a softmax shares."""
-    found: dict[str, int] = {}
-    for node in LayerGraph.of(sim).nodes:
-        keys = node.call.node.call_kwargs.get("keys") if isinstance(node.layer, FakeQuant) else None
-        if keys:
-            found[node.layer.tensor] = max(keys, found.get(node.layer.tensor, 0))
-    return found
 
 
 def _observed(graph: LayerGraph, node: GraphNode, stats: CalibrationStats) -> list[str]:

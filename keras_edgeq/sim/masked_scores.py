@@ -7,12 +7,16 @@ grid ends a little below them instead, and -1e9 is clipped to its end.
 from __future__ import annotations
 
 from math import log
+from typing import TYPE_CHECKING
 
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
-from keras_edgeq.layers.fake_quant import FAR
+from keras_edgeq.layers.fake_quant import FAR, FakeQuant
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.operands import selected_numbers
 from keras_edgeq.ops.plain import SELECT, SOFTMAX
+
+if TYPE_CHECKING:
+    from keras_edgeq.sim.quant_sim import QuantSim
 
 # Keys that a softmax shares among where their number is free.
 MANY = 128
@@ -69,3 +73,13 @@ def _keys(graph: LayerGraph, node: GraphNode) -> int:
             moves = op.transparent or (op.spread == "moves" and len(reader.inputs) == 1)
             found.append(_keys(graph, reader) if moves and len(reader.outputs) == 1 else 0)
     return max(found) if all(found) else 0
+
+
+def masked_grids(sim: QuantSim) -> dict[str, int]:
+    """Return, for each grid that masked scores lie on, among how many keys a softmax shares."""
+    found: dict[str, int] = {}
+    for node in LayerGraph.of(sim).nodes:
+        keys = node.call.node.call_kwargs.get("keys") if isinstance(node.layer, FakeQuant) else None
+        if keys:
+            found[node.layer.tensor] = max(keys, found.get(node.layer.tensor, 0))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import tf_keras
 
@@ -15,16 +16,15 @@ from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 
-def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, str]) -> None:
-    """Raise unless a plan names tensors of a model only.
+def check_is_plan(plan: Any, precision: Mapping[str, str]) -> None:
+    """Raise unless something is a plan, given alone.
 
     Args:
-        plan: the plan.
-        model: prepared, its batch norms folded.
+        plan: that.
         precision: what was asked for beside it, which has to be nothing.
 
     Raises:
-        ProfileError: names the tensors that the model does not have, or the precisions.
+        ProfileError: it is something else, or names the precisions.
     """
     if not isinstance(plan, QuantPlan):
         raise ProfileError(
@@ -35,6 +35,18 @@ def check_plan(plan: QuantPlan, model: tf_keras.Model, precision: Mapping[str, s
         raise ProfileError(
             f"A plan says already what precision={dict(precision)} would; give one of them."
         )
+
+
+def check_plan(plan: QuantPlan, model: tf_keras.Model) -> None:
+    """Raise unless a plan names tensors of a model only.
+
+    Args:
+        plan: the plan.
+        model: prepared, its batch norms folded.
+
+    Raises:
+        ProfileError: names the tensors that the model does not have.
+    """
     graph = LayerGraph.of(model)
     known: set[TensorRef] = set()
     for node in graph.nodes:

@@ -20,6 +20,7 @@ from keras_edgeq.ops.operands import (
 )
 from keras_edgeq.ops.plain import CLIP, GATHER, PAD, RESIZE, SELECT
 from keras_edgeq.prepare.flatten import why_closed
+from keras_edgeq.prepare.normalization import can_be_written
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.recurrent import UNROLLED, why_rolled
 from keras_edgeq.prepare.time_distributed import why_together
@@ -62,7 +63,7 @@ def _other_way(node: GraphNode, profile: TargetProfile) -> str:
         return ""
     if not all(map(profile.computes, WRITTEN_WITH)):
         return ""
-    if None in tuple(node.call.reads[0].shape)[1:]:
+    if not can_be_written(node.layer, tuple(node.call.reads[0].shape)):
         return ", and sizes that are not known keep it from being written with those there are"
     return f"; with data, precision={mixtures[0]!r} computes it in 16 bits"
 

@@ -8,6 +8,7 @@ import tf_keras
 from keras_edgeq.ops import op_type
 from keras_edgeq.prepare import prepare
 from keras_edgeq.profiles import load_profile
+from keras_edgeq.sim.resolve import resolve
 from tests.harness import assert_close, outputs, saved_and_loaded, snapshot
 from tests.models import train_like
 from tests.short import short
@@ -206,10 +207,24 @@ def test_the_precision_decides_what_is_written_out(name):
     assert ("InverseRoot" in found, LAYER in found) == (is_out, not is_out)
 
 
-def test_sizes_that_are_not_known_leave_a_layer_whole():
-    x = Input((None, None, 4))
-    free = tf_keras.Model(x, L.GroupNormalization(2)(x))
-    assert written(prepare(free, LITERT, WIDE)) == ["GroupNormalization"]
+@pytest.mark.parametrize(("layer", "shape", "is_out"), [
+    (L.GroupNormalization(2), (None, None, 4), False),
+    (L.LayerNormalization(axis=[1, -1]), (3, None, 4), False),
+    (L.LayerNormalization(), (None, None, 4), True),
+    (L.LayerNormalization(), (None, 4), True),
+    (L.LayerNormalization(scale=False, center=False), (None, None, None, 4), True),
+    (L.UnitNormalization(), (None, 4), True),
+    (L.UnitNormalization(axis=1), (None, 4), False),
+])  # fmt: skip
+def test_sizes_that_are_not_needed_may_be_unknown(layer, shape, is_out):
+    x = Input(shape)
+    model = tf_keras.Model(x, layer(x))
+    made = prepare(model, LITERT, WIDE)
+    assert ("InverseRoot" in written(made)) == is_out
+    data = samples(model)
+    assert_close(outputs(model, data), outputs(made, data))
+    reason = resolve(prepare(model), LITERT, {"*": "FP32"}).floats[layer.name]
+    assert ("w8a8_norm16" in reason) == is_out
 
 
 def test_calls_of_one_layer_share_its_gain():

@@ -35,6 +35,11 @@ def _recurrent(chance, x) -> dict[str, Any]:
     return {"units": chance.choice((2, 3, 4)), **pick(chance, **flags)}
 
 
+def _by_moments(x):
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + 0.1)
+
+
 def _prelu_by_where(x):
     return tf.where(x > 0.0, x, 0.2 * x)
 
@@ -57,11 +62,30 @@ ISLANDS: dict[str, Row] = {
             ("nn.elu", tf.nn.elu),
             ("nn.softplus", tf.nn.softplus),
             ("nn.gelu", tf.nn.gelu),
+            ("nn.gelu by tanh", lambda x: tf.nn.gelu(x, approximate=True)),
+            ("exp alone", tf.exp),
+            ("log", lambda x: tf.math.log(tf.abs(x) + 0.1)),
+            ("rsqrt", lambda x: tf.math.rsqrt(tf.nn.relu(x) + 0.2)),
+            ("reciprocal", lambda x: tf.math.reciprocal(tf.nn.relu(x) + 0.5)),
+            ("erf", tf.math.erf),
+            ("sine", tf.sin),
+            ("threshold", lambda x: tf_keras.layers.ReLU(threshold=0.3)(x)),
+            ("leaky cap", lambda x: tf_keras.layers.ReLU(1.0, negative_slope=0.2)(x)),
             ("zeros_like", lambda x: x + tf.zeros_like(x)),
             ("cast half", lambda x: tf.cast(tf.cast(x, tf.float16), tf.float32)),
         )
     },
     "tf.l2_normalize": written(lambda x: tf.nn.l2_normalize(x, axis=-1, epsilon=0.1), ANY, **RARE),
+    "tf.pad copies": written(
+        lambda x, mode: tf.pad(x, [[0, 0], [1, 2], [2, 0], [0, 0]], mode=mode),
+        roomy(4, 3), drawn(mode=["REFLECT", "SYMMETRIC"]), **RARE,
+    ),
+    "tf.pad low": written(
+        lambda x, low: tf.nn.max_pool2d(
+            tf.pad(x, [[0, 0], [1, 1], [1, 0], [0, 0]], constant_values=float(low)), 3, 2, "VALID"
+        ),
+        roomy(4, 3), drawn(low=["-inf", "-1e9", "-3.4e38"]), **RARE,
+    ),
     "tf.argmax": written(lambda x: tf.argmax(x, axis=-1), real(3), weight=0.5),
     "ThresholdedReLU": layer(
         tf_keras.layers.ThresholdedReLU, ANY, drawn(theta=[0.0]), **RARE
@@ -93,6 +117,12 @@ def island_layers(L: Any) -> dict[str, Row]:
         ),
         "LayerNormalization": layer(L.LayerNormalization, ANY, drawn(epsilon=[0.1]), weight=0.8),
         "UnitNormalization": layer(L.UnitNormalization, ANY, **RARE),
+        "RMS norm by hand": written(
+            lambda x: x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 0.1),
+            ANY,
+            weight=0.4,
+        ),
+        "layer norm by hand": written(_by_moments, ANY, weight=0.4),
         "GroupNormalization": layer(
             L.GroupNormalization, ANY, drawn(groups=[1], epsilon=[0.1]), **RARE
         ),

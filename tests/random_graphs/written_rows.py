@@ -10,6 +10,7 @@ import tf_keras
 
 from tests.random_graphs.rows import (
     Row,
+    constant,
     drawn,
     joins,
     known,
@@ -75,6 +76,21 @@ def _heads(x, y):
     return tf.einsum("bqhd,bkhd->bhqk", x, y) * 0.3
 
 
+def _masked(x, y, mask="selected"):
+    """Attention over the positions whose first channel is positive, the first one in any case."""
+    scores = tf.matmul(x, y, transpose_b=True) * 0.3
+    kept = tf.logical_or(y[:, :, 0] > 0.05, np.arange(y.shape[1]) == 0)[:, tf.newaxis]
+    if mask == "selected":
+        scores = tf.where(kept, scores, -1e9)
+    else:
+        scores += (1.0 - tf.cast(kept, tf.float32)) * -1e9
+    return tf.matmul(tf.nn.softmax(scores), y)
+
+
+def _positions(x, kind="whole", seed=0):
+    return x * 0.5 + constant(kind, x, seed)
+
+
 MOVES: dict[str, Row] = {
     "tf.gather": spelled(tf.gather, "params indices axis", real(2, 3, 4), _gathered),
     "tf.repeat": spelled(tf.repeat, "input repeats axis", ANY, _repeated, **RARE),
@@ -133,6 +149,12 @@ ARITHMETIC: dict[str, Row] = {
     ),
     "tf.einsum": written(
         lambda x, y: tf.einsum("bic,bjc->bij", x, y) * 0.3, real(3), pairs=joins, **RARE
+    ),
+    "masked attention": written(
+        _masked, known(3), drawn(mask=["selected", "added"]), pairs=same, **RARE
+    ),
+    "positions": written(
+        _positions, known(3, 4), drawn(kind=["whole", "pixels"], seed=[1, 2]), **RARE
     ),
     "tf.einsum heads": written(_heads, known(4), pairs=same, **RARE),
     "Average": layer(L.Average, ANY, listed=True, pairs=same, most=3, weight=0.6),
