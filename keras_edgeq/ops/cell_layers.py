@@ -11,6 +11,7 @@ import tf_keras
 from keras_edgeq.graph.known_outputs import KnownOutputs
 
 L = tf_keras.layers
+ADD, SUB, MUL = "Add", "Sub", "Mul"
 
 
 class CellPart(KnownOutputs):
@@ -67,7 +68,7 @@ class CellOp(CellPart):
 
 
 FUNCTIONS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "Add": tf.add,
-    "Sub": tf.subtract,
-    "Mul": tf.multiply,
+    ADD: tf.add,
+    SUB: tf.subtract,
+    MUL: tf.multiply,
 }

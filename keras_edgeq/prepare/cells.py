@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.ops.cell_layers import CellActivation, CellDense, CellOp
+from keras_edgeq.ops.cell_layers import ADD, MUL, SUB, CellActivation, CellDense, CellOp
 from keras_edgeq.ops.plain import SWISH
 from keras_edgeq.ops.table import FUNCTIONS, activation_name
 from keras_edgeq.prepare.affine import affine
@@ -70,7 +70,7 @@ class _Parts:
             return lambda x: x
         if FUNCTIONS.get(name) == SWISH.name:
             gate = CellActivation("sigmoid", name=self.path(f"{part}/sigmoid"))
-            product = self.op(f"{part}/{name}", "Mul")
+            product = self.op(f"{part}/{name}", MUL)
             return lambda x: product(x, gate(x))
         return CellActivation(function, name=self.path(f"{part}/{name}"))
 
@@ -128,7 +128,7 @@ class _Gated:
         self.parts, self.gate_columns = parts, np.concatenate(columns[:gates])
         self.columns = columns[gates]
         self.recurrent_gates = parts.recurrent("gates", self.gate_columns)
-        self.sum, self.candidate_sum = parts.op("gates", "Add"), parts.op("candidate", "Add")
+        self.sum, self.candidate_sum = parts.op("gates", ADD), parts.op("candidate", ADD)
         self.gate = parts.function("gates", parts.cell.recurrent_activation)
         self.split = parts.split("gates/each", gates)
         bias = self._bias()
@@ -158,9 +158,9 @@ class Lstm(_Gated):
     def __init__(self, parts: _Parts):
         super().__init__(parts, 3, (0, 1, 3, 2))
         self.recurrent_candidate = parts.recurrent("candidate", self.columns)
-        self.new, self.kept = (parts.op(p, "Mul", is_state=True) for p in ("new", "kept"))
-        self.carry = parts.op("carry", "Add", is_state=True)
-        self.output = parts.op("output", "Mul")
+        self.new, self.kept = (parts.op(p, MUL, is_state=True) for p in ("new", "kept"))
+        self.carry = parts.op("carry", ADD, is_state=True)
+        self.output = parts.op("output", MUL)
         self.shown = parts.function("carry", parts.cell.activation)
 
     def step(self, read: list[Any], states: Sequence[Any]) -> list[Any]:
@@ -183,9 +183,9 @@ class Gru(_Gated):
         bias = self._recurrent_bias()
         self.recurrent_candidate = parts.recurrent("candidate", self.columns, bias)
         self.is_after = bool(parts.cell.reset_after)
-        self.reset, self.kept = parts.op("reset", "Mul"), parts.op("kept", "Mul", is_state=True)
-        self.apart, self.first = (parts.op(p, "Sub", is_state=True) for p in ("apart", "first"))
-        self.output = parts.op("output", "Add", is_state=True)
+        self.reset, self.kept = parts.op("reset", MUL), parts.op("kept", MUL, is_state=True)
+        self.apart, self.first = (parts.op(p, SUB, is_state=True) for p in ("apart", "first"))
+        self.output = parts.op("output", ADD, is_state=True)
         self.first_reset = None
         if bias is not None and np.any(bias):
             name = parts.path("first_reset")
@@ -228,7 +228,7 @@ class Simple:
     def __init__(self, parts: _Parts):
         self.parts, self.columns = parts, np.arange(parts.cell.units)
         self.recurrent = parts.recurrent("candidate", self.columns)
-        self.sum = parts.op("candidate", "Add")
+        self.sum = parts.op("candidate", ADD)
         bias = parts.cell.bias.numpy() if parts.cell.use_bias else None
         self.projection = parts.projection("candidate", self.columns, bias)
 
