@@ -92,13 +92,6 @@ class TargetProfile:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for op, rule in self.ops.items():
             self._check_rule(op, rule)
-        for where, named in (("parts", self.parts), *self.mixtures.items()):
-            for kind, name in named.items():
-                if name not in self.precision_names:
-                    raise ProfileError(
-                        f"Profile {self.name!r}: {where}/{kind} names {name!r}, but the profile's "
-                        f"precisions are {', '.join(self.precision_names)}."
-                    )
 
     def __repr__(self) -> str:
         others = ", ".join(self.precision_names[1:])
@@ -267,7 +260,15 @@ class TargetProfile:
             for name, entry in data["precisions"].items()
         }
         ops = {op: OpRule.from_json(rule) for op, rule in data["ops"].items()}
-        return replace(own, precisions=others, ops=ops, **named)
+        made = replace(own, precisions=others, ops=ops, **named)
+        for where, mixture in (("parts", made.parts), *made.mixtures.items()):
+            for kind, name in mixture.items():
+                if name not in made.precision_names:
+                    raise ProfileError(
+                        f"Profile {made.name!r}: {where}/{kind} names {name!r}, but the profile's "
+                        f"precisions are {', '.join(made.precision_names)}."
+                    )
+        return made
 
 
 def schema() -> Any:
