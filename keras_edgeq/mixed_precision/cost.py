@@ -17,7 +17,6 @@ from keras_edgeq.mixed_precision.integer_program import Numbers, Table
 from keras_edgeq.mixed_precision.stored_bits import (
     activation_bytes,
     grid_bits,
-    is_tflite,
     stored_bits,
 )
 from keras_edgeq.ops import op_of, op_type, weights_of
@@ -80,8 +79,8 @@ class CostModel:
     def weight_bytes(self, choice: Choice) -> int:
         """Return the bytes of all kernels as the artifact stores them, without biases.
 
-        A TFLite file holds the weights of a layer once for each of its calls. Kernels of layers
-        that nothing is known of are float.
+        Files hold the weights of a layer once, however often it is called. Kernels of layers that
+        nothing is known of are float.
         """
         return int(self._sum(self.weight_table, choice)) + self.weight_constant
 
@@ -209,9 +208,8 @@ class CostModel:
         """Return the table, the constant and the count of all weights."""
         table, constant, weights = np.zeros(self.allowed.shape), 0, 0
         seen: set[str] = set()
-        once = self.packed or not is_tflite(self.profile)
         for node in self.graph.nodes:
-            if once and node.layer.name in seen:
+            if node.layer.name in seen:
                 continue
             seen.add(node.layer.name)
             op = op_type(node.layer)

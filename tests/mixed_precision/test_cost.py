@@ -23,7 +23,7 @@ WEIGHTS = {
     "residual": (108, 32, 72, 32, 12),
     "separable": (54, 9, 24, 12),
     "grouped": (108,),
-    "shared_layer": (72, 72),
+    "shared_layer": (72,),
     "dense_rank3": (24, 12),
     "einsum_dense": (24, 24),
 }

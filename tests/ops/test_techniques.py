@@ -14,6 +14,7 @@ from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import QuantizedLayer
 from keras_edgeq.numerics.metrics import sqnr_db
 from keras_edgeq.ops import Unsupported, channel_map, matrix_form
+from keras_edgeq.ops.constant_operands import AddConstant, MultiplyConstant
 from keras_edgeq.ops.macs import macs
 from keras_edgeq.ops.table import OPS, WEIGHTED, sees_all
 from keras_edgeq.profiles import load_profile
@@ -40,7 +41,13 @@ LAYERS = {
         12 * 4 * 2 * 6,
     ),
 }
-NO_MATRIX = {"Embedding", "PRelu"}
+NO_MATRIX = {"Embedding", "PRelu", "AddConstant", "MulConstant"}
+MADE = {
+    L.Embedding: lambda: L.Embedding(5, 3),
+    L.PReLU: L.PReLU,
+    AddConstant: lambda: AddConstant((3,)),
+    MultiplyConstant: lambda: MultiplyConstant((3,)),
+}
 KNOWN = load_profile("onnxruntime_int8")
 PROFILE = replace(
     KNOWN, quantized=KNOWN.quantized | set(LAYERS), per_channel=frozenset(LAYERS), bias="float"
@@ -77,8 +84,8 @@ def test_every_row_with_weights_is_tried_or_says_why_not():
     rows = {name for name, op in OPS.items() if op.weights is not None}
     assert rows == {*LAYERS, *NO_MATRIX}
     for kind in WEIGHTED:
-        if kind in (L.Embedding, L.PReLU):
-            layer = L.Embedding(5, 3) if kind is L.Embedding else L.PReLU()
+        if kind in MADE:
+            layer = MADE[kind]()
             layer.build((None, 3))
             for answer in (matrix_form(layer), channel_map(layer)):
                 assert isinstance(answer, Unsupported)

@@ -210,7 +210,6 @@ def test_a_model_that_is_all_integer_names_no_floats():
     (lambda x: tf.clip_by_value(x, tf.reduce_min(x, 1, True), 1.0), "clips to bounds"),
     (lambda x: tf.clip_by_value(x, 1.0, -1.0), "clips to bounds"),
     (lambda x: tf.gather(x, tf.cast(x[0, :, 0, 0] > 0, tf.int32), axis=1), "picks at places"),
-    (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT"), "pads with something else"),
     (lambda x: tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0), "pads with"),
     (lambda x: tf.minimum(x, y=tf.reshape(tf.range(36.0), (6, 6, 1))), "constant operand"),
 ])  # fmt: skip

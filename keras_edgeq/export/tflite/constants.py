@@ -28,7 +28,7 @@ class Constants:
 
     graph: TfliteGraph
     marked: MarkedModel
-    _weights: dict[tuple[str, bool, bytes], int] = field(default_factory=dict, init=False)
+    _made: dict[tuple[str, str, bytes], int] = field(default_factory=dict, init=False)
 
     def found(self, tensor: int) -> Found | None:
         """Return the parameter behind a tensor, None if there is none."""
@@ -81,12 +81,12 @@ class Constants:
         width = as_signed(found.param.encoding).spec.bits
         packed = width <= INT4_BITS and bits == 8 and kernel.int4_version is not None
         name = str(found.param.ref)
-        key = name, packed, found.index.tobytes()
-        if key not in self._weights:
+        key = name, "int4" if packed else "int8", found.index.tobytes()
+        if key not in self._made:
             quant = quantization(scales_along(found, kernel.axis), 0, kernel.axis)
             integers = found.integers().astype(np.int8)
-            self._weights[key] = self.graph.add_constant(integers, name, quant, int4=packed)
-        return self._weights[key], packed
+            self._made[key] = self.graph.add_constant(integers, name, quant, int4=packed)
+        return self._made[key], packed
 
     def reads_rows(self, found: Found) -> bool:
         """Tell whether the kernel of a weight rounds the rows that it multiplies as it runs."""
@@ -108,22 +108,27 @@ class Constants:
         return self.weight(found, replace(kernel, int4_version=None), 8)[0]
 
     def as_float(self, tensor: int) -> int | None:
-        """Add a parameter as the sim rounds it, in float; None for other tensors.
+        """Add a parameter as the sim rounds it, in float, once; None for other tensors.
 
         It is float16 where that is its grid, float32 otherwise.
         """
         found = self.found(tensor)
         if found is None:
             return None
+        name = str(found.param.ref)
+        key = name, "float", found.index.tobytes()
+        if key not in self._made:
+            self._made[key] = self.graph.add_constant(self._real(found), name)
+        return self._made[key]
+
+    def _real(self, found: Found) -> np.ndarray:
         encoding = found.param.encoding
         if encoding is None:
-            values = self.marked.rounded_bias(found)
-        elif encoding.spec.is_half:
-            half = np.clip(found.values, -HALF_MAX, HALF_MAX).astype(np.float16)
-            return self.graph.add_constant(half, str(found.param.ref))
-        else:
-            values = (found.integers() - found.zero_point()) * found.scale()
-        return self.graph.add_constant(values.astype(np.float32), str(found.param.ref))
+            return self.marked.rounded_bias(found).astype(np.float32)
+        if encoding.spec.is_half:
+            return np.clip(found.values, -HALF_MAX, HALF_MAX).astype(np.float16)
+        values = (found.integers() - found.zero_point()) * found.scale()
+        return values.astype(np.float32)
 
     def bias(self, tensor: int, scales: np.ndarray, bits: int) -> int:
         """Add a bias on the grid input scale times weight scale, as the sim rounds it.
