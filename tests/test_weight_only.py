@@ -68,6 +68,15 @@ def test_the_gradient_of_rows_passes_straight_through():
     assert tape.gradient(y, x).numpy().tolist() == [[1.0, 2.0, 3.0]]
 
 
+def test_nothing_but_weights_is_rounded():
+    x = tf_keras.Input((6,))
+    y = L.PReLU()(L.Dense(5, activation="gelu")(x))
+    model = tf_keras.Model(x, L.Softmax()(tf.math.log(tf.nn.elu(L.Dense(5)(y)) + 2.0)))
+    sim = eq.quantize(model, precision="W8", progress=False)
+    assert sim.quantizers() == {}
+    assert {kernel.precision for kernel in sim.record.plan.kernels.values()} == {"W8"}
+
+
 @pytest.mark.parametrize("precision", ["W4", pytest.param("W8", marks=pytest.mark.slow)])
 def test_files_compute_what_the_sim_does(model, data, four, precision, tmp_path):
     sim = four if precision == "W4" else eq.requantize(four, precision=precision)

@@ -148,7 +148,11 @@ class TargetProfile:
     def allowed(self, op: str) -> tuple[str, ...]:
         """Return the names of the precisions an operation has kernels for, its own first."""
         rule = self.ops.get(op)
-        return (*rule.precisions, FLOAT) if rule and rule.precisions else self.precision_names
+        if rule is None or not rule.precisions:
+            return self.precision_names
+        # Kernels of floats are everywhere, also where weights beside them are integers.
+        floats = (name for name in self.precision_names if self.precision(name).activation is None)
+        return tuple(dict.fromkeys((*rule.precisions, *floats)))
 
     def computes(self, op: str) -> bool:
         """Tell whether the target has a kernel for an operation."""
