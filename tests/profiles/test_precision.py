@@ -112,7 +112,7 @@ def test_two_rules_that_contradict_each_other_are_both_named(case):
 
 def test_a_rule_orders_the_precisions_of_its_operation():
     profile = TargetProfile.from_json(with_rule("Softmax", {"precisions": ["FP16", "W8A8"]}))
-    assert profile.allowed("Softmax") == ("FP16", "W8A8", "FP32")
+    assert profile.allowed("Softmax") == ("FP16", "W8A8", "W8", "W4", "FP32")
     assert profile.allowed("Conv2D") == profile.precision_names
     assert profile.precision_names[0] == profile.own.name == "W8A8"
 

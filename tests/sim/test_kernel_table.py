@@ -65,7 +65,7 @@ def test_bits_are_those_of_the_profile_with_its_rules_for_the_operation():
     kernels = resolve(prepare(branches()), LITERT).kernels
     assert kernels["deep"].allowed == {
         "W8A8": (8, 8), "W4A8": (4, 8), "W8A16": (8, 16), "W4A16": (4, 16),
-        "FP16": (None, None), "FP32": (None, None),
+        "W8": (None, None), "W4": (None, None), "FP16": (None, None), "FP32": (None, None),
     }  # fmt: skip
     assert kernels["pool"].allowed["W4A16"] == (None, 16)
     prelu = resolve(prepare(make("prelu")), LITERT).kernels
