@@ -145,6 +145,11 @@ def takes_mask(layer: tf_keras.layers.Layer) -> bool:
     return bool(layer._expects_mask_arg)
 
 
+def passes_mask(layer: tf_keras.layers.Layer) -> bool:
+    """Tell whether Keras asks a layer for the mask of what it makes; others lose it."""
+    return bool(layer._supports_masking)
+
+
 def mask_of(tensor: Any) -> Any:
     """Return the mask that Keras hung on a tensor, None if there is none."""
     return getattr(tensor, "_keras_mask", None)
@@ -293,8 +298,3 @@ def backs_up_batches(state: Any) -> bool:
 def skip_numpy_logs(callback: tf_keras.callbacks.Callback) -> None:
     """Let Keras not wait for the device after each batch, because the callback reads no logs."""
     callback._supports_tf_logs = True
-
-
-def is_of_applications(kind: type) -> bool:
-    """Tell whether a class of layers stands beside the networks of `tf_keras.applications`."""
-    return kind.__module__.startswith("tf_keras.src.applications.")

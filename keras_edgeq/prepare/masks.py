@@ -51,7 +51,7 @@ class _Walk:
         if isinstance(new, L.MultiHeadAttention):
             kwargs = self._attention(args, kwargs)
         outputs = new(*args, **kwargs)
-        if new.supports_masking and args:
+        if keras_compat.passes_mask(new) and args:
             self._add(new, args[0], kwargs.get("mask", own), outputs)
         return outputs
 

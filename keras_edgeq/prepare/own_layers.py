@@ -20,6 +20,7 @@ HARMLESS = frozenset({
     "__firstlineno__", "__static_attributes__", "__annotations__", "__repr__", "__slots__", "build",
     "get_config", "from_config", "compute_output_shape", "_keras_api_names", "_keras_api_names_v1",
 })  # fmt: skip
+APPLICATIONS = ["tf_keras", "src", "applications"]
 _REGISTERED: WeakKeyDictionary[type, type] = WeakKeyDictionary()
 
 
@@ -69,7 +70,7 @@ def is_own_class(kind: type) -> bool:
     """Tell whether a class of layers is neither of Keras nor of this package."""
     if kind.__module__.partition(".")[0] not in ("tf_keras", "keras_edgeq"):
         return True
-    if keras_compat.is_of_applications(kind):  # written as a user's, of layers and operations
+    if kind.__module__.split(".")[:3] == APPLICATIONS:  # written as a user's, of layers and operations
         return True
     return getattr(sys.modules[kind.__module__], kind.__name__, None) is not kind
 

@@ -206,6 +206,23 @@ def test_masks_reach_their_readers(name):
     assert sim_of(model, [data])[1] > 25.0
 
 
+class Places(L.Layer):
+    """Keras asks a layer for a mask by what its constructor sets, not by this."""
+
+    supports_masking = True
+
+    def call(self, x):
+        return 2.0 * x
+
+
+def test_a_mask_ends_where_keras_loses_it():
+    ids = Input((5,), dtype="int32")
+    y = L.GlobalAveragePooling1D()(Places()(L.Embedding(9, 4, mask_zero=True)(ids)))
+    assert getattr(y, "_keras_mask", None) is None
+    data = np.random.default_rng(0).integers(0, 9, (32, 5)).astype(np.int32)
+    assert sim_of(tf_keras.Model(ids, L.Dense(3)(y)), [data])[1] > 25.0
+
+
 def test_masks_have_the_same_names_in_every_sim():
     model, data = tokens(L.GlobalAveragePooling1D())
     plans = [sim_of(model, [data])[0].record.plan for _ in range(2)]
