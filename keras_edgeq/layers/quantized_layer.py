@@ -282,3 +282,13 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         if self.rounds_rows:
             own["rounds_rows"] = True
         return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None):
+        """Return the layer that `get_config` is of, also around one of this package's classes."""
+        config = dict(config)
+        inner = config.pop("layer")
+        # Keras would take this for the older format, which knows those by other names.
+        legacy = "module" not in inner
+        layer = tf_keras.layers.deserialize(inner, custom_objects, use_legacy_format=legacy)
+        return cls(layer, **config)
