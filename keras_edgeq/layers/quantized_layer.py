@@ -286,9 +286,10 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None):
         """Return the layer that `get_config` is of, also around one of this package's classes."""
-        config = dict(config)
-        inner = config.pop("layer")
-        # Keras would take this for the older format, which knows those by other names.
-        legacy = "module" not in inner
-        layer = tf_keras.layers.deserialize(inner, custom_objects, use_legacy_format=legacy)
-        return cls(layer, **config)
+        inner = config["layer"]
+        # Keras takes this for its older format, in which those have other names.
+        kind = tf_keras.saving.get_registered_object(inner.get("registered_name"))
+        if kind is None:
+            return super().from_config(config, custom_objects)
+        rest = {name: value for name, value in config.items() if name != "layer"}
+        return cls(kind.from_config(inner["config"]), **rest)
