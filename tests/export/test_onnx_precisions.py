@@ -28,7 +28,9 @@ def symmetric():
     base = load_profile("onnxruntime_int8")
 
     def grid(spec):
-        return spec if spec.is_half else replace(spec, signed=True, symmetric=True)
+        if spec is None or spec.is_half:
+            return spec
+        return replace(spec, signed=True, symmetric=True)
 
     return replace(
         base,
@@ -39,7 +41,7 @@ def symmetric():
             name: replace(
                 p,
                 activation=grid(p.activation),
-                bias="half" if p.activation.is_half else "float",
+                bias="half" if p.weight.is_half else "float",
                 fixed_ranges={},
             )
             for name, p in base.precisions.items()
