@@ -134,7 +134,9 @@ def translator() -> tf_keras.Model:
 class Positions(L.Layer):
     """Adds what is known of the position, and passes the mask on."""
 
-    supports_masking = True
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.supports_masking = True
 
     def build(self, shape):
         """Make the weight."""
@@ -294,7 +296,7 @@ def _grams(words: list[int], size: int) -> Counter:
 
 TASKS = {
     "vit": Task(vit, digits, accuracy, 40, qat=True),
-    "encoder": Task(encoder, chains, accuracy, 40),
+    "encoder": Task(encoder, chains, accuracy, 25),
     "translator": Task(translator, sentences, bleu_of, 25),
     "lstm": Task(lstm, signals, accuracy, 20, qat=True),
     "gru": Task(gru, signals, accuracy, 20),
