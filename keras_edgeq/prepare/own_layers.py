@@ -70,9 +70,7 @@ def is_own_class(kind: type) -> bool:
     """Tell whether a class of layers is neither of Keras nor of this package."""
     if kind.__module__.partition(".")[0] not in ("tf_keras", "keras_edgeq"):
         return True
-    if (
-        kind.__module__.split(".")[:3] == APPLICATIONS
-    ):  # written as a user's
+    if kind.__module__.split(".")[:3] == APPLICATIONS:  # written as a user's
         return True
     return getattr(sys.modules[kind.__module__], kind.__name__, None) is not kind
 

@@ -8,6 +8,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.ops import op_type
 from keras_edgeq.runtime.run_report import AGREEING
+from tests.short import short
 
 L = tf_keras.layers
 X = np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)
@@ -74,7 +75,7 @@ def model_of(functions):
     )
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=short(TARGETS, "litert_int8"))
 def target(request, tmp_path_factory):
     """Return a target, a sim of all functions on it, and the report of its file."""
     tf_keras.utils.set_random_seed(0)

@@ -177,6 +177,7 @@ def objects(library):
     }
 
 
+@pytest.mark.slow
 def test_fit_and_train_are_those_with_tf_keras(tmp_path):
     histories = []
     for library in (keras, tf_keras):

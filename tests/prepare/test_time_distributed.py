@@ -88,6 +88,7 @@ def test_a_layer_that_is_shared_keeps_one_set_of_weights():
     assert_close(outputs(given, data), outputs(made, data))
 
 
+@pytest.mark.slow
 def test_masks_keep_the_layer_whole_with_the_reason():
     ids = tf_keras.Input((5,), dtype="int32")
     y = L.Embedding(10, 4, mask_zero=True)(ids)

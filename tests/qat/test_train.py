@@ -10,6 +10,7 @@ from keras_edgeq.qat.descent import Descent
 from keras_edgeq.qat.learn_ranges import learn_ranges
 from keras_edgeq.sim.freeze import copy_sim
 from tests.models import train_like
+from tests.short import short
 
 L = tf_keras.layers
 SGD = tf_keras.optimizers.SGD
@@ -173,7 +174,7 @@ def test_a_teacher_alone_needs_no_labels_and_callbacks_see_all_of_it(sim):
     assert len(traces) - before <= 2 + 6
 
 
-@pytest.mark.parametrize("steps_per_epoch", [None, 4])
+@pytest.mark.parametrize("steps_per_epoch", short([None, 4], None))
 def test_training_that_was_killed_ends_with_the_same_weights(calibrated, tmp_path, steps_per_epoch):
     options = {
         "loss": LOSS,

@@ -138,7 +138,7 @@ MOVED = {
 }
 
 
-SLOW = {"lstm", "masked", "simple", "transposed", "as many steps as samples"}
+SLOW = {"gru", "lstm", "masked", "simple", "transposed", "as many steps as samples"}
 
 
 @pytest.mark.parametrize(

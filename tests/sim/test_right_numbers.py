@@ -193,7 +193,7 @@ MASKED = {
 
 
 # Recurrent layers take seconds to trace, each; one of them stands for all in the short run.
-LONG = ("lstm of tokens", "two branches", "both ways", "two layers")
+LONG = ("lstm of tokens", "lstm of frames", "two branches", "both ways", "two layers")
 
 
 @pytest.mark.parametrize(
