@@ -89,6 +89,10 @@ def test_files_compute_what_the_sim_does(model, data, four, precision, tmp_path)
     weights = sum(layer.count_params() for layer in model.layers)
     assert held["float32"] < weights
     assert ("int4" in held) == (precision == "W4")
+    convolutions = [model.get_layer(name).count_params() for name in ("conv", "depthwise")]
+    kernels = sum(convolutions) - 8 - 8  # without the biases
+    if precision == "W4":  # what hybrid kernels read is there once, in 4 bits
+        assert held["int8"] == kernels
 
 
 def test_of_a_target_without_such_kernels_inputs_stay_as_they_are(model, data, tmp_path):

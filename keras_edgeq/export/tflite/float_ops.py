@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.tflite.constants import Constants
 from keras_edgeq.export.tflite.kernels import (
     DEQUANTIZE_CHANNELS,
     DEQUANTIZE_HALF,
     HYBRID,
     WEIGHTED,
+    Weighted,
 )
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph, round_rows_around_zero_points
 
@@ -33,7 +35,16 @@ class FloatOps:
 
     def written(self, op: Op) -> Op:
         """Return an operation that reads floats, and weights as its layer holds them."""
-        return self._hybrid(op) or replace(op, inputs=self._inputs(op))
+        kernel = WEIGHTED.get(op.name)
+        found = None if kernel is None else self.constants.found(op.inputs[kernel.weight])
+        if kernel is None or found is None:
+            return replace(op, inputs=[self._operand(i) for i in op.inputs])
+        weight, version = self._weight(op, kernel, found)
+        inputs = [
+            weight if place == kernel.weight else self._operand(tensor)
+            for place, tensor in enumerate(op.inputs)
+        ]
+        return replace(op, inputs=inputs, version=max(op.version, version))
 
     def dequantized(self, source: int, name: str, version: int) -> int:
         """Return what integers or halves stand for, in float."""
@@ -41,39 +52,23 @@ class FloatOps:
         self.ops.append(Op("DEQUANTIZE", [source], [target], version))
         return target
 
-    def _hybrid(self, op: Op) -> Op | None:
-        """Return an op that reads a float tensor and integer weights; None where it is none.
-
-        Its kernel rounds each row of the tensor onto an 8-bit grid as it runs.
-        """
-        if op.name not in HYBRID:
-            return None
-        kernel = WEIGHTED[op.name]
-        found = self.constants.found(op.inputs[kernel.weight])
-        if found is None or not self.constants.reads_rows(found):
-            return None
-        inputs = self._inputs(op)
-        inputs[kernel.weight], packed = self.constants.weight(found, kernel, 8)
-        round_rows_around_zero_points(op)
-        version = HYBRID[op.name] if not packed else max(HYBRID[op.name], kernel.int4_version or 1)
-        return replace(op, inputs=inputs, version=max(op.version, version))
-
-    def _inputs(self, op: Op) -> list[int]:
-        """Return float operands, with the true values instead of fingerprints."""
-        inputs = [self._operand(i) if i >= 0 else i for i in op.inputs]
-        if op.name in WEIGHTED:
-            kernel = WEIGHTED[op.name]
-            found = self.constants.found(op.inputs[kernel.weight])
-            stored = found and self.constants.stored(found, kernel)
-            if stored is not None:
-                name = f"{self.graph.name(stored)}/float"
-                inputs[kernel.weight] = self.dequantized(stored, name, DEQUANTIZE_CHANNELS)
-        return inputs
+    def _weight(self, op: Op, kernel: Weighted, found: Found) -> tuple[int, int]:
+        """Return the weight that an operation reads, and the first version that takes it."""
+        if op.name in HYBRID and self.constants.reads_rows(found):
+            round_rows_around_zero_points(op)
+            weight, packed = self.constants.weight(found, kernel, 8)
+            return weight, max(HYBRID[op.name], (kernel.int4_version or 1) if packed else 1)
+        stored = self.constants.stored(found, kernel)
+        if stored is None:
+            return self._operand(op.inputs[kernel.weight]), 1
+        name = f"{self.graph.name(stored)}/float"
+        return self.dequantized(stored, name, DEQUANTIZE_CHANNELS), 1
 
     def _operand(self, tensor: int) -> int:
+        """Return a float operand, with its true values instead of fingerprints."""
         constant = self.constants.as_float(tensor)
         if constant is None:
-            return self._float(tensor)
+            return self._float(tensor) if tensor >= 0 else tensor
         if self.graph.is_float(constant):
             return constant
         name = f"{self.graph.name(constant)}/float"
