@@ -130,7 +130,7 @@ class Watch:
         self._graph, self._plan = graph, sim.record.plan
         self._constants, self._moves = sim.record.constants, sim.record.profile.same_grid
         self._steps = {
-            name: q.encoding.scale
+            name: float(np.max(q.encoding.scale))
             for name, q in sim.quantizers().items()
             if q.encoding is not None and q.spec.fixed_range is None and not q.spec.is_half
         }
@@ -142,7 +142,7 @@ class Watch:
             if isinstance(call.layer, FakeQuant) and call.layer.tensor in owners
         }
         self._cells = {n.layer.name for n in graph.nodes if isinstance(n.layer, CellPart)}
-        self._scores = {n for n in masked_grids(sim) if np.max(self._steps[n]) < SCORE_STEP}
+        self._scores = {n for n in masked_grids(sim) if self._steps.get(n, np.inf) < SCORE_STEP}
         self._seen: dict[str, _Seen] = {}
 
     def __call__(self, name: str, wanted: Any, got: Any) -> None:
@@ -174,7 +174,7 @@ class Watch:
     def _collapse(self, name: str, seen: _Seen) -> Collapse | None:
         if seen.owner is None or not np.size(seen.largest) or seen.is_sparse():
             return None
-        step = float(np.max(self._steps[seen.owner]))
+        step = self._steps[seen.owner]
         lost = seen.lost(step)
         if not np.any(lost):
             return None

@@ -85,3 +85,11 @@ def test_a_far_number_that_no_softmax_reads_stays_float():
     sim = eq.quantize(model, [X, KEPT], progress=False)
     assert any("beyond 1000" in why for why in sim.record.plan.floats.values())
     assert sqnr(model, sim, [X, KEPT]) > 30
+
+
+def test_masked_scores_in_half_precision_have_no_steps():
+    x = tf_keras.Input((5, 4))
+    y = L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
+    data = np.random.default_rng(0).normal(size=(16, 5, 4)).astype("float32")
+    sim = eq.quantize(tf_keras.Model(x, L.Dense(2)(y)), data, "qnn_fp16", progress=False)
+    assert sim.record.fidelity.outputs[0].sqnr_db > 40.0
