@@ -5,6 +5,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.numerics.dynamic_rows import round_rows
+from keras_edgeq.ops.einsum import summed_axes
 
 L = tf_keras.layers
 
@@ -58,6 +59,15 @@ def test_rows_lie_on_grids_of_their_own(axes):
     x[2] -= 9.0
     got = round_rows(tf.constant(x), axes).numpy()
     np.testing.assert_allclose(got, rows_by_hand(x, axes), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("equation", "axes"),
+    [("abc,cd->abd", (2,)), ("a...c,cd->a...d", (3,)), ("ab...,bc->ac...", (1,))],
+)
+def test_rows_are_what_an_equation_sums_over(equation, axes):
+    layer = L.EinsumDense(equation, (None,))
+    assert summed_axes(layer, 3 if "..." not in equation else 4) == axes
 
 
 def test_the_gradient_of_rows_passes_straight_through():

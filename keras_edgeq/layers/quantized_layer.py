@@ -163,7 +163,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         """Return a float input as the kernel reads it."""
         if not self.rounds_rows:
             return inputs
-        return self.arithmetic.rows(inputs, summed_axes(self.layer))
+        return self.arithmetic.rows(inputs, summed_axes(self.layer, inputs.shape.rank))
 
     def output_specs(self, inputs: Any, input_scale: tf.Tensor | None = None, **_):
         """Return what a call makes.

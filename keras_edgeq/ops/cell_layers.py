@@ -9,9 +9,10 @@ import tensorflow as tf
 import tf_keras
 
 from keras_edgeq.graph.known_outputs import KnownOutputs
+from keras_edgeq.ops import plain
 
 L = tf_keras.layers
-ADD, SUB, MUL = "Add", "Sub", "Mul"
+ADD, SUB, MUL = (op.name for op in (plain.ADD, plain.SUB, plain.MUL))
 
 
 class CellPart(KnownOutputs):

@@ -223,11 +223,9 @@ def spelled(part: str, rank: int) -> list[str]:
     return [*before, *between, *after]
 
 
-def summed_axes(layer: Any) -> tuple[int, ...]:
-    """Return the axes of its input that a Dense or EinsumDense layer sums over, from behind."""
+def summed_axes(layer: Any, rank: int) -> tuple[int, ...]:
+    """Return the axes of an input of so many that a Dense or EinsumDense layer sums over."""
     if not isinstance(layer, tf_keras.layers.EinsumDense):
-        return (-1,)
+        return (rank - 1,)
     equation = Equation(layer)
-    data = equation.parts[0]
-    behind = data.rpartition("...")[2] if "..." in data else data
-    return tuple(behind.index(letter) - len(behind) for letter in equation.summed)
+    return tuple(map(spelled(equation.parts[0], rank).index, equation.summed))

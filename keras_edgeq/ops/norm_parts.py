@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keras_edgeq.ops import plain
 from keras_edgeq.ops.plain import CLIP, INVERSE, INVERSE_ROOT, NORMALIZATIONS
 
-ADD, SUB, MUL, DIV, MEAN = "Add", "Sub", "Mul", "Div", "Mean"
+ADD, SUB, MUL, DIV = (op.name for op in (plain.ADD, plain.SUB, plain.MUL, plain.DIV))
+MEAN = "Mean"
 ABS, REDUCE_MAX, RSQRT = "Abs", "ReduceMax", "Rsqrt"
 # Layers that are one.
 WHOLE = frozenset(op.name for op in NORMALIZATIONS)

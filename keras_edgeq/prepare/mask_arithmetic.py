@@ -50,7 +50,6 @@ class _Walk:
     def __init__(self, graph: LayerGraph):
         self._graph = graph
         self._taken = {node.layer.name for node in graph.nodes}
-        self._nodes = {id(node.call.node): node for node in graph.nodes}
         self._new: dict[int, Any] = {}
         self.changes = {
             id(node.call.node): change

@@ -123,7 +123,7 @@ def _repeated(tensor: Any) -> tuple[np.ndarray, bool] | None:
         held = np.asarray(source)
         if held.ndim == rank and held.shape[0] != 1:
             return None
-        frozen = isinstance(source, tf.Variable) and bool(source.trainable)
+        frozen = _trains(source)
         if symbol == "repeat":
             return (held, frozen) if given.get("axis") == 0 and held.ndim == rank else None
         if symbol == "broadcast_to":

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.ops import op_type
 from keras_edgeq.ops.operands import as_number
+from keras_edgeq.ops.plain import SOFTMAX
 from keras_edgeq.prepare.arguments import Rewrite, is_constant
 
 # What Keras adds to masked scores.
@@ -31,7 +33,7 @@ def softmax(layer: Any) -> Rewrite:
     def masked_softmax(inputs, mask=None, **_):
         rank = inputs.shape.rank
         axes = sorted(int(axis) % rank for axis in np.ravel(layer.axis))
-        if mask is None and np.ravel(layer.axis).tolist() == [-1]:
+        if mask is None and op_type(layer) == SOFTMAX.name:
             return None
         if mask is not None:
             inputs = tf.where(_keeps(mask), inputs, MASKED)

@@ -20,7 +20,6 @@ from keras_edgeq.ops.table import scales_channels
 
 NORMALIZATION = "normalization"
 STATE = "state"
-KINDS = (NORMALIZATION, STATE)
 
 
 def part_kinds(graph: LayerGraph) -> dict[int, str]:
