@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 from keras_edgeq.diagnose.diagnosis import Diagnosis
 from keras_edgeq.diagnose.examine import examine
 from keras_edgeq.diagnose.findings import find
-from keras_edgeq.diagnose.trials import Score, Trials, scored
+from keras_edgeq.diagnose.trials import FEW_DB, Score, Trials, scored
+from keras_edgeq.errors import QuantizationWarning
 from keras_edgeq.progress import Bar
 from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.sim.data import batches, check_count, fixed_batch
@@ -92,6 +94,14 @@ def diagnose(
         bar = Bar("remedies", max(most, 1), "finding", progress and most > 0)
         tried = trials.try_all(found[:remedies], budget, bar)
         bar.close()
+        if trials.lost_db > FEW_DB:
+            warnings.warn(
+                f"{count - judged} samples are few to calibrate on: a sim calibrated on them loses "
+                f"{trials.lost_db:.1f} dB on the other {judged}. Apply remedies that read data "
+                "with more of it.",
+                QuantizationWarning,
+                stacklevel=2,
+            )
     return Diagnosis(
         model=sim.name,
         profile=sim.record.profile.name,

@@ -10,6 +10,7 @@ import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.diagnose.artifact_runs import noise_of, runs_of
+from keras_edgeq.diagnose.causes import CLIPPING, ROUNDING
 from keras_edgeq.diagnose.choices import Choices
 from keras_edgeq.diagnose.error_walk import WALKS, ErrorWalk, TensorSums, quantizers_by_tensor
 from keras_edgeq.diagnose.look import float_rows, graph_rows, tensor_rows
@@ -110,7 +111,7 @@ def _affordable(
     noise: dict[Unit, float] = {}
     for name, one in sums.items():
         unit = Unit(ACTIVATION, quantizers[name])
-        own = one.noise["activation rounding"] + one.noise["activation clipping"]
+        own = one.noise[ROUNDING] + one.noise[CLIPPING]
         noise[unit] = max(noise.get(unit, 0.0), own / max(one.signal, 1e-30))
     for name in sim.quantized_layers():
         noise[Unit(WEIGHTS, name)] = known.noise(name)
@@ -127,8 +128,11 @@ def _switch_rows(
 ) -> tuple[dict[str, Switch], dict[str, Switch]]:
     """Return what each grid, and each layer's weights, does to the outputs."""
     made: dict[str, dict[str, Switch]] = {ACTIVATION: {}, WEIGHTS: {}}
+    if base.sqnr <= 0.0:
+        switched = {}  # nothing is lost
     for unit, one in switched.items():
-        share = 1.0 - one.without.sqnr / max(base.sqnr, 1e-30)
+        # Where two quantizers each destroy the outputs, neither helps by being off alone.
+        share = max(1.0 - one.without.sqnr / base.sqnr, min(one.alone.sqnr / base.sqnr, 1.0))
         made[unit.kind][unit.name] = Switch(one.alone.sqnr_db, one.without.sqnr_db, share)
     return made[ACTIVATION], made[WEIGHTS]
 

@@ -19,9 +19,10 @@ class Trial:
     Args:
         remedy: what was done.
         sqnr_db: SQNR of the outputs with it.
-        gain_db: what it adds to that of the sim.
+        gain_db: what it adds to that of the sim. A remedy that reads data calibrates the sim anew;
+            it is measured beside the sim calibrated on the same samples.
         score: the user's score with it; None without.
-        gain_score: what it adds to that of the sim.
+        gain_score: what it adds to that of the sim, likewise.
         bytes: what the weights take more, packed.
         seconds: that it took.
         failed: why it could not be done, `""` if it could.
