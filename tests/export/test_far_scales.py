@@ -1,4 +1,4 @@
-"""Operations whose tensors lie on grids far apart: LiteRT's kernels wrap, end the process, or fit."""
+"""Grids so far apart that kernels of LiteRT would wrap or end the process; others that fit."""
 
 import numpy as np
 import pytest
