@@ -11,6 +11,7 @@ ROWS = (
     ("cli",),
     ("autoquant",),
     ("mixed_precision",),
+    ("evaluate",),
     ("analysis",),
     ("measure",),
     ("compress",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from keras_edgeq.analysis.drawing import write_png
 from keras_edgeq.errors import ExportError
 from keras_edgeq.files import write_whole
+from keras_edgeq.table import csv_text
 
-SUFFIXES = (".html", ".json", ".png")
+Writers = dict[str, Callable[[Path], object]]
 
 
 def save_report(
@@ -20,28 +21,48 @@ def save_report(
     values: Callable[[], Any],
     figure: Callable[[], Any],
     page: Callable[[], str],
+    rows: Callable[[], Iterable[Iterable[Any]]] | None = None,
 ) -> None:
     """Write a report whole or not at all.
 
     Args:
-        path: of the file to write; `.html`, `.json` or `.png`.
+        path: of the file to write; `.html`, `.json`, `.png`, and `.csv` where there are rows.
         values: makes its JSON values.
         figure: draws it.
         page: makes its HTML.
+        rows: makes its table of numbers, titles first.
 
     Raises:
         ExportError: another suffix, or the file cannot be written.
         EdgeqError: matplotlib is not installed.
     """
-    path = Path(path)
-    writers: dict[str, Callable[[Path], object]] = {
+    writers: Writers = {
         ".html": lambda new: new.write_text(page(), encoding="utf-8"),
-        ".json": lambda new: new.write_text(_json(values()), encoding="utf-8"),
         ".png": lambda new: write_png(figure(), new),
     }
+    _write(Path(path), writers | _of_values(values, rows))
+
+
+def save_values(
+    path: str | Path, values: Callable[[], Any], rows: Callable[[], Iterable[Iterable[Any]]]
+) -> None:
+    """Write a report that has no picture, as `.json` or `.csv`; see `save_report`."""
+    _write(Path(path), _of_values(values, rows))
+
+
+def _of_values(
+    values: Callable[[], Any], rows: Callable[[], Iterable[Iterable[Any]]] | None
+) -> Writers:
+    writers: Writers = {".json": lambda new: new.write_text(_json(values()), encoding="utf-8")}
+    if rows is not None:
+        writers[".csv"] = lambda new: new.write_text(csv_text(rows()), encoding="utf-8")
+    return writers
+
+
+def _write(path: Path, writers: Writers) -> None:
     if path.suffix not in writers:
         raise ExportError(
-            f"Cannot save {path.name!r}: a report is saved as {', '.join(SUFFIXES)}, "
+            f"Cannot save {path.name!r}: a report is saved as {', '.join(sorted(writers))}, "
             f"not {path.suffix or 'without a suffix'!r}."
         )
     write_whole(path, writers[path.suffix])

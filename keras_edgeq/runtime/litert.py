@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.runtime.tflite_tensors import as_input
 
 KERNELS = {
     "xnnpack": "AUTO",
@@ -125,7 +126,9 @@ class LiteRtModel:
             self._shapes = shapes
         for name, array in zip(names, inputs, strict=True):
             detail = self.inputs[name]
-            self._interpreter.set_tensor(detail["index"], _as_input(array, detail))
+            self._interpreter.set_tensor(
+                detail["index"], as_input(array, np.dtype(detail["dtype"]), detail["quantization"])
+            )
 
 
 def _plain(details: dict[str, dict]) -> dict[str, dict]:
@@ -138,13 +141,3 @@ def _plain(details: dict[str, dict]) -> dict[str, dict]:
         }
         for name, detail in details.items()
     }
-
-
-def _as_input(array: np.ndarray, detail: dict) -> np.ndarray:
-    """Return the data in the input's type, quantized where that is integer and the data float."""
-    dtype = np.dtype(detail["dtype"])
-    if array.dtype.kind == "f" and dtype.kind in "iu" and detail["quantization"][0]:
-        scale, zero_point = detail["quantization"]
-        limits = np.iinfo(dtype)
-        array = np.clip(np.rint(array / np.float32(scale)) + zero_point, limits.min, limits.max)
-    return np.ascontiguousarray(array.astype(dtype))

@@ -77,7 +77,7 @@ class Loaded:
         self, inputs: Sequence[np.ndarray], names: Sequence[str], runs: int
     ) -> list[dict[str, Any]]:
         """Run a file that was loaded to be profiled; return `operation_times.rows`."""
-        return self._on("profile", inputs, names, " under its profiler", runs=runs)[0]["operations"]
+        return self._on("profile", inputs, names, "", runs=runs)[0]["operations"]
 
     def _on(
         self, do: str, inputs: Sequence[Any], names: Sequence[str], what: str, **more: Any
