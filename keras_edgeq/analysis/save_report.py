@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.files import write_whole
 from keras_edgeq.table import csv_text
 
-Writers = dict[str, Callable[[Path], object]]
+Rows = Callable[[], Iterable[Iterable[Any]]]
 
 
 def save_report(
@@ -21,7 +21,7 @@ def save_report(
     values: Callable[[], Any],
     figure: Callable[[], Any],
     page: Callable[[], str],
-    rows: Callable[[], Iterable[Iterable[Any]]] | None = None,
+    rows: Rows | None = None,
 ) -> None:
     """Write a report whole or not at all.
 
@@ -36,30 +36,34 @@ def save_report(
         ExportError: another suffix, or the file cannot be written.
         EdgeqError: matplotlib is not installed.
     """
-    writers: Writers = {
+    writers: dict[str, Callable[[Path], object]] = {
         ".html": lambda new: new.write_text(page(), encoding="utf-8"),
+        ".json": lambda new: write_json(new, values()),
         ".png": lambda new: write_png(figure(), new),
     }
-    _write(Path(path), writers | _of_values(values, rows))
-
-
-def save_values(
-    path: str | Path, values: Callable[[], Any], rows: Callable[[], Iterable[Iterable[Any]]]
-) -> None:
-    """Write a report that has no picture, as `.json` or `.csv`; see `save_report`."""
-    _write(Path(path), _of_values(values, rows))
-
-
-def _of_values(
-    values: Callable[[], Any], rows: Callable[[], Iterable[Iterable[Any]]] | None
-) -> Writers:
-    writers: Writers = {".json": lambda new: new.write_text(_json(values()), encoding="utf-8")}
     if rows is not None:
-        writers[".csv"] = lambda new: new.write_text(csv_text(rows()), encoding="utf-8")
-    return writers
+        writers[".csv"] = lambda new: write_csv(new, rows())
+    save_as(path, writers)
 
 
-def _write(path: Path, writers: Writers) -> None:
+def save_values(path: str | Path, values: Callable[[], Any], rows: Rows) -> None:
+    """Write a report that has no picture, as `.json` or `.csv`; see `save_report`."""
+    save_as(
+        path,
+        {
+            ".csv": lambda new: write_csv(new, rows()),
+            ".json": lambda new: write_json(new, values()),
+        },
+    )
+
+
+def save_as(path: str | Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write a report whole or not at all, with the writer of its suffix.
+
+    Raises:
+        ExportError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
     if path.suffix not in writers:
         raise ExportError(
             f"Cannot save {path.name!r}: a report is saved as {', '.join(sorted(writers))}, "
@@ -68,8 +72,15 @@ def _write(path: Path, writers: Writers) -> None:
     write_whole(path, writers[path.suffix])
 
 
-def _json(values: Any) -> str:
-    return json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON values; null stands for numbers that JSON does not have."""
+    text = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, titles first."""
+    path.write_text(csv_text(rows), encoding="utf-8")
 
 
 def _finite(values: Any) -> Any:
