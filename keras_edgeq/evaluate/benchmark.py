@@ -70,9 +70,8 @@ def benchmark(
         RuntimeFailedError: the runtime ended, failed, or took too long or too much memory.
 
     Example:
-        >>> from keras_edgeq.evaluate.benchmark import benchmark
         >>> report = eq.export(sim, "out", ["tflite"], verify=False, progress=False)
-        >>> found = benchmark(report.files["tflite"], runs=20, progress=False)
+        >>> found = eq.benchmark(report.files["tflite"], runs=20, progress=False)
         >>> found.runtime, found.runs, found.size_bytes == report.sizes["tflite"]
         ('LiteRT xnnpack', 20, True)
     """

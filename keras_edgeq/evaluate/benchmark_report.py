@@ -61,6 +61,13 @@ class BenchmarkReport:
         operations: by the runtime's own profiler, in runs of their own; in the order of execution.
         no_operations: why there are none.
         machine: its processors, and its load before the runs.
+
+    Example:
+        >>> report = eq.export(sim, "out", ["tflite"], verify=False, progress=False)
+        >>> found = eq.benchmark(report.files["tflite"], runs=20, progress=False)
+        >>> found.latency.min <= found.latency.p50 <= found.latency.p99
+        True
+        >>> found.save("benchmark.json")
     """
 
     artifact: str
