@@ -38,9 +38,9 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     of the kernel, divided by 256 so that nothing overflows, which is exact for grids of up to 8
     bits; a real input is cast. The products go back to float32 and to whole sums, of which half
     precision keeps 11 bits, or 8. The bias, all variables and their gradients stay float32. A
-    kernel of more bits or of floats, a layer that sums no products, an activation or activity
-    regularizer inside the layer, and a `training` that is known only at run time leave it in
-    float32.
+    kernel of more bits, of floats or with scales of blocks, a layer that sums no products, an
+    activation or activity regularizer inside the layer, and a `training` that is known only at run
+    time leave it in float32.
 
     Args:
         layer: a layer that `weights_of` knows.
@@ -254,7 +254,9 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             return None
         layer = self.layer
         is_plain = self.sums_integers and activation_name(layer.activation) == "linear"
-        few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
+        spec = self.quantizers[self.kernel_name].spec
+        per_channel = not spec.block_size or bool(spec.block_bits)
+        few_bits = is_plain and per_channel and spec.bits <= HALF_BITS
         return dtype if few_bits and layer.activity_regularizer is None else None
 
     def products(self, inputs: Any, steps: tf.Tensor, dtype: tf.DType):

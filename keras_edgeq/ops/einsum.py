@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
+from keras_edgeq.numerics.blocks import are_neighbours
 from keras_edgeq.ops.channel_map import ChannelMap
 from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ops.op import Unsupported
@@ -184,6 +185,13 @@ def matrix(layer: Any) -> EinsumForm | Unsupported:
     if not equation.is_product:
         return SUMMED_OUTSIDE
     return EinsumForm(layer) if equation.has_own_bias else OTHER_BIAS
+
+
+def in_blocks(layer: Any) -> bool:
+    """Tell whether the summed axes of a kernel are neighbours, in the order of the input's."""
+    equation = Equation(layer)
+    axes = equation.axes(equation.summed)
+    return bool(matrix(layer)) and not equation.batched and are_neighbours(axes)
 
 
 def channels(layer: Any) -> ChannelMap | Unsupported:

@@ -20,8 +20,11 @@ class Encoding:
 
     Args:
         spec: the grid asked for, with `signed` settled.
-        scale: float32, shape `()` or the tensor's shape with 1 on every axis not in `spec.axes`.
+        scale: float32, shape `()` or the tensor's shape with 1 on every axis not in `spec.axes`;
+            where each block owns one, the first of those axes counts blocks.
         zero_point: int32 on the grid of the spec, same shape.
+        multiples: of blocks that share the scale of their channel, float32 whole numbers in the
+            shape that scales of blocks have; None for all other grids.
 
     Half precision has scale 1 and zero point 0.
     """
@@ -29,11 +32,14 @@ class Encoding:
     spec: QuantSpec
     scale: np.ndarray
     zero_point: np.ndarray
+    multiples: np.ndarray | None = None
 
     def __repr__(self) -> str:
         if self.spec.is_half:
             return brief("Encoding", self.spec.type_name)
-        channels = f"{self.scale.size} channels" if self.scale.size > 1 else ""
+        is_blocked = self.spec.block_size and not self.spec.block_bits
+        channels = f"{self.scale.size} {'blocks' if is_blocked else 'channels'}"
+        channels = channels if self.scale.size > 1 else ""
         scale = f"scale {span(self.scale.min(), self.scale.max())}"
         zero_point = f"zero point {span(self.zero_point.min(), self.zero_point.max())}"
         return brief("Encoding", self.spec.type_name, channels, scale, zero_point)
@@ -50,12 +56,32 @@ class Encoding:
     @property
     def min(self) -> np.ndarray:
         """Smallest real value on the grid."""
-        return self.scale * (self.bounds[0] - self.zero_point).astype("float32")
+        return self._unit * (self.bounds[0] - self.zero_point).astype("float32")
 
     @property
     def max(self) -> np.ndarray:
         """Largest real value on the grid."""
-        return self.scale * (self.bounds[1] - self.zero_point).astype("float32")
+        return self._unit * (self.bounds[1] - self.zero_point).astype("float32")
+
+    @property
+    def _unit(self) -> np.ndarray:
+        return self.scale if self.multiples is None else self.scale * self.multiples
+
+    def unit(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return what a step of each element of a tensor is worth, broadcastable to its shape."""
+        if not self.spec.block_size:
+            return self.scale
+        from keras_edgeq.numerics.blocks import spread
+
+        return spread(self._unit, shape, self.spec.axes, self.spec.block_size)
+
+    def multiple(self, shape: tuple[int, ...]) -> np.ndarray | float:
+        """Return what multiplies the scale of each element's channel, broadcastable to a shape."""
+        if self.multiples is None:
+            return 1.0
+        from keras_edgeq.numerics.blocks import spread
+
+        return spread(self.multiples, shape, self.spec.axes, self.spec.block_size)
 
     def same_grid(self, other: Encoding) -> bool:
         """Tell whether integers of one grid mean the same on the other."""
@@ -66,4 +92,11 @@ class Encoding:
             == (other.spec.bits, other.spec.signed, other.spec.dtype)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero_point, other.zero_point)
+            and _equal(self.multiples, other.multiples)
         )
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    import numpy as np
+
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
