@@ -67,7 +67,9 @@ class Found:
         """Zero point of every element, in the constant's layout."""
         encoding = self.param.encoding
         assert encoding is not None  # asked for weights only
-        return self._spread(np.zeros(1, np.int32) if encoding.spec.symmetric else encoding.zero_point)
+        return self._spread(
+            np.zeros(1, np.int32) if encoding.spec.symmetric else encoding.zero_point
+        )
 
     def multiple(self) -> np.ndarray:
         """Multiple of its channel's scale of every element, in the constant's layout."""

@@ -1,15 +1,13 @@
 """Weights in blocks: which elements of a channel share a scale, and the grids of such weights.
 
-The elements of a channel lie along the axes that no scale runs over, the inner ones, which are
-neighbours. They are counted in their order, and each `size` of them are a block; the last one may
-be shorter. Numbers per block have the shape of the weight, with the number of blocks on the first
-inner axis and 1 on the others.
+The elements of a channel lie along the one axis that no scale runs over, the inner one. Each `size`
+of them are a block; the last one may be shorter. Numbers per block have the shape of the weight,
+with the number of blocks on the inner axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,9 @@ from numpy.typing import NDArray
 
 
 def inner_axes(rank: int, axes: Sequence[int]) -> tuple[int, ...]:
-    """Return the axes along which the elements of a channel lie."""
+    """Return the axes along which the elements of a channel lie; with blocks there is one."""
     kept = {axis % rank for axis in axes}
     return tuple(axis for axis in range(rank) if axis not in kept)
-
-
-def are_neighbours(axes: Sequence[int]) -> bool:
-    """Tell whether axes follow each other, and there are any."""
-    return bool(axes) and tuple(axes) == tuple(range(axes[0], axes[-1] + 1))
 
 
 def shape_of_blocks(shape: Sequence[int], axes: Sequence[int], size: int) -> tuple[int, ...]:
@@ -34,10 +27,8 @@ def shape_of_blocks(shape: Sequence[int], axes: Sequence[int], size: int) -> tup
         >>> shape_of_blocks((100, 8), axes=(1,), size=32)
         (4, 8)
     """
-    inner = inner_axes(len(shape), axes)
-    made = [1 if axis in inner else int(n) for axis, n in enumerate(shape)]
-    made[inner[0]] = -(-prod(int(shape[axis]) for axis in inner) // size)
-    return tuple(made)
+    (inner,) = inner_axes(len(shape), axes)
+    return tuple(-(-int(n) // size) if axis == inner else int(n) for axis, n in enumerate(shape))
 
 
 def spread(numbers: Any, shape: Sequence[int], axes: Sequence[int], size: int, xp: Any = np) -> Any:
@@ -50,36 +41,23 @@ def spread(numbers: Any, shape: Sequence[int], axes: Sequence[int], size: int, x
         size: elements of a block.
         xp: the module that computes, NumPy or TensorFlow.
     """
-    inner = inner_axes(len(shape), axes)
-    first, count = inner[0], prod(int(shape[axis]) for axis in inner)
-    each = xp.repeat(numbers, size, axis=first)
-    each = each[(*[slice(None)] * first, slice(0, count))]
-    return xp.reshape(each, [int(n) for n in shape])
-
-
-def firsts(values: NDArray, axes: Sequence[int], size: int) -> NDArray:
-    """Return the first element of each block: what `spread` was given."""
-    inner = inner_axes(values.ndim, axes)
-    flat = _flat(values, inner)
-    return flat[(*[slice(None)] * inner[0], slice(None, None, size))]
+    (inner,) = inner_axes(len(shape), axes)
+    each = xp.repeat(numbers, size, axis=inner)
+    return each[(*[slice(None)] * inner, slice(0, int(shape[inner])))]
 
 
 def in_blocks(weight: NDArray, axes: Sequence[int], size: int) -> tuple[NDArray, tuple[int, ...]]:
-    """Return a weight with an axis for the blocks, filled up with zeros, and the kept axes.
+    """Return a weight with an axis for the blocks, filled up with zeros, and the axes that own one.
 
-    The elements of a block lie along the axis behind that; all others own a range.
+    The elements of a block lie along the axis behind that.
     """
-    inner = inner_axes(weight.ndim, axes)
-    flat, first = _flat(weight, inner), inner[0]
-    count = flat.shape[first]
-    missing = -count % size
-    pads = [(0, missing if axis == first else 0) for axis in range(flat.ndim)]
-    padded = np.pad(flat, pads)
-    shape = list(padded.shape)
-    # The other inner axes are 1 now, and stand for the elements of a block.
-    shape[first : first + 1] = [(count + missing) // size, size]
-    made = padded.reshape(shape)
-    return made, tuple(axis for axis in range(made.ndim) if axis != first + 1)
+    (inner,) = inner_axes(weight.ndim, axes)
+    missing = -weight.shape[inner] % size
+    pads = [(0, missing if axis == inner else 0) for axis in range(weight.ndim)]
+    shape = list(weight.shape)
+    shape[inner : inner + 1] = [(weight.shape[inner] + missing) // size, size]
+    made = np.pad(weight, pads).reshape(shape)
+    return made, tuple(axis for axis in range(made.ndim) if axis != inner + 1)
 
 
 def multiples_of(scale: NDArray, axes: Sequence[int], bits: int) -> tuple[NDArray, NDArray]:
@@ -100,12 +78,3 @@ def multiples_of(scale: NDArray, axes: Sequence[int], bits: int) -> tuple[NDArra
     channel = scale.max(axis=inner, keepdims=True) / np.float32(most)
     multiples = np.clip(np.rint(scale / channel), 1, most)
     return channel.astype(np.float32), multiples.astype(np.float32)
-
-
-def _flat(values: NDArray, inner: Sequence[int]) -> NDArray:
-    """Return values with all inner axes on the first of them, and 1 on the others."""
-    shape = list(values.shape)
-    for axis in inner[1:]:
-        shape[inner[0]] *= shape[axis]
-        shape[axis] = 1
-    return values.reshape(shape)

@@ -12,7 +12,6 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
-from keras_edgeq.numerics.blocks import are_neighbours
 from keras_edgeq.ops.channel_map import ChannelMap
 from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ops.op import Unsupported
@@ -188,10 +187,9 @@ def matrix(layer: Any) -> EinsumForm | Unsupported:
 
 
 def in_blocks(layer: Any) -> bool:
-    """Tell whether the summed axes of a kernel are neighbours, in the order of the input's."""
+    """Tell whether a layer is one product of matrices, summed over one axis of its kernel."""
     equation = Equation(layer)
-    axes = equation.axes(equation.summed)
-    return bool(matrix(layer)) and not equation.batched and are_neighbours(axes)
+    return bool(matrix(layer)) and not equation.batched and len(equation.summed) == 1
 
 
 def channels(layer: Any) -> ChannelMap | Unsupported:

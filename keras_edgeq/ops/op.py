@@ -63,8 +63,8 @@ class Op:
         weights: layer -> its parameters; None if it has none that are quantized.
         matrix: layer -> the layer as a product of matrices: what gptq, adaround, seq_mse, bias
             correction and costs work on.
-        in_blocks: layer -> whether the inputs of a channel lie in its kernel in the order in which
-            they are summed, one after the other, so that blocks of them may own a scale each.
+        in_blocks: layer -> whether blocks of its inputs may own a scale each: they are summed over
+            one axis of the kernel.
         channels: layer -> which channels its kernel connects: what folding, equalization,
             smoothing, absorption, bias correction and ranges without data work on.
         macs: how often each element of the kernel is multiplied for one sample: once per position

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from keras_edgeq.errors import QuantizationWarning, warn
@@ -30,9 +28,11 @@ def in_whole_blocks(spec: QuantSpec, layer: Any) -> QuantSpec:
 def _can(spec: QuantSpec, layer: Any) -> bool:
     if not spec.axes or not in_blocks(layer):
         return False
-    shape = getattr(layer, weights_of(layer).kernel).shape
-    inputs = prod(int(shape[axis]) for axis in inner_axes(len(shape), spec.axes))
-    return not spec.block_bits or inputs % spec.block_size == 0
+    trait = weights_of(layer)
+    assert trait is not None  # it has a kernel with axes
+    shape = getattr(layer, trait.kernel).shape
+    (inner,) = inner_axes(len(shape), spec.axes)
+    return not spec.block_bits or int(shape[inner]) % spec.block_size == 0
 
 
 def warn_of_whole_channels(plan: QuantPlan, profile: TargetProfile) -> None:
@@ -48,7 +48,7 @@ def warn_of_whole_channels(plan: QuantPlan, profile: TargetProfile) -> None:
     if sizes:
         some = ", ".join(f"{name} ({size})" for name, size in list(sizes.items())[:10])
         warn(
-            f"The inputs of {some} are no whole number of blocks, or do not lie next to each other "
-            "in the kernel; its weights have a scale per channel.",
+            f"The inputs of {some} are no whole number of blocks, or lie along several axes of the "
+            "kernel; these weights have a scale per channel.",
             QuantizationWarning,
         )

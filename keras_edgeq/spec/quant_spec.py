@@ -26,8 +26,8 @@ class QuantSpec:
             value is negative (AIMET's unsigned symmetric).
         narrow_range: leave out the most negative integer (TFLite weights: -127..127).
         axes: channel axes that own a scale each; empty is one scale per tensor.
-        block_size: how many elements of a channel share a scale, counted over its other axes in
-            their order; 0 is all of them. The last block may be shorter.
+        block_size: how many elements of a channel, along the one other axis, share a scale; 0 is
+            all of them. The last block may be shorter.
         block_bits: 0 gives each block a scale of its own. Otherwise a channel owns the scale, and
             each block a whole multiple of it, 1 to `2 ** block_bits` (AIMET's LPBQ).
         fixed_range: `(low, high)` that no data changes, such as a softmax output.

@@ -55,7 +55,9 @@ class Blocks:
 
     def per_block(self, values: NDArray) -> NDArray:
         """Return the number of each block from those of its elements."""
-        return np.ascontiguousarray(values[(*[slice(None)] * self.axis, slice(None, None, self.size))])
+        return np.ascontiguousarray(
+            values[(*[slice(None)] * self.axis, slice(None, None, self.size))]
+        )
 
     def are_read_by_products(self, name: str, nodes: list[NodeProto]) -> bool:
         """Tell whether `MatMulNBits` can take the place of all nodes that read the constant."""
