@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 __all__ = [
     "CalibrationStats",
+    "Diagnosis",
     "EdgeqError",
     "ExportReport",
+    "Finding",
     "Grids",
     "ModelDescription",
     "Precision",
@@ -34,6 +36,7 @@ __all__ = [
     "callbacks",
     "correct_bias",
     "describe",
+    "diagnose",
     "equalize",
     "errors",
     "export",
@@ -80,6 +83,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING or not _is_starting():
     from keras_edgeq import analysis, callbacks, errors, qat
     from keras_edgeq.analysis import SensitivityReport
+    from keras_edgeq.diagnose import Diagnosis, Finding, diagnose
     from keras_edgeq.errors import EdgeqError, QuantizationWarning
     from keras_edgeq.export.encodings import load_encodings
     from keras_edgeq.export.export import export

@@ -10,6 +10,7 @@ ROWS = (
     ("__init__",),
     ("cli",),
     ("autoquant",),
+    ("diagnose",),
     ("mixed_precision",),
     ("analysis",),
     ("measure",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 from keras_edgeq.analysis.drawing import write_png
 from keras_edgeq.errors import ExportError
 from keras_edgeq.files import write_whole
-
-SUFFIXES = (".html", ".json", ".png")
 
 
 def save_report(
@@ -33,22 +31,35 @@ def save_report(
         ExportError: another suffix, or the file cannot be written.
         EdgeqError: matplotlib is not installed.
     """
+    save_as(
+        path,
+        {
+            ".html": lambda new: new.write_text(page(), encoding="utf-8"),
+            ".json": lambda new: write_json(new, values()),
+            ".png": lambda new: write_png(figure(), new),
+        },
+    )
+
+
+def save_as(path: str | Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Write a report whole or not at all, with the writer of its suffix.
+
+    Raises:
+        ExportError: another suffix, or the file cannot be written.
+    """
     path = Path(path)
-    writers: dict[str, Callable[[Path], object]] = {
-        ".html": lambda new: new.write_text(page(), encoding="utf-8"),
-        ".json": lambda new: new.write_text(_json(values()), encoding="utf-8"),
-        ".png": lambda new: write_png(figure(), new),
-    }
     if path.suffix not in writers:
         raise ExportError(
-            f"Cannot save {path.name!r}: a report is saved as {', '.join(SUFFIXES)}, "
+            f"Cannot save {path.name!r}: a report is saved as {', '.join(writers)}, "
             f"not {path.suffix or 'without a suffix'!r}."
         )
     write_whole(path, writers[path.suffix])
 
 
-def _json(values: Any) -> str:
-    return json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON values; null stands for numbers that JSON does not have."""
+    text = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _finite(values: Any) -> Any:

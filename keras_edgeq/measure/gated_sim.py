@@ -121,7 +121,7 @@ class GatedSim:
 
     def _work(self) -> list[float]:
         """Return the share of a pass that each piece takes: products, and elements written."""
-        work = np.array([_work_of(call) for call in self._calls], np.float64)
+        work = np.array([work_of(call) for call in self._calls], np.float64)
         sums = np.add.reduceat(work, self.cuts)
         return list(sums / sums.sum())
 
@@ -139,7 +139,7 @@ class GatedSim:
         return pieces
 
 
-def _work_of(call: Any) -> int:
+def work_of(call: Any) -> int:
     """Return multiply-accumulates and elements written by a call on one sample."""
     symbols = tf.nest.flatten(call.node.outputs)
     shape = symbols[0].shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_edgeq.runtime.walk import Step
@@ -96,6 +96,7 @@ class RunReport:
         drift: how far the outputs are from the sim's in all, in steps of 8 bits: of their grid, or
             of their range where they have none. None if the run failed.
         not_compared: quantized tensors that the converter moved or left out.
+        steps: every tensor that was compared, in topological order; not in the JSON.
 
     Example:
         >>> report = eq.export(sim, "out", ["onnx"], progress=False)
@@ -120,6 +121,7 @@ class RunReport:
     failed: str | None = None
     drift: Drift | None = None
     not_compared: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def agrees(self) -> bool:
@@ -128,7 +130,9 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; outputs that differ nowhere from float have None for dB."""
-        return {**finite(asdict(self)), "agrees": self.agrees}
+        values = asdict(replace(self, steps=()))
+        del values["steps"]
+        return {**finite(values), "agrees": self.agrees}
 
     def __repr__(self) -> str:
         return brief("RunReport", "agrees" if self.agrees else "disagrees", str(self))

@@ -145,6 +145,7 @@ def _compare(sim: QuantSim, runtime: Runtime, known: BesideFloat, name: str) -> 
         verdict=verdict,
         drift=drift,
         not_compared=inner.not_compared,
+        steps=inner.steps,
     )
 
 
@@ -153,6 +154,7 @@ class _Inside:
     """What is seen inside of an artifact.
 
     Args:
+        steps: every tensor that was compared.
         verdict: of its operations, each on the same input as the sim's.
         step: the first one that the verdict is for.
         not_compared: tensors that are nowhere to be seen.
@@ -160,6 +162,7 @@ class _Inside:
         when_apart: the verdict if outputs are apart nevertheless.
     """
 
+    steps: tuple[Step, ...]
     verdict: str
     step: Step | None
     not_compared: tuple[str, ...]
@@ -173,19 +176,23 @@ def _inside(sim: QuantSim, runtime: Runtime, inputs: Sequence[np.ndarray]) -> _I
     walked, wanted = walk_to_outputs(sim, inputs, tensors)
     differing = [step for step in walked if step.differs(runtime.least_identical)]
     differing = explain(differing, sim, runtime, inputs, tensors)
+    explained = {step.tensor: step for step in differing}
+    walked = [explained.get(step.tensor, step) for step in walked]
     verdict, step = _judged(differing, min(LEAST_IDENTICAL, runtime.least_identical))
     compared = {step.tensor for step in walked}
     left = tuple(name for name in tensors if name not in compared)
     moved = optimizer_difference(runtime, inputs)
     if not walked:
-        return _Inside(verdict, step, left, moved, "differs")
+        return _Inside(tuple(walked), verdict, step, left, moved, "differs")
     made = (runtime.plain_outputs if isinstance(runtime, OnnxRuntime) else runtime.outputs)(inputs)
     if verdict in AGREEING and _drift(wanted, made, _output_grids(sim)).is_apart():
-        return _Inside("differs", step, left, moved, "differs")
+        return _Inside(tuple(walked), "differs", step, left, moved, "differs")
     if (moved or 0.0) > MOVED:
-        return _Inside(verdict, step, left, moved, "runtime")
+        return _Inside(tuple(walked), verdict, step, left, moved, "runtime")
     exact = all(step.max_steps == 0 for step in walked)
-    return _Inside(verdict, step, left, moved, "differs" if exact or left else "amplified")
+    return _Inside(
+        tuple(walked), verdict, step, left, moved, "differs" if exact or left else "amplified"
+    )
 
 
 def _judged(differing: Sequence[Step], least: float) -> tuple[str, Step | None]:

@@ -1,0 +1,171 @@
+"""`Diagnosis`: where a sim loses accuracy, why, and what was tried against it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_edgeq.analysis.save_report import save_as, write_json
+from keras_edgeq.diagnose.finding import Finding
+from keras_edgeq.diagnose.rows import FloatLayer, GraphLayer, TensorDiagnosis, WeightDiagnosis
+from keras_edgeq.runtime.run_report import RunReport
+from keras_edgeq.spec.fidelity import OutputFidelity, finite
+from keras_edgeq.table import aligned, brief, counted, html
+
+SCHEMA = 1
+# Columns of their own, or none.
+NOT_IN_CSV = ("noise", "switch", "histogram", "histogram_ends")
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Where a sim loses accuracy, why, and what was tried against it.
+
+    Args:
+        model: name of the sim.
+        profile: name of its target.
+        samples: number of samples that errors were measured on.
+        outputs: the sim beside its float model, output by output, on the judged samples.
+        score: the user's score of the sim; None without.
+        float_score: of the float model, on its own layers.
+        weight_bytes: bytes of the sim's weights, packed.
+        float_bytes: bytes of the float model's weights.
+        macs: multiply-accumulates of the model for one sample; 0 if a size is not known.
+        tensors: the quantized tensors in graph order.
+        weights: the layers with quantized weights in graph order.
+        floats: layers that compute in float.
+        graph: all layers in graph order.
+        findings: what costs accuracy, the costliest first.
+        runs: the artifacts that were run, if any.
+        not_measured: quantizers whose switch was not measured, to keep within the passes.
+        passes: work done without remedies, in forward passes of the float model over the data.
+        seconds: wall time without remedies.
+        remedy_seconds: wall time of remedies.
+
+    Example:
+        >>> found = eq.diagnose(sim, data, remedies=0, verify=False, progress=False)
+        >>> [round(one.own_db) > 20 for one in found.tensors[:1]]
+        [True]
+    """
+
+    model: str
+    profile: str
+    samples: int
+    outputs: tuple[OutputFidelity, ...]
+    score: float | None
+    float_score: float | None
+    weight_bytes: int
+    float_bytes: int
+    macs: int
+    tensors: tuple[TensorDiagnosis, ...]
+    weights: tuple[WeightDiagnosis, ...]
+    floats: tuple[FloatLayer, ...]
+    graph: tuple[GraphLayer, ...]
+    findings: tuple[Finding, ...]
+    runs: tuple[RunReport, ...]
+    not_measured: tuple[str, ...]
+    passes: float
+    seconds: float
+    remedy_seconds: float
+
+    @property
+    def sqnr_db(self) -> float:
+        """SQNR of the sim's outputs, the mean over the outputs."""
+        return float(np.mean([one.sqnr_db for one in self.outputs]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; dB are None where nothing differs, or nothing was measured."""
+        made: dict[str, Any] = {"schema": SCHEMA}
+        for name in ("model", "profile", "samples", "score", "float_score", "weight_bytes"):
+            made[name] = getattr(self, name)
+        for name in ("float_bytes", "macs", "passes", "seconds", "remedy_seconds"):
+            made[name] = getattr(self, name)
+        made["not_measured"] = list(self.not_measured)
+        for name in ("outputs", "tensors", "floats", "graph"):
+            made[name] = [asdict(one) for one in getattr(self, name)]
+        made["weights"] = [_weights_json(one) for one in self.weights]
+        made["findings"] = [one.to_json() for one in self.findings]
+        made["runs"] = [one.to_json() for one in self.runs]
+        return finite(made)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tensors as a table, or all values.
+
+        Args:
+            path: of the file; its suffix says which: `.csv` (a row per tensor) or `.json`.
+
+        Raises:
+            ExportError: another suffix, or the file cannot be written.
+        """
+        save_as(
+            path,
+            {
+                ".csv": lambda new: new.write_text(self.to_csv(), encoding="utf-8"),
+                ".json": lambda new: write_json(new, self.to_json()),
+            },
+        )
+
+    def to_csv(self) -> str:
+        """Return a row per quantized tensor, titles first."""
+        text = io.StringIO()
+        names = [one.name for one in fields(TensorDiagnosis) if one.name not in NOT_IN_CSV]
+        causes = list(dict.fromkeys(cause for one in self.tensors for cause in one.noise))
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*names, "alone_db", "without_db", "share", *causes])
+        for one in self.tensors:
+            switch = (one.switch.alone_db, one.switch.without_db, one.switch.share)
+            cells = [_cell(getattr(one, name)) for name in names]
+            writer.writerow([*cells, *switch, *(one.noise.get(cause, 0.0) for cause in causes)])
+        return text.getvalue()
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return a row per finding for people, titles first."""
+        head = ("", "layer", "cause", "noise", "remedy", "gain", "bytes")
+        rows = [
+            (str(number), *finding.cells()) for number, finding in enumerate(self.findings, start=1)
+        ]
+        return [head, *rows]
+
+    def _title(self) -> str:
+        outputs = ", ".join(
+            f"{one.output} {one.sqnr_db:.1f} dB"
+            + ("" if one.agreement is None else f" ({one.agreement:.1f} % same)")
+            for one in self.outputs
+        )
+        score = "" if self.score is None else f", score {self.score:.5g}"
+        if self.score is not None and self.float_score is not None:
+            score += f" (float {self.float_score:.5g})"
+        return f"{self.model} on {self.profile}: {outputs}{score}, {self.samples} samples"
+
+    def __repr__(self) -> str:
+        return brief("Diagnosis", counted(len(self.findings), "finding"), self._title())
+
+    def __str__(self) -> str:
+        told = [self._title()]
+        if self.findings:
+            told += [aligned(self.table()), ""]
+            told += [f"{n}. {one}" for n, one in enumerate(self.findings, start=1)]
+        else:
+            told.append(
+                "Nothing stands out: the noise is that of rounding, spread over all layers."
+            )
+        return "\n".join(told)
+
+    def _repr_html_(self) -> str:
+        return html(self._title(), self.table(), "\n".join(map(str, self.findings)))
+
+
+def _weights_json(one: WeightDiagnosis) -> dict[str, Any]:
+    made = {item.name: getattr(one, item.name) for item in fields(one)}
+    for name in ("low", "high", "equalized_low", "equalized_high"):
+        made[name] = None if made[name] is None else made[name].tolist()
+    return {**made, "noise": dict(one.noise), "switch": asdict(one.switch)}
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
