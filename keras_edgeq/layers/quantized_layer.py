@@ -195,7 +195,8 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         trait = weights_of(self.layer)
         if trait is None or trait.bias is None:
             return False
-        return not self.quantizers[trait.kernel].spec.is_half
+        spec = self.quantizers[trait.kernel].spec
+        return not (spec.is_half or spec.scales_blocks)
 
     def rounded_params(self) -> dict[str, Any]:
         """Return the quantized parameters rounded, in real units, by attribute name."""
@@ -254,9 +255,7 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
             return None
         layer = self.layer
         is_plain = self.sums_integers and activation_name(layer.activation) == "linear"
-        spec = self.quantizers[self.kernel_name].spec
-        per_channel = not spec.block_size or bool(spec.block_bits)
-        few_bits = is_plain and per_channel and spec.bits <= HALF_BITS
+        few_bits = is_plain and self.quantizers[self.kernel_name].spec.bits <= HALF_BITS
         return dtype if few_bits and layer.activity_regularizer is None else None
 
     def products(self, inputs: Any, steps: tf.Tensor, dtype: tf.DType):

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_edgeq.numerics.affine import EMPTY_RANGE_SCALE, SMALLEST_SCALE
+
 
 def inner_axes(rank: int, axes: Sequence[int]) -> tuple[int, ...]:
     """Return the axes along which the elements of a channel lie; with blocks there is one."""
@@ -66,7 +68,7 @@ def multiples_of(scale: NDArray, axes: Sequence[int], bits: int) -> tuple[NDArra
     The largest scale of a channel is `2 ** bits` times its own.
 
     Args:
-        scale: per block, float32.
+        scale: per block, float32; 0 fits any.
         axes: of the channels.
         bits: of the multiples, which are 1 to `2 ** bits`.
 
@@ -76,5 +78,6 @@ def multiples_of(scale: NDArray, axes: Sequence[int], bits: int) -> tuple[NDArra
     most = 2**bits
     inner = inner_axes(scale.ndim, axes)
     channel = scale.max(axis=inner, keepdims=True) / np.float32(most)
+    channel = np.where(channel > 0.0, np.maximum(channel, SMALLEST_SCALE), EMPTY_RANGE_SCALE)
     multiples = np.clip(np.rint(scale / channel), 1, most)
     return channel.astype(np.float32), multiples.astype(np.float32)

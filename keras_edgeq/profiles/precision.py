@@ -49,7 +49,7 @@ class Precision:
         if self.activation is not None and self.activation.block_size:
             raise ProfileError(f"Precision {self.name}: only weights have blocks.")
         weight = self.weight
-        if weight is not None and weight.block_size and not weight.block_bits and self.activation:
+        if weight is not None and weight.scales_blocks and self.activation:
             raise ProfileError(
                 f"Precision {self.name}: no kernel multiplies integers with a scale per block; "
                 'blocks beside quantized activations take "block_bits", multiples of the scale of '

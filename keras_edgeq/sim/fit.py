@@ -19,12 +19,15 @@ def fit_weight(spec: QuantSpec, values: NDArray) -> Encoding:
     if not spec.block_size:
         return fit_range(spec, *weight_range(values, spec.axes, spec.rule, **grid_options(spec)))
     blocks, axes = in_blocks(values, spec.axes, spec.block_size)
-    low, high = weight_range(blocks, axes, spec.rule, **grid_options(spec))
     shape = shape_of_blocks(values.shape, spec.axes, spec.block_size)
-    own = fit_range(spec, low.reshape(shape), high.reshape(shape))
+    ends = weight_range(blocks, axes, spec.rule, **grid_options(spec))
+    low, high = (end.reshape(shape) for end in ends)
+    own = fit_range(spec, low, high)
     if not spec.block_bits:
         return own
-    scale, multiples = multiples_of(own.scale, spec.axes, spec.block_bits)
+    # Blocks of zeros fit any scale, and say nothing about that of their channel.
+    wanted = np.where((low == 0.0) & (high == 0.0), np.float32(0.0), own.scale)
+    scale, multiples = multiples_of(wanted, spec.axes, spec.block_bits)
     return Encoding(spec, scale, np.zeros(scale.shape, np.int32), multiples)
 
 

@@ -21,7 +21,7 @@ class Encoding:
     Args:
         spec: the grid asked for, with `signed` settled.
         scale: float32, shape `()` or the tensor's shape with 1 on every axis not in `spec.axes`;
-            where each block owns one, the first of those axes counts blocks.
+            where each block owns one, that axis counts the blocks.
         zero_point: int32 on the grid of the spec, same shape.
         multiples: of blocks that share the scale of their channel, float32 whole numbers in the
             shape that scales of blocks have; None for all other grids.
@@ -37,8 +37,7 @@ class Encoding:
     def __repr__(self) -> str:
         if self.spec.is_half:
             return brief("Encoding", self.spec.type_name)
-        is_blocked = self.spec.block_size and not self.spec.block_bits
-        channels = f"{self.scale.size} {'blocks' if is_blocked else 'channels'}"
+        channels = f"{self.scale.size} {'blocks' if self.spec.scales_blocks else 'channels'}"
         channels = channels if self.scale.size > 1 else ""
         scale = f"scale {span(self.scale.min(), self.scale.max())}"
         zero_point = f"zero point {span(self.zero_point.min(), self.zero_point.max())}"
@@ -56,32 +55,36 @@ class Encoding:
     @property
     def min(self) -> np.ndarray:
         """Smallest real value on the grid."""
-        return self._unit * (self.bounds[0] - self.zero_point).astype("float32")
+        return self.units * (self.bounds[0] - self.zero_point).astype("float32")
 
     @property
     def max(self) -> np.ndarray:
         """Largest real value on the grid."""
-        return self._unit * (self.bounds[1] - self.zero_point).astype("float32")
+        return self.units * (self.bounds[1] - self.zero_point).astype("float32")
 
     @property
-    def _unit(self) -> np.ndarray:
+    def units(self) -> np.ndarray:
+        """What a step is worth: in the shape of the scale, or per block."""
         return self.scale if self.multiples is None else self.scale * self.multiples
 
     def unit(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return what a step of each element of a tensor is worth, broadcastable to its shape."""
-        if not self.spec.block_size:
-            return self.scale
-        from keras_edgeq.numerics.blocks import spread
-
-        return spread(self._unit, shape, self.spec.axes, self.spec.block_size)
+        return self._spread(self.units, shape)
 
     def multiple(self, shape: tuple[int, ...]) -> np.ndarray | float:
         """Return what multiplies the scale of each element's channel, broadcastable to a shape."""
-        if self.multiples is None:
-            return 1.0
+        return 1.0 if self.multiples is None else self._spread(self.multiples, shape)
+
+    def ends(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return `min` and `max` for the elements of a tensor, broadcastable to its shape."""
+        return self._spread(self.min, shape), self._spread(self.max, shape)
+
+    def _spread(self, numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if not self.spec.block_size:
+            return numbers
         from keras_edgeq.numerics.blocks import spread
 
-        return spread(self.multiples, shape, self.spec.axes, self.spec.block_size)
+        return spread(numbers, shape, self.spec.axes, self.spec.block_size)
 
     def same_grid(self, other: Encoding) -> bool:
         """Tell whether integers of one grid mean the same on the other."""

@@ -98,6 +98,11 @@ class QuantSpec:
             )
 
     @property
+    def scales_blocks(self) -> bool:
+        """Tell whether each block owns a scale, which no whole number of another replaces."""
+        return bool(self.block_size) and not self.block_bits
+
+    @property
     def is_half(self) -> bool:
         """Tell whether this is half precision, and no integer grid."""
         return self.dtype == "float"
