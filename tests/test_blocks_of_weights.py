@@ -7,6 +7,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.measure.groups import find_groups
+from keras_edgeq.sim.fit import fit_weight
 
 L = tf_keras.layers
 WIDTH = 40
@@ -124,6 +125,77 @@ def test_multiples_sum_integers_as_a_kernel_does(model, data, tmp_path):
     np.testing.assert_array_equal(steps, np.rint(steps))
     assert np.abs(steps).max() <= 128
     np.testing.assert_allclose(steps * scale.numpy(), rounded(sim, "dense"), rtol=1e-6)
+
+
+def test_blocks_of_zeros_leave_the_scale_of_their_channel_alone():
+    spec = eq.QuantSpec(bits=4, symmetric=True, axes=(1,), block_size=4, block_bits=4)
+    kernel = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+    kernel[4:8], kernel[:, 2] = 0.0, 0.0
+    grid = fit_weight(spec, kernel)
+    np.testing.assert_array_equal(grid.multiples[1], 1.0)
+    rounded = np.rint(kernel / grid.unit(kernel.shape)) * grid.unit(kernel.shape)
+    assert np.max(np.abs(rounded - kernel)) <= np.max(np.abs(kernel)) / 14 * (1 + 1 / 16)
+
+
+def test_blocks_stand_beside_integers(model, data, tmp_path):
+    """A layer with blocks reads and makes tensors on 8-bit grids, and computes in float."""
+    mixed = {"dense": "W4g32", "heads": "W4g32"}
+    sim = eq.quantize(model, data, "onnxruntime_int8", precision=mixed, progress=False)
+    layers = sim.quantized_layers()
+    sizes = {name: layer.quantizers["kernel"].spec.block_size for name, layer in layers.items()}
+    assert sizes == {"heads": 32, "joined": 0, "dense": 32, "head": 0}
+    run = eq.export(sim, tmp_path, ["onnx"], verify=data, progress=False).runs[0]
+    assert run.verdict == "same"
+
+
+def test_layers_that_are_called_twice_have_one_weight_with_blocks(data, tmp_path):
+    x = tf_keras.Input((5, WIDTH))
+    twice = L.Dense(WIDTH, name="twice")
+    model = tf_keras.Model(x, L.Dense(3)(twice(L.ReLU()(twice(x)))))
+    sim = eq.quantize(model, data, "onnxruntime_int8", precision="W4g32", progress=False)
+    report = eq.export(sim, tmp_path, ["onnx"], verify=data, progress=False)
+    assert report.runs[0].max_abs_difference < 1e-5
+    nodes = onnx.load(str(report.files["onnx"])).graph.node
+    weights = [node.input[1] for node in nodes if node.op_type == "MatMulNBits"]
+    assert len(weights) == 3
+    assert len(set(weights)) == 2
+
+
+def test_projections_of_attention_have_blocks(tmp_path):
+    x = tf_keras.Input((3, 32))
+    model = tf_keras.Model(x, L.MultiHeadAttention(2, 8, name="mha")(x, x))
+    data = np.random.default_rng(0).normal(size=(4, 3, 32)).astype("float32")
+    sim = eq.quantize(model, data, "onnxruntime_int8", precision="W4g32", progress=False)
+    layers = sim.quantized_layers()
+    for name in ("query", "key", "value"):
+        assert layers[f"mha/{name}"].quantizers["kernel"].spec.block_size == 32
+    run = eq.export(sim, tmp_path, ["onnx"], verify=data, progress=False).runs[0]
+    assert run.max_abs_difference < 1e-5
+
+
+@pytest.mark.parametrize("precision", ["W4g32", "W4x"])
+def test_batch_norms_fold_into_blocks_after_training(data, tmp_path, precision):
+    x = tf_keras.Input((WIDTH,))
+    y = L.BatchNormalization(name="norm")(L.Dense(16, use_bias=False, name="dense")(x))
+    model, rows = tf_keras.Model(x, L.Dense(3)(L.ReLU()(y))), data[:, 0]
+    model.get_layer("norm").gamma.assign(np.linspace(-1.0, 2.0, 16))
+    target = profile(tmp_path, {**MULTIPLES, "block_size": 8}, **MINMAX)
+    target = target if precision == "W4x" else "onnxruntime_int8"
+    sim = eq.quantize(model, rows, target, precision=precision, batch_norm="train", progress=False)
+    sim = eq.learn_ranges(sim)
+    sim.compile("adam", "mse")
+    sim.fit(rows, np.ones((8, 3), "float32"), verbose=0)
+    folded = eq.fold_batch_norms(sim)
+    assert folded.quantized_layers()["dense"].quantizers["kernel"].spec.block_size
+    np.testing.assert_allclose(folded(rows), sim(rows), atol=2e-6)
+
+
+def test_tables_and_diagnoses_count_blocks(blocks, data):
+    row = eq.grids(blocks)["dense/kernel"]
+    assert (row.channels, row.block_size, row.channel_axis) == (40, 32, None)
+    assert "40 blocks of 32" in str(eq.grids(blocks))
+    found = eq.diagnose(blocks, data, remedies=0, verify=False, progress=False)
+    assert {one.layer for one in found.weights} == set(blocks.quantized_layers())
 
 
 def test_channels_without_whole_blocks_are_named(model, data, tmp_path):
