@@ -61,7 +61,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="weights, written where they are missing")
-    parser.add_argument("tasks", nargs="*", default=["encoder", "vit"], help=", ".join(TASKS))
+    parser.add_argument("tasks", nargs="*", default=["encoder"], help=", ".join(TASKS))
     parser.add_argument("--table", type=Path)
     asked = parser.parse_args()
     emit(asked.table, head(HEAD))
