@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from keras_edgeq.diagnose.causes import KERNEL, RUNTIME
 from keras_edgeq.errors import EdgeqError, QuantizationWarning
 from keras_edgeq.export.export import export
 from keras_edgeq.runtime.run_report import RunReport, failed_run
@@ -15,7 +16,6 @@ from keras_edgeq.sim.quant_sim import QuantSim
 
 # Format -> the package that runs it.
 RUNTIMES = {"tflite": "ai_edge_litert", "onnx": "onnxruntime"}
-KERNEL, RUNTIME = "kernel arithmetic", "runtime"
 CAUSES = {None: KERNEL, "kernel": KERNEL, "file": RUNTIME, "runtime": RUNTIME}
 
 

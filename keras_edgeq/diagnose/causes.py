@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-DEAD, FLOAT, CALIBRATION, SHARED_GRID = "dead channels", "float", "calibration range", "shared grid"
+DEAD, IN_FLOAT, CALIBRATION, SHARED_GRID = (
+    "dead channels",
+    "float",
+    "calibration range",
+    "shared grid",
+)
 OVERFLOW, KERNEL, RUNTIME, BIAS = "accumulator overflow", "kernel arithmetic", "runtime", "bias"
 WEIGHT_ROUNDING, WEIGHT_CLIPPING = "weight rounding", "weight clipping"
 ROUNDING, CLIPPING = "activation rounding", "activation clipping"
 CAUSES = (
     WEIGHT_ROUNDING, WEIGHT_CLIPPING, ROUNDING, CLIPPING, BIAS, CALIBRATION, SHARED_GRID, DEAD,
-    FLOAT, OVERFLOW, KERNEL, RUNTIME,
+    IN_FLOAT, OVERFLOW, KERNEL, RUNTIME,
 )  # fmt: skip

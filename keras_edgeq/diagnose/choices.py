@@ -101,9 +101,15 @@ class Choices:
         if kernel is None:
             return ()
         now = _bits(kernel, kernel.precision)
-        more = [n for n in kernel.allowed if n != FLOAT and is_wider(now, _bits(kernel, n))]
-        more.sort(key=lambda n: _bits(kernel, n))
-        return tuple(_precision(name, n) for n in (*more[:1], FLOAT) if n != kernel.precision)
+        wider = [n for n, bits in kernel.allowed.items() if any(bits)]
+        wider = [n for n in wider if is_wider(now, _bits(kernel, n))]
+        wider.sort(key=lambda n: _bits(kernel, n))
+        floats = (*filter(self._is_half, kernel.allowed), FLOAT)
+        return tuple(_precision(name, n) for n in (*wider[:1], *floats) if n != kernel.precision)
+
+    def _is_half(self, precision: str) -> bool:
+        named = self._profile.precisions.get(precision)
+        return named is not None and named.activation is not None and named.activation.is_half
 
     def _kernel(self, layer: str) -> tuple[str, Kernel | None]:
         """Return the layer whose kernel computes a layer, and that kernel."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 from keras_edgeq.diagnose.diagnosis import Diagnosis
 from keras_edgeq.diagnose.examine import examine
 from keras_edgeq.diagnose.findings import find
-from keras_edgeq.diagnose.trials import Score, Trials, scored
+from keras_edgeq.diagnose.trials import FEW_DB, Score, Trials, scored
+from keras_edgeq.errors import QuantizationWarning
 from keras_edgeq.progress import Bar
 from keras_edgeq.ptq.session import check_calibrated
 from keras_edgeq.sim.data import batches, check_count, fixed_batch
@@ -52,7 +54,8 @@ def diagnose(
         score: function of a model that returns a number, higher is better; None measures SQNR only.
         remedies: number of findings for which remedies are tried.
         budget: seconds that trying remedies may take; none is begun past them. None sets no limit.
-        samples: number of samples that errors are measured on.
+        samples: number of samples that errors are measured on; quantizers are switched on half of
+            them.
         verify: export the sim to a temporary folder and run it, where its target has a runtime
             here.
         batch_size: for arrays and files.
@@ -92,6 +95,14 @@ def diagnose(
         bar = Bar("remedies", max(most, 1), "finding", progress and most > 0)
         tried = trials.try_all(found[:remedies], budget, bar)
         bar.close()
+        if trials.lost_db > FEW_DB:
+            warnings.warn(
+                f"{count - judged} samples are few to calibrate on: a sim calibrated on them loses "
+                f"{trials.lost_db:.1f} dB on the other {judged}. Apply remedies that read data "
+                "with more of it.",
+                QuantizationWarning,
+                stacklevel=2,
+            )
     return Diagnosis(
         model=sim.name,
         profile=sim.record.profile.name,

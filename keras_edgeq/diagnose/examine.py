@@ -10,6 +10,7 @@ import tf_keras
 from numpy.typing import NDArray
 
 from keras_edgeq.diagnose.artifact_runs import noise_of, runs_of
+from keras_edgeq.diagnose.causes import CLIPPING, ROUNDING
 from keras_edgeq.diagnose.choices import Choices
 from keras_edgeq.diagnose.error_walk import WALKS, ErrorWalk, TensorSums, quantizers_by_tensor
 from keras_edgeq.diagnose.look import float_rows, graph_rows, tensor_rows
@@ -28,8 +29,8 @@ from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import StoredBatches
 
 MOST_CHUNK = 16
-# Forward passes over the samples that switching quantizers may take.
-MOST_PASSES = 44.0
+# Forward passes over half of the samples that switching quantizers may take.
+MOST_PASSES = 60.0
 UNKNOWN = Switch(float("nan"), float("nan"), float("nan"))
 
 
@@ -64,7 +65,9 @@ def examine(
     inputs = [part[:samples] for part in joined(judge)]
     chunks = list(_chunks(inputs, _chunk_size(sim, memory_bytes), fixed_batch(sim)))
     walk, switches = ErrorWalk(sim, model, known), Switches(sim, known)
-    bar = Bar("diagnose", WALKS + MOST_PASSES, "", progress)
+    some = chunks[: (len(chunks) + 1) // 2]
+    part = len(some) / len(chunks)
+    bar = Bar("diagnose", WALKS + MOST_PASSES * part, "", progress)
     done = 0.0
 
     def walked() -> None:
@@ -75,9 +78,9 @@ def examine(
     for chunk in chunks:
         walk.add(chunk, walked)
     units, left = _affordable(switches, sim, walk.sums, known)
-    bar.to(done, WALKS + sum(map(switches.expense, units)))
+    bar.to(done, WALKS + part * sum(map(switches.expense, units)))
     base, switched = switches.measure(
-        chunks, units, lambda: bar.to(done + switches.passes / len(chunks))
+        some, units, lambda: bar.to(done + switches.passes / len(chunks))
     )
     bar.close()
     by_owner, by_layer = _switch_rows(base, switched)
@@ -110,7 +113,7 @@ def _affordable(
     noise: dict[Unit, float] = {}
     for name, one in sums.items():
         unit = Unit(ACTIVATION, quantizers[name])
-        own = one.noise["activation rounding"] + one.noise["activation clipping"]
+        own = one.noise[ROUNDING] + one.noise[CLIPPING]
         noise[unit] = max(noise.get(unit, 0.0), own / max(one.signal, 1e-30))
     for name in sim.quantized_layers():
         noise[Unit(WEIGHTS, name)] = known.noise(name)
@@ -127,8 +130,11 @@ def _switch_rows(
 ) -> tuple[dict[str, Switch], dict[str, Switch]]:
     """Return what each grid, and each layer's weights, does to the outputs."""
     made: dict[str, dict[str, Switch]] = {ACTIVATION: {}, WEIGHTS: {}}
+    if base.sqnr <= 0.0:
+        switched = {}  # nothing is lost
     for unit, one in switched.items():
-        share = 1.0 - one.without.sqnr / max(base.sqnr, 1e-30)
+        # Where two quantizers each destroy the outputs, neither helps by being off alone.
+        share = max(1.0 - one.without.sqnr / base.sqnr, min(one.alone.sqnr / base.sqnr, 1.0))
         made[unit.kind][unit.name] = Switch(one.alone.sqnr_db, one.without.sqnr_db, share)
     return made[ACTIVATION], made[WEIGHTS]
 

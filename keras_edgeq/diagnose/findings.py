@@ -9,19 +9,26 @@ from keras_edgeq.diagnose.causes import (
     CALIBRATION,
     CLIPPING,
     DEAD,
-    FLOAT,
+    IN_FLOAT,
     KERNEL,
     OVERFLOW,
     RUNTIME,
 )
 from keras_edgeq.diagnose.finding import Finding
 from keras_edgeq.diagnose.remedy import Remedy
-from keras_edgeq.diagnose.rounding import LEAST_SHARE, activation_findings, weight_findings
+from keras_edgeq.diagnose.rounding import (
+    LEAST_SHARE,
+    MAIN_SHARE,
+    activation_findings,
+    weight_findings,
+)
 from keras_edgeq.diagnose.rows import FloatLayer
 from keras_edgeq.diagnose.seen import Seen
 from keras_edgeq.runtime.run_report import VERDICTS, RunReport
 
 MOST_FINDINGS = 20
+# Outputs of which so little is left are noise: shares of single causes say little.
+DESTROYED_DB = 6.0
 # Channels of one tensor, beyond which it is more than a few that a small sample leaves silent.
 DEAD_SHARE = 0.25
 # Ranges on the data over those of the calibration: a few samples more never reach twice as far.
@@ -30,6 +37,8 @@ BEYOND = 1.25
 
 def find(seen: Seen, base_db: float) -> tuple[Finding, ...]:
     """Return the findings, faults first, the costliest first.
+
+    Of the main causes of outputs that are mere noise, the first in the graph comes first.
 
     Args:
         seen: what was measured.
@@ -46,13 +55,18 @@ def find(seen: Seen, base_db: float) -> tuple[Finding, ...]:
         *weight_findings(seen, base_db),
         *(one for one in activation_findings(seen, base_db) if one.cause not in explained),
     ]
-    found.sort(key=_order)
+    places = {one.layer: place for place, one in enumerate(seen.graph)}
+
+    def order(one: Finding) -> tuple[bool, float, int, float]:
+        share = 1.0 if one.cause in (OVERFLOW, RUNTIME) else one.share
+        share = 0.0 if share != share else share
+        main = one.is_fault and base_db < DESTROYED_DB and share >= MAIN_SHARE
+        # What comes first in the graph has destroyed what the rest was calibrated on.
+        cost = 1.0 if main else share
+        return (not one.is_fault, -cost, places.get(one.layer, 0) if main else 0, -share)
+
+    found.sort(key=order)
     return tuple(found[:MOST_FINDINGS])
-
-
-def _order(one: Finding) -> tuple[bool, float]:
-    share = 1.0 if one.cause in (OVERFLOW, RUNTIME) else one.share
-    return (not one.is_fault, -(0.0 if share != share else share))
 
 
 def _calibration(seen: Seen) -> Iterable[Finding]:
@@ -123,25 +137,35 @@ def _runs(runs: Sequence[RunReport]) -> Iterable[Finding]:
 
 
 def _dead(seen: Seen) -> Iterable[Finding]:
+    """Yield a finding per tensor that falls silent, not for those that read nothing else."""
+    silent = {
+        one.tensor: len(one.dead) + len(one.constant)
+        for one in seen.tensors
+        if one.op != "Input" and len(one.dead) + len(one.constant) >= DEAD_SHARE * one.channels > 0
+    }
+    whole = {one.layer for one in seen.tensors if silent.get(one.tensor) == one.channels}
+    reads = {one.layer: one.reads for one in seen.graph}
+    after: set[str] = set()
+    for name in reads:  # in the order of the graph; layers without a grid hand on what they read
+        read = reads[name]
+        if read and all(other in whole or other in after for other in read):
+            after.add(name)
     for one in seen.tensors:
-        silent = len(one.dead) + len(one.constant)
-        if one.channels < 1 or silent < DEAD_SHARE * one.channels or not silent:
+        if one.tensor not in silent or one.layer in after:
             continue
-        if one.op == "Input":
-            continue
-        what = "0" if not one.constant else "the same"
-        whole = silent == one.channels
+        every = silent[one.tensor] == one.channels
+        what = "the same" if one.constant else "0"
         yield Finding(
             layer=one.layer,
             tensor=one.tensor,
             cause=DEAD,
             evidence=(
-                f"{'All' if whole else f'{silent} of its'} {one.channels} channels are {what} in "
-                "all samples, in the float model already."
+                f"{'All' if every else f'{silent[one.tensor]} of its'} {one.channels} channels are "
+                f"{what} in all samples, in the float model already."
             ),
-            share=silent / one.channels,
+            share=1.0 if every else math.nan,
             possible_db=math.nan,
-            is_fault=True,
+            is_fault=every,
             advice=(
                 "No quantization helps: look at the preprocessing of the data and at the training "
                 "of this layer, or take the channels out."
@@ -173,7 +197,7 @@ def _floats(seen: Seen) -> Iterable[Finding]:
         yield Finding(
             layer=first,
             tensor="",
-            cause=FLOAT,
+            cause=IN_FLOAT,
             evidence=(
                 f"{many if len(names) > 1 else op} compute{'' if len(names) > 1 else 's'} in float "
                 f"({why}), {macs:,} multiply-accumulates, {100 * share:.1f} % of the model's."

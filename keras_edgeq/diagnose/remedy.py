@@ -36,6 +36,11 @@ class Remedy:
         return self.name
 
     @property
+    def reads_data(self) -> bool:
+        """Whether it is fitted to data, on which the sim is calibrated anew."""
+        return self.name not in ("precision", "range_rule", "per_channel")
+
+    @property
     def code(self) -> str:
         """What does the same by hand."""
         one = self.options

@@ -22,6 +22,8 @@ from keras_edgeq.diagnose.seen import Seen
 
 # Noise at the outputs below this share of it is not worth a word.
 LEAST_SHARE = 0.02
+# And from this on it is the main cause of it.
+MAIN_SHARE = 0.25
 # Of one grid's range that a tensor on it reaches: two bits and more are lost to the others.
 NARROW = 1 / 6
 UNEVEN = 8.0
@@ -38,6 +40,12 @@ def fault_db(type_name: str) -> float:
     return 6.02 * bits - 24.0
 
 
+def _is_fault(own_db: float, type_name: str, share: float, base_db: float) -> bool:
+    """Tell whether more is lost than bits explain: by itself, or as the main cause of a bad sim."""
+    least = fault_db(type_name)
+    return own_db < least or (base_db < least and share >= MAIN_SHARE)
+
+
 def weight_findings(seen: Seen, base_db: float) -> Iterable[Finding]:
     """Yield a finding per layer whose weights cost accuracy, in the order of the graph.
 
@@ -48,7 +56,7 @@ def weight_findings(seen: Seen, base_db: float) -> Iterable[Finding]:
     for one in seen.weights:
         share, gain = one.switch.share, one.switch.without_db - base_db
         cause = max(one.noise, key=lambda name: one.noise[name])
-        fault = one.sqnr_db < fault_db(one.type_name)
+        fault = _is_fault(one.sqnr_db, one.type_name, share, base_db)
         if one.floored and fault:
             cause = BIAS
         if not (share >= LEAST_SHARE or (fault and share != share)):
@@ -117,8 +125,8 @@ def activation_findings(seen: Seen, base_db: float) -> Iterable[Finding]:
         worst = max(ones, key=lambda one: one.noise[ROUNDING] + one.noise[CLIPPING])
         cause = max((ROUNDING, CLIPPING), key=lambda name: worst.noise[name])
         own_db = -10.0 * math.log10(max(worst.noise[ROUNDING] + worst.noise[CLIPPING], 1e-30))
-        fault = own_db < fault_db(worst.type_name)
         share, gain = switch.share, switch.without_db - base_db
+        fault = _is_fault(own_db, worst.type_name, share, base_db)
         if not (share >= LEAST_SHARE or (fault and share != share)):
             continue
         narrow = _narrow(ones)
@@ -159,12 +167,15 @@ def _activation_evidence(
         )
     if one.clipped > 0.0:
         told.append(
-            f"{100 * one.clipped:.2g} % are clipped, up to {one.high:.4g} and down to {one.low:.4g}"
+            f"{100 * one.clipped:.3g} % are clipped, up to {one.high:.4g} and down to {one.low:.4g}"
         )
     if one.exploding:
         some = ", ".join(map(str, one.exploding[:6]))
-        plural = "s" if len(one.exploding) > 1 else ""
-        told.append(f"channel{plural} {some} of {one.channels} reach far beyond the others")
+        many = len(one.exploding) > 1
+        told.append(
+            f"channel{'s' if many else ''} {some} of {one.channels} "
+            f"reach{'' if many else 'es'} far beyond the others"
+        )
     return "; ".join(told) + "."
 
 
@@ -173,7 +184,7 @@ def _activation_remedies(
 ) -> tuple[Remedy, ...]:
     made: list[Remedy] = []
     if cause == SHARED_GRID and joined is not None:
-        made.append(Remedy("precision", {"layer": joined, "precision": "FP32"}))
+        made += [Remedy("equalize"), *choices.more_activation_bits(joined)]
     elif cause == CLIPPING:
         made += [Remedy("calibrate"), *choices.rules(one.owner, ("minmax",))]
     else:

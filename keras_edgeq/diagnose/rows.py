@@ -16,8 +16,8 @@ class Switch:
     Args:
         alone_db: SQNR of the outputs if nothing but this quantizer rounds.
         without_db: SQNR of the outputs of the sim without it.
-        share: how much of the noise at the outputs goes without it, 0 to 1; below 0 if it makes up
-            for errors of others.
+        share: of the noise at the outputs, 0 to 1: the larger of what goes without it and of what
+            it makes alone.
     """
 
     alone_db: float

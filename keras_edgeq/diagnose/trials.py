@@ -25,8 +25,9 @@ from keras_edgeq.sim.weight_bytes import weight_bytes
 from keras_edgeq.streams.store import StoredBatches
 
 Score = Callable[[Any], Any]
-# A remedy that wins so much of what a finding can win makes the dearer ones needless.
-ENOUGH = 0.8
+CALIBRATE = Remedy("calibrate")
+# A sim calibrated on the samples for remedies that loses more says that they are too few.
+FEW_DB = 3.0
 
 
 class Trials:
@@ -82,11 +83,17 @@ class Trials:
                 if budget is not None and time.perf_counter() - begin > budget:
                     break
                 trials.append(self(remedy))
-                if trials[-1].gain_db >= ENOUGH * max(finding.possible_db, 0.1):
+                if trials[-1].wins(finding):
                     break
             made.append(replace(finding, trials=tuple(trials)))
             bar.to(number + 1)
         return tuple(made)
+
+    @property
+    def lost_db(self) -> float:
+        """What a sim loses by calibration on the samples for remedies; 0 if none read them."""
+        again = self._known.get(CALIBRATE)
+        return 0.0 if again is None or again.failed else -again.gain_db
 
     def __call__(self, remedy: Remedy) -> Trial:
         """Try a remedy."""
@@ -104,17 +111,25 @@ class Trials:
             return Trial(remedy, failed=first_words(error))
         seconds = time.perf_counter() - begin
         score = None if self._score is None else scored(self._score, made)
-        gain = None if score is None or self.score is None else score - self.score
         loss = self._loss(made)
+        base_db, base = self._reference(remedy)
         return Trial(
             remedy,
             sqnr_db=loss.sqnr_db,
-            gain_db=loss.sqnr_db - self.base.sqnr_db,
+            gain_db=loss.sqnr_db - base_db,
             score=score,
-            gain_score=gain,
+            gain_score=None if score is None or base is None else score - base,
             bytes=weight_bytes(made) - weight_bytes(self._sim),
             seconds=seconds,
         )
+
+    def _reference(self, remedy: Remedy) -> tuple[float, float | None]:
+        """Return SQNR and score of what a remedy is measured beside."""
+        if remedy.reads_data and remedy != CALIBRATE:
+            again = self(CALIBRATE)
+            if not again.failed:
+                return again.sqnr_db, again.score
+        return self.base.sqnr_db, self.score
 
     def _loss(self, sim: QuantSim) -> OutputLoss:
         parts = zip(self._exact, self._judge, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_edgeq.diagnose import causes
 from keras_edgeq.graph.rebuild import Call
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.apart import infer_apart
@@ -51,11 +52,11 @@ EXACT = Way(OFF, OFF)
 SIM = Way(ON, ON)
 # Cause of an error -> the walk in which there is no other.
 CAUSES = {
-    "weight rounding": Way(OFF, ROUND),
-    "weight clipping": Way(OFF, CLIP),
-    "bias": Way(OFF, BIAS),
-    "activation rounding": Way(ROUND, OFF),
-    "activation clipping": Way(CLIP, OFF),
+    causes.WEIGHT_ROUNDING: Way(OFF, ROUND),
+    causes.WEIGHT_CLIPPING: Way(OFF, CLIP),
+    causes.BIAS: Way(OFF, BIAS),
+    causes.ROUNDING: Way(ROUND, OFF),
+    causes.CLIPPING: Way(CLIP, OFF),
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tf_keras
 from numpy.typing import NDArray
 
+from keras_edgeq.diagnose.causes import WEIGHT_CLIPPING, WEIGHT_ROUNDING
 from keras_edgeq.diagnose.rows import Switch, WeightDiagnosis
 from keras_edgeq.diagnose.ways import CLIP, OFF, ROUND, Parameters
 from keras_edgeq.graph.rebuild import calls
@@ -63,8 +64,8 @@ def weight_rows(
                 per_channel=np.size(encoding.scale) > 1,
                 sqnr_db=ratio_db(signal, noise),
                 noise={
-                    "weight rounding": _over(_power(rounded - exact), signal),
-                    "weight clipping": _over(_power(clipped - exact), signal),
+                    WEIGHT_ROUNDING: _over(_power(rounded - exact), signal),
+                    WEIGHT_CLIPPING: _over(_power(clipped - exact), signal),
                 },
                 low=low,
                 high=high,
