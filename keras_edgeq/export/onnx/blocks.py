@@ -135,7 +135,8 @@ def _is_product(node: NodeProto, name: str, axis: int) -> bool:
     if node.op_type == "MatMul":
         return axis == 0
     options = attributes(node)
-    is_plain = options.get("alpha", 1.0) == options.get("beta", 1.0) == 1.0
+    added = options.get("beta", 1.0) if len(node.input) > 2 else 1.0
+    is_plain = options.get("alpha", 1.0) == added == 1.0
     return (
         node.op_type == "Gemm"
         and is_plain

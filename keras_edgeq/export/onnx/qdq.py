@@ -32,9 +32,9 @@ def to_onnx_qdq(sim: QuantSim) -> ModelProto:
     pair on a tensor is named after it: `conv1/quantized` holds the integers of `conv1`,
     `conv1/dequantized` the real values. Weights are initializers of 4, 8 or 16 bits, the next that
     hold their grid, with a scale per channel or block; activations have 8 or 16 bits, and a Clip
-    where their grid is narrower; biases are int32. What the sim holds in half precision is a FLOAT16
-    initializer, or a Cast to FLOAT16 (`conv1/half`) and back; a number beyond 65504, where the sim
-    saturates, becomes infinite there.
+    where their grid is narrower; biases are int32. What the sim holds in half precision is a
+    FLOAT16 initializer, or a Cast to FLOAT16 (`conv1/half`) and back; a number beyond 65504, where
+    the sim saturates, becomes infinite there.
 
     The profile says whether integers are signed, and the lowest opset; 4 and 16 bits need 21.
     Weights of `"uint8"` (zero point 128) are exact on every processor. `"int8"` weights (zero point
