@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
+    "BenchmarkReport",
     "CalibrationStats",
     "Diagnosis",
     "EdgeqError",
@@ -33,6 +34,7 @@ __all__ = [
     "adaround",
     "analysis",
     "as_functional",
+    "benchmark",
     "callbacks",
     "correct_bias",
     "describe",
@@ -85,6 +87,8 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.analysis import SensitivityReport
     from keras_edgeq.diagnose import Diagnosis, Finding, diagnose
     from keras_edgeq.errors import EdgeqError, QuantizationWarning
+    from keras_edgeq.evaluate.benchmark import benchmark
+    from keras_edgeq.evaluate.benchmark_report import BenchmarkReport
     from keras_edgeq.export.encodings import load_encodings
     from keras_edgeq.export.export import export
     from keras_edgeq.export.report import ExportReport

@@ -12,6 +12,7 @@ ROWS = (
     ("autoquant",),
     ("diagnose",),
     ("mixed_precision",),
+    ("evaluate",),
     ("analysis",),
     ("measure",),
     ("compress",),

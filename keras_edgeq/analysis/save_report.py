@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 from keras_edgeq.analysis.drawing import write_png
 from keras_edgeq.errors import ExportError
 from keras_edgeq.files import write_whole
+from keras_edgeq.table import csv_text
+
+Rows = Callable[[], Iterable[Iterable[Any]]]
 
 
 def save_report(
@@ -18,25 +21,38 @@ def save_report(
     values: Callable[[], Any],
     figure: Callable[[], Any],
     page: Callable[[], str],
+    rows: Rows | None = None,
 ) -> None:
     """Write a report whole or not at all.
 
     Args:
-        path: of the file to write; `.html`, `.json` or `.png`.
+        path: of the file to write; `.html`, `.json`, `.png`, and `.csv` where there are rows.
         values: makes its JSON values.
         figure: draws it.
         page: makes its HTML.
+        rows: makes its table of numbers, titles first.
 
     Raises:
         ExportError: another suffix, or the file cannot be written.
         EdgeqError: matplotlib is not installed.
     """
+    writers: dict[str, Callable[[Path], object]] = {
+        ".html": lambda new: new.write_text(page(), encoding="utf-8"),
+        ".json": lambda new: write_json(new, values()),
+        ".png": lambda new: write_png(figure(), new),
+    }
+    if rows is not None:
+        writers[".csv"] = lambda new: write_csv(new, rows())
+    save_as(path, writers)
+
+
+def save_values(path: str | Path, values: Callable[[], Any], rows: Rows) -> None:
+    """Write a report that has no picture, as `.json` or `.csv`; see `save_report`."""
     save_as(
         path,
         {
-            ".html": lambda new: new.write_text(page(), encoding="utf-8"),
+            ".csv": lambda new: write_csv(new, rows()),
             ".json": lambda new: write_json(new, values()),
-            ".png": lambda new: write_png(figure(), new),
         },
     )
 
@@ -50,7 +66,7 @@ def save_as(path: str | Path, writers: Mapping[str, Callable[[Path], object]]) -
     path = Path(path)
     if path.suffix not in writers:
         raise ExportError(
-            f"Cannot save {path.name!r}: a report is saved as {', '.join(writers)}, "
+            f"Cannot save {path.name!r}: a report is saved as {', '.join(sorted(writers))}, "
             f"not {path.suffix or 'without a suffix'!r}."
         )
     write_whole(path, writers[path.suffix])
@@ -60,6 +76,11 @@ def write_json(path: Path, values: Any) -> None:
     """Write JSON values; null stands for numbers that JSON does not have."""
     text = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, titles first."""
+    path.write_text(csv_text(rows), encoding="utf-8")
 
 
 def _finite(values: Any) -> Any:

@@ -12,6 +12,7 @@ from keras_edgeq.nearest import did_you_mean
 
 MODEL_HELP = "a .keras file, an .h5 file or a SavedModel folder that tf_keras wrote"
 LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
+ARTIFACT_HELP = "a .tflite or .onnx file or a SavedModel folder"
 PRECISION_HELP = (
     "'W4A8' for all layers that can, or layers by name: 'conv_pw_*=W4A8'; may be repeated"
 )
@@ -31,7 +32,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
-        choice = re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        choice = re.match(
+            r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message
+        )
         if choice:
             message = f"no command {choice[1]!r}; there are {', '.join(COMMANDS)}."
             message += did_you_mean(choice[1], COMMANDS)
@@ -162,11 +165,52 @@ def _grids(command: argparse.ArgumentParser) -> None:
 def _verify(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
-    artifact = "a .tflite or .onnx file or a SavedModel folder"
-    add("artifacts", metavar="ARTIFACT", nargs="+", help=artifact)
+    add("artifacts", metavar="ARTIFACT", nargs="+", help=ARTIFACT_HELP)
     data = ".npz or .npy of inputs (default: the samples in the sim)"
     add("--data", metavar="FILE", help=data)
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _benchmark(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
+    data = ".npz or .npy of inputs, of which the first batch runs (default: random inputs)"
+    add("--data", metavar="FILE", help=data)
+    _runtime(command)
+    counts = {"--warmup": (0, 10, "runs in front that do not count"), "--runs": (1, 100, "runs")}
+    for name, (least, default, text) in counts.items():
+        help_text = f"{text} (default: %(default)s)"
+        add(name, type=_at_least(least), default=default, metavar="N", help=help_text)
+    add("--batch-size", type=_at_least(1), default=1, help="samples per run (default: %(default)s)")
+    sizes = "of an input, where the file leaves more than the batch free: ids=1,64; may be repeated"
+    add(
+        "--sizes",
+        type=_name_and_sizes,
+        action="append",
+        default=[],
+        metavar="[NAME=]SIZES",
+        help=sizes,
+    )
+    add("--no-operations", action="store_true", help="do not profile the operations")
+    add("--save", metavar="FILE", help="write the values as .json, or the operations as .csv")
+
+
+def _runtime(command: argparse.ArgumentParser) -> None:
+    threads = "CPU threads of the runtime (default: %(default)s)"
+    command.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help=threads)
+    kernels = "what runs a .tflite file (default: %(default)s)"
+    choices = ("xnnpack", "builtin")
+    command.add_argument("--kernels", choices=choices, default="xnnpack", help=kernels)
+
+
+def _name_and_sizes(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    try:
+        return name, tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither NAME=SIZES, such as 'ids=1,64', nor sizes"
+        ) from None
 
 
 COMMANDS = {
@@ -179,4 +223,5 @@ COMMANDS = {
         "run exported files and compare them with the sim; status 1 if one differs",
         _verify,
     ),
+    "benchmark": ("measure latency, memory and operations of an exported file", _benchmark),
 }

@@ -55,9 +55,13 @@ def _sim(path: str, args: Namespace) -> None:
         raise EdgeqError(str(error).replace("No such model", "No such sim")) from None
 
 
+def _artifact(path: str, args: Namespace) -> None:
+    _existing(path, "artifact", EdgeqError)
+
+
 def _artifacts(paths: list[str], args: Namespace) -> None:
     for path in paths:
-        _existing(path, "artifact", EdgeqError, regular=False)
+        _artifact(path, args)
 
 
 def _data(path: str, args: Namespace) -> None:
@@ -114,7 +118,7 @@ def _writable(path: str, folder: Path) -> None:
         raise ExportError(f"Cannot write {path}: no permission in {folder}.")
 
 
-def _existing(path: str, what: str, error: type[EdgeqError], regular: bool = True) -> Path:
+def _existing(path: str, what: str, error: type[EdgeqError]) -> Path:
     """Return a path that exists and is a file or folder that can be read."""
     where = Path(path)
     try:
@@ -146,6 +150,7 @@ def _begins(path: Path, magic: bytes, at: int = 0) -> bool:
 CHECKS: dict[str, Callable] = {
     "model": _model,
     "sim": _sim,
+    "artifact": _artifact,
     "artifacts": _artifacts,
     "profile": _profile,
     "show": _profile,
@@ -157,4 +162,5 @@ CHECKS: dict[str, Callable] = {
     "data": _data,
     "out": _folder,
     "csv": _file,
+    "save": _file,
 }

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.runtime.child.process import Child, Limits, Loaded
+from keras_edgeq.runtime.artifact_file import read_artifact
+from keras_edgeq.runtime.child.loaded import Loaded
+from keras_edgeq.runtime.child.process import Child
 from keras_edgeq.runtime.integer.artifact import Integer
 from keras_edgeq.runtime.saved_model import SavedModel
 from keras_edgeq.runtime.tflite_tensors import real_values, shapes
@@ -188,68 +189,22 @@ def ways_to_run(
     """
     if kernels not in (None, "litert", "integer"):
         raise EdgeqError(f"kernels is {kernels!r}; it must be 'litert', 'integer' or None.")
-    if not path.exists():
-        raise EdgeqError(f"No such artifact: {path}.")
-    try:
-        return _ways_to_run(path, sim, kernels, child)
-    except ImportError as error:
-        extra = "tflite" if path.suffix == ".tflite" else "onnx"
-        raise EdgeqError(
-            f"{path.name} needs {error.name}: pip install 'keras_edgeq[{extra}]'."
-        ) from None
-
-
-def _ways_to_run(
-    path: Path, sim: QuantSim, kernels: str | None, child: Child
-) -> list[tuple[str, Callable[[], Runtime]]]:
-    if path.suffix == ".tflite":
-        from keras_edgeq.runtime.tflite_check import check_tflite
-
-        content = _content(path, child.limits)
-        check_tflite(content)
-        if kernels == "integer" or (kernels is None and find_spec("ai_edge_litert") is None):
-            return [
-                (f"integer executor {arithmetic}", partial(Integer, content, sim, arithmetic))
-                for arithmetic in ("xnnpack_float", "fixed_point")
-            ]
-        _need("ai_edge_litert")
-        return [
-            (f"LiteRT {kind}", partial(LiteRt, content, sim, kind, child))
-            for kind in ("xnnpack", "builtin")
-        ]
-    if path.suffix == ".onnx":
-        from keras_edgeq.runtime.onnx_file import check_onnx
-
-        content = _content(path, child.limits)
-        check_onnx(content)
-        _need("onnxruntime")
-        return [("ONNX Runtime", partial(OnnxRuntime, content, sim, child))]
-    if path.is_dir() and (path / "saved_model.pb").is_file():
+    file = read_artifact(path, child.limits)
+    if file.kind == "saved_model":
         return [("SavedModel", partial(SavedModel, path, sim))]
-    raise EdgeqError(
-        f"{path} is not an artifact that can be run: .tflite, .onnx or a SavedModel folder."
-    )
-
-
-def _content(path: Path, limits: Limits) -> bytes:
-    """Read a file; a pipe or a device may never end."""
-    if not path.is_file():
-        raise EdgeqError(f"Cannot read {path}: it is not a file.")
-    try:
-        size = path.stat().st_size
-        if size > limits.memory_bytes:
-            raise EdgeqError(
-                f"{path} has {size} bytes, more than may be taken (memory_bytes="
-                f"{limits.memory_bytes})."
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise EdgeqError(f"Cannot read {path}: {error.strerror}.") from None
-
-
-def _need(package: str) -> None:
-    if find_spec(package) is None:
-        raise ImportError(name=package)
+    content = file.content
+    if file.kind == "tflite" and (kernels == "integer" or not (kernels or file.has_runtime)):
+        return [
+            (f"integer executor {arithmetic}", partial(Integer, content, sim, arithmetic))
+            for arithmetic in ("xnnpack_float", "fixed_point")
+        ]
+    file.need_runtime()
+    if file.kind == "onnx":
+        return [("ONNX Runtime", partial(OnnxRuntime, content, sim, child))]
+    return [
+        (f"LiteRT {kind}", partial(LiteRt, content, sim, kind, child))
+        for kind in ("xnnpack", "builtin")
+    ]
 
 
 def check_form(path: Path, form: Form, sim: QuantSim) -> None:

@@ -19,3 +19,12 @@ def real_values(values: np.ndarray, quantization: tuple) -> np.ndarray:
     if values.dtype.kind == "f" or not scale:
         return values
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def as_input(array: np.ndarray, dtype: np.dtype, quantization: tuple) -> np.ndarray:
+    """Return data in an input's type, quantized where that is integer and the data float."""
+    scale, zero_point = quantization
+    if array.dtype.kind == "f" and dtype.kind in "iu" and scale:
+        limits = np.iinfo(dtype)
+        array = np.clip(np.rint(array / np.float32(scale)) + zero_point, limits.min, limits.max)
+    return np.ascontiguousarray(array.astype(dtype))

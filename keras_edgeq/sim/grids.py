@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.fidelity import finite
-from keras_edgeq.table import aligned, brief, counted, html, span
+from keras_edgeq.table import aligned, brief, counted, csv_text, html, span
 
 INPUT, ACTIVATION, WEIGHT, BIAS = "input", "activation", "weight", "bias"
 HEAD = ("tensor", "kind", "type", "scale", "zero point", "range", "channels", "on the grid of")
@@ -133,12 +131,8 @@ class Grids(Sequence):
         Raises:
             ExportError: the file cannot be written.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Grid.__dataclass_fields__)
-        for record in self.records():
-            writer.writerow(_csv_cell(value) for value in record.values())
-        content = text.getvalue()
+        cells = ([_csv_cell(value) for value in record.values()] for record in self.records())
+        content = csv_text([Grid.__dataclass_fields__, *cells])
         write_whole(Path(path), lambda target: target.write_text(content, encoding="utf-8"))
 
     def table(self) -> list[tuple[str, ...]]:

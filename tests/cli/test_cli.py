@@ -92,6 +92,9 @@ LIGHT = {
     "quantize text --out out": 2,
     "verify MODEL no.tflite": 2,
     "grids MODEL --csv .": 2,
+    "benchmark no.tflite": 2,
+    "benchmark MODEL --kernels xnpack": 2,
+    "benchmark MODEL --sizes 1,x": 2,
 }
 SPY = """import atexit, sys
 atexit.register(lambda: open("imported", "w").write(str("tensorflow" in sys.modules)))
@@ -410,6 +413,21 @@ def test_a_fault_of_the_program_is_no_disagreement(folder, monkeypatch, capsys):
     monkeypatch.setattr("keras_edgeq.cli.checks.check", lambda args: 1 / 0)
     assert main(["inspect", str(folder / "tiny.keras")]) == 3
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_file_is_benchmarked_and_the_report_written(folder, tmp_path, capsys):
+    quick = ["--runs", "2", "--warmup", "0", "--quiet", "--save", str(tmp_path / "found.json")]
+    assert main(["benchmark", str(folder / "out" / "model.tflite"), *quick]) == 0
+    assert capsys.readouterr().out == ""
+    values = json.loads((tmp_path / "found.json").read_text())
+    assert values["runs"] == len(values["latencies_ms"]) == 2
+    assert values["operations"]
+
+
+def test_sizes_of_a_benchmark_are_held_against_the_file(folder, capsys):
+    asked = ["benchmark", str(folder / "out" / "model.tflite"), "--sizes"]
+    fails(capsys, [*asked, "1,64"], "(1, 64)")
+    fails(capsys, [*asked, "imge=1,64"], "imge")
 
 
 def test_grids_are_printed_and_written(folder, tmp_path, capsys):

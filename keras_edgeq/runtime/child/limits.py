@@ -26,7 +26,7 @@ def limit_memory(most_bytes: int) -> None:
     """
     if sys.platform == "linux" and _limit_address_space(most_bytes):
         return
-    most = _resident_bytes() + most_bytes
+    most = resident_bytes() + most_bytes
     threading.Thread(target=_watch_memory, args=(most,), daemon=True).start()
 
 
@@ -72,12 +72,12 @@ def _limit_address_space(most_bytes: int) -> bool:
 
 
 def _watch_memory(most: int) -> None:
-    while _resident_bytes() <= most:
+    while resident_bytes() <= most:
         time.sleep(WATCHED_EVERY_S)
     os._exit(TOO_MUCH_MEMORY)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Return the most memory that this process has taken so far."""
     if sys.platform == "win32":
         return _peak_working_set()

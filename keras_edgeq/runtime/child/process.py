@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from keras_edgeq.errors import EdgeqError, RuntimeFailedError
 from keras_edgeq.runtime.child.frames import FrameError, read_frame, write_frame
 from keras_edgeq.runtime.child.limits import TOO_MUCH_MEMORY
+from keras_edgeq.runtime.child.loaded import Loaded
 
 BOOT = Path(__file__).with_name("boot.py")
 # Windows has exit codes in the place of signals.
@@ -74,8 +74,8 @@ class Child:
         """Load a file.
 
         Args:
-            kind: `"litert"` or `"onnx"`.
-            content: the file.
+            kind: one of those in `serve.LOADERS`.
+            content: the file; of a SavedModel, the path of the folder.
             runtime: what to call the runtime in errors.
             options: of the class that loads it.
 
@@ -88,7 +88,7 @@ class Child:
         head = {"do": "load", "kind": kind, "options": options}
         data = {"content": np.frombuffer(content, np.uint8)}
         answer, _ = self._running.ask(head, data, f"{runtime} %s while it loaded the file")
-        return Loaded(self._running, runtime, answer)
+        return Loaded(self._running.ask, runtime, answer)
 
     def close(self) -> None:
         """End the process."""
@@ -100,48 +100,6 @@ class Child:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-class Loaded:
-    """A file that a child holds.
-
-    Attributes:
-        inputs: name -> `shape_signature`, `dtype`, `quantization`.
-        outputs: the same for the outputs.
-    """
-
-    def __init__(self, running: _Running, runtime: str, form: dict[str, Any]):
-        self.inputs: dict[str, dict] = form["inputs"]
-        self.outputs: dict[str, dict] = form["outputs"]
-        self._running, self._runtime, self._number = running, runtime, form["number"]
-
-    def compute(
-        self,
-        inputs: Sequence[np.ndarray],
-        names: Sequence[str],
-        wanted: Sequence[str] | None = None,
-        what: str = "",
-    ) -> dict[str, np.ndarray]:
-        """Run the file.
-
-        Args:
-            inputs: arrays.
-            names: the input that each is for.
-            wanted: the outputs; None for those of the signature.
-            what: said after "while it ran the file" in errors.
-
-        Raises:
-            RuntimeFailedError: the runtime failed, ended, took too long or too much memory.
-        """
-        wanted = None if wanted is None else list(wanted)
-        head = {"do": "run", "number": self._number, "names": list(names), "wanted": wanted}
-        data = {str(number): np.asarray(part) for number, part in enumerate(inputs)}
-        return self._running.ask(head, data, f"{self._runtime} %s while it ran the file{what}")[1]
-
-    def drop(self) -> None:
-        """Let the child free the file."""
-        if self._running.end is None:
-            self._running.ask({"do": "drop", "number": self._number}, {}, f"{self._runtime} %s")
 
 
 class _Running:

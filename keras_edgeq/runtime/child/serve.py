@@ -1,7 +1,7 @@
 """The child: load files and run them as the other process asks, until it asks no more.
 
-Imports no TensorFlow. What native code prints goes to the error stream; the pipe that was standard
-output carries messages alone.
+Imports no TensorFlow, unless a SavedModel is to be run. What native code prints goes to the error
+stream; the pipe that was standard output carries messages alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -26,10 +27,16 @@ from keras_edgeq.runtime.child.limits import (
     limit_memory,
     limit_time,
 )
+from keras_edgeq.runtime.child.memory import peak_bytes, reset_peak
 
+# Kind of a file -> module and class that load it, and the runtime.
+LITERT, ONNX, TENSORFLOW = "ai_edge_litert.interpreter", "onnxruntime", "tensorflow"
 LOADERS = {
-    "litert": ("keras_edgeq.runtime.litert", "LiteRtModel", "ai_edge_litert.interpreter"),
-    "onnx": ("keras_edgeq.runtime.onnx_model", "OnnxModel", "onnxruntime"),
+    "litert": ("keras_edgeq.runtime.litert", "LiteRtModel", LITERT),
+    "litert_profiler": ("keras_edgeq.runtime.litert_profiler", "LiteRtProfiler", LITERT),
+    "onnx": ("keras_edgeq.runtime.onnx_model", "OnnxModel", ONNX),
+    "onnx_profiler": ("keras_edgeq.runtime.onnx_profiler", "OnnxProfiler", ONNX),
+    "saved_model": ("keras_edgeq.runtime.tf_model", "TfModel", TENSORFLOW),
 }
 # How NumPy, LiteRT and ONNX Runtime say that there was no memory.
 NO_MEMORY = re.compile(
@@ -63,6 +70,7 @@ class Server:
     def __init__(self) -> None:
         self._models: list[Any] = []
         self._is_limited = False
+        self._memory_before = 0
 
     def answer(self, request: Any) -> Reply:
         """Do what a message asks for; an error is an answer, too."""
@@ -88,18 +96,37 @@ class Server:
         if not self._is_limited:  # what the runtime itself takes is not the file's
             limit_memory(head["memory_bytes"])
             self._is_limited = True
-        model = loader(arrays.pop("content").tobytes(), **head["options"])
+        content = arrays.pop("content").tobytes()
+        reset_peak()
+        before, begin = peak_bytes(), time.perf_counter()
+        model = loader(content, **head["options"])
         self._models.append(model)
-        return {"number": len(self._models) - 1, **model.form()}, {}
+        self._memory_before = before
+        cost = {"load_s": time.perf_counter() - begin, "memory_bytes": self._memory()}
+        return {"number": len(self._models) - 1, **cost, **model.form()}, {}
 
     def _run(self, head: dict[str, Any], arrays: dict[str, Any]) -> Reply:
         model, names = self._models[head["number"]], head["names"]
         return {}, model.compute([arrays[str(i)] for i in range(len(names))], names, head["wanted"])
 
-    def _drop(self, head: dict[str, Any], arrays: dict[str, Any]) -> Reply:
-        del arrays
-        self._models[head["number"]] = None
-        return {}, {}
+    def _time(self, head: dict[str, Any], arrays: dict[str, Any]) -> Reply:
+        model, names, count = self._models[head["number"]], head["names"], head["runs"]
+        reset_peak()
+        begin = time.perf_counter()
+        taken = model.time([arrays[str(i)] for i in range(len(names))], names, count)
+        # LiteRT makes its tensors and packs weights when it knows the sizes of the inputs.
+        before = time.perf_counter() - begin - 1e-9 * float(taken.sum())
+        return {"memory_bytes": self._memory(), "prepare_s": before}, {"taken_ns": taken}
+
+    def _profile(self, head: dict[str, Any], arrays: dict[str, Any]) -> Reply:
+        model, names, count = self._models[head["number"]], head["names"], head["runs"]
+        inputs = [arrays[str(i)] for i in range(len(names))]
+        return {"operations": model.profile(inputs, names, count)}, {}
+
+    def _memory(self) -> dict[str, int]:
+        """Return the peak of this process, and what it is more than before the last file came."""
+        peak = peak_bytes()
+        return {"process": peak, "file": max(peak - self._memory_before, 0)}
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:

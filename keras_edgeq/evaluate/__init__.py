@@ -1,0 +1,1 @@
+"""What exported artifacts cost and how good they are, on their own runtimes."""
