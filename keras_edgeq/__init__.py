@@ -30,6 +30,7 @@ __all__ = [
     "SearchResult",
     "SensitivityReport",
     "TargetProfile",
+    "ValidationReport",
     "absorb_bias",
     "adaround",
     "analysis",
@@ -65,6 +66,7 @@ __all__ = [
     "smooth",
     "strip",
     "to_keras3",
+    "validate",
     "verify",
 ]
 
@@ -89,6 +91,8 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.errors import EdgeqError, QuantizationWarning
     from keras_edgeq.evaluate.benchmark import benchmark
     from keras_edgeq.evaluate.benchmark_report import BenchmarkReport
+    from keras_edgeq.evaluate.validate import validate
+    from keras_edgeq.evaluate.validation_report import ValidationReport
     from keras_edgeq.export.encodings import load_encodings
     from keras_edgeq.export.export import export
     from keras_edgeq.export.report import ExportReport
