@@ -165,8 +165,10 @@ def _named(name: str) -> Any:
     try:
         found = tf_keras.metrics.get(name)
     except ValueError:
+        found = None
+    if not callable(found):
         known = [*BY_FORM, *dir(tf_keras.metrics)]
-        raise EdgeqError(f"No metric {name!r}.{did_you_mean(name, known)}") from None
+        raise EdgeqError(f"No metric {name!r}.{did_you_mean(name, known)}")
     return found if _is_object(found) else tf_keras.metrics.MeanMetricWrapper(found, name=name)
 
 
