@@ -7,6 +7,7 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning
+from keras_edgeq.evaluate.metrics import Metric
 
 L = tf_keras.layers
 QUIET = {"progress": False, "batch_size": 5}
@@ -114,9 +115,7 @@ def test_a_metric_that_is_nan_is_said(case):
 
 
 def test_a_function_keeps_no_more_than_it_may(case):
-    path, x, y, *_ = case
-    from keras_edgeq.evaluate.metrics import Metric
-
+    y = case[2]
     measured = Metric(accuracy, most_bytes=100)
     with pytest.raises(EdgeqError, match="more than memory_bytes=100"):
         measured.add(y, np.zeros((23, 3)))
