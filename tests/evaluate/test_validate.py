@@ -119,3 +119,17 @@ def test_a_function_keeps_no_more_than_it_may(case):
     measured = Metric(accuracy, most_bytes=100)
     with pytest.raises(EdgeqError, match="more than memory_bytes=100"):
         measured.add(y, np.zeros((23, 3)))
+
+
+def test_a_saved_model_that_does_more_than_compute_is_not_run(tmp_path):
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32)])
+    def serve(x):
+        tf.io.write_file(str(tmp_path / "written"), "x")
+        return {"y": x}
+
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=serve)
+    with pytest.raises(EdgeqError, match="not known to only compute: WriteFile"):
+        eq.validate(tmp_path / "model", (np.zeros((4, 2)), np.zeros(4)), "mse", **QUIET)
+    assert not (tmp_path / "written").exists()
