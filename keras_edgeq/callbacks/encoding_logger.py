@@ -11,7 +11,7 @@ import tf_keras
 
 from keras_edgeq.callbacks.sim_of import sim_of
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.os_errors import os_errors
 from keras_edgeq.sim.freeze import all_quantizers
 from keras_edgeq.spec.encoding import Encoding
 
@@ -75,7 +75,7 @@ class EncodingLogger(tf_keras.callbacks.Callback):
     @contextmanager
     def _writing(self):
         try:
-            with keras_compat.os_errors():
+            with os_errors():
                 yield
         except OSError as error:
             raise EdgeqError(f"EncodingLogger cannot write {self.log_dir}: {error}") from error

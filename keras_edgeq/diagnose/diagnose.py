@@ -54,7 +54,8 @@ def diagnose(
         score: function of a model that returns a number, higher is better; None measures SQNR only.
         remedies: number of findings for which remedies are tried.
         budget: seconds that trying remedies may take; none is begun past them. None sets no limit.
-        samples: number of samples that errors are measured on.
+        samples: number of samples that errors are measured on; quantizers are switched on half of
+            them.
         verify: export the sim to a temporary folder and run it, where its target has a runtime
             here.
         batch_size: for arrays and files.

@@ -29,8 +29,8 @@ from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import StoredBatches
 
 MOST_CHUNK = 16
-# Forward passes over the samples that switching quantizers may take.
-MOST_PASSES = 44.0
+# Forward passes over half of the samples that switching quantizers may take.
+MOST_PASSES = 60.0
 UNKNOWN = Switch(float("nan"), float("nan"), float("nan"))
 
 
@@ -65,7 +65,9 @@ def examine(
     inputs = [part[:samples] for part in joined(judge)]
     chunks = list(_chunks(inputs, _chunk_size(sim, memory_bytes), fixed_batch(sim)))
     walk, switches = ErrorWalk(sim, model, known), Switches(sim, known)
-    bar = Bar("diagnose", WALKS + MOST_PASSES, "", progress)
+    some = chunks[: (len(chunks) + 1) // 2]
+    part = len(some) / len(chunks)
+    bar = Bar("diagnose", WALKS + MOST_PASSES * part, "", progress)
     done = 0.0
 
     def walked() -> None:
@@ -76,9 +78,9 @@ def examine(
     for chunk in chunks:
         walk.add(chunk, walked)
     units, left = _affordable(switches, sim, walk.sums, known)
-    bar.to(done, WALKS + sum(map(switches.expense, units)))
+    bar.to(done, WALKS + part * sum(map(switches.expense, units)))
     base, switched = switches.measure(
-        chunks, units, lambda: bar.to(done + switches.passes / len(chunks))
+        some, units, lambda: bar.to(done + switches.passes / len(chunks))
     )
     bar.close()
     by_owner, by_layer = _switch_rows(base, switched)

@@ -11,6 +11,11 @@ from keras_edgeq.errors import EdgeqError
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.table import brief
 
+# A remedy that wins so much of what a finding can win makes the dearer ones needless, unless the
+# outputs are as bad as 8 bits never make them by themselves.
+ENOUGH = 0.8
+GOOD_DB = 24.0
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -36,6 +41,11 @@ class Trial:
     bytes: int = 0
     seconds: float = 0.0
     failed: str = ""
+
+    def wins(self, finding: Finding) -> bool:
+        """Tell whether it makes dearer remedies needless."""
+        enough = ENOUGH * max(finding.possible_db, 0.1)
+        return not self.failed and self.sqnr_db >= GOOD_DB and self.gain_db >= enough
 
     def __str__(self) -> str:
         if self.failed:
@@ -112,7 +122,7 @@ class Finding:
         best = self.best
         where = self.tensor or self.layer
         if best is None:
-            return (where, self.cause, share, str(self.remedy or self.advice or "-"), "", "")
+            return (where, self.cause, share, str(self.remedy or "-"), "", "")
         gain = f"{best.gain_db:+.1f} dB"
         if best.gain_score is not None:
             gain += f", {best.gain_score:+.4g}"

@@ -163,9 +163,9 @@ def _dead(seen: Seen) -> Iterable[Finding]:
                 f"{'All' if every else f'{silent[one.tensor]} of its'} {one.channels} channels are "
                 f"{what} in all samples, in the float model already."
             ),
-            share=silent[one.tensor] / one.channels,
+            share=1.0 if every else math.nan,
             possible_db=math.nan,
-            is_fault=True,
+            is_fault=every,
             advice=(
                 "No quantization helps: look at the preprocessing of the data and at the training "
                 "of this layer, or take the channels out."

@@ -25,8 +25,6 @@ from keras_edgeq.sim.weight_bytes import weight_bytes
 from keras_edgeq.streams.store import StoredBatches
 
 Score = Callable[[Any], Any]
-# A remedy that wins so much of what a finding can win makes the dearer ones needless.
-ENOUGH = 0.8
 CALIBRATE = Remedy("calibrate")
 # A sim calibrated on the samples for remedies that loses more says that they are too few.
 FEW_DB = 3.0
@@ -85,7 +83,7 @@ class Trials:
                 if budget is not None and time.perf_counter() - begin > budget:
                     break
                 trials.append(self(remedy))
-                if trials[-1].gain_db >= ENOUGH * max(finding.possible_db, 0.1):
+                if trials[-1].wins(finding):
                     break
             made.append(replace(finding, trials=tuple(trials)))
             bar.to(number + 1)

@@ -26,6 +26,7 @@ from keras_edgeq.export.fingerprints import Fingerprints, Found
 from keras_edgeq.export.float_forms import infer_portably
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.os_errors import os_errors
 from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.swap import swapped
@@ -80,7 +81,7 @@ class MarkedModel:
         module, function = tf.Module(), self.function(batch)
         module.kept = list(function.variables)  # not those of grids, which markers stand for
         with TemporaryDirectory(prefix="edgeq-") as folder:
-            with keras_compat.os_errors():
+            with os_errors():
                 tf.saved_model.save(module, folder, signatures={"serving_default": function})
             yield Path(folder)
 

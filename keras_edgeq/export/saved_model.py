@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keras_edgeq.export.saved_model_canonical import make_canonical
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.os_errors import os_errors
 from keras_edgeq.graph.rebuild import run
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -78,7 +78,7 @@ def saved_model(sim: QuantSim) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         signatures = {"serving_default": signature}
-        with keras_compat.os_errors():
+        with os_errors():
             tf.saved_model.save(tf.Module(), str(folder), signatures=signatures, options=options)
         make_canonical(folder)
 

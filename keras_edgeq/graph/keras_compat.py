@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-import re
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -155,6 +154,11 @@ def mask_of(tensor: Any) -> Any:
     return getattr(tensor, "_keras_mask", None)
 
 
+def hang_mask(tensor: Any, mask: Any) -> None:
+    """Hang a mask on a tensor, which layers that read it are given by Keras."""
+    tensor._keras_mask = mask
+
+
 def rename(layer: tf_keras.layers.Layer, name: str) -> None:
     """Give a layer without weights another name, before it is part of a model."""
     layer._name = name
@@ -233,18 +237,6 @@ def compile_arguments(model: tf_keras.Model) -> dict[str, Any] | None:
 def computing_in(dtype: tf.DType) -> dict[str, Any]:
     """Return the attributes of a layer that make it compute in `dtype`."""
     return {"_compute_dtype_object": dtype}
-
-
-@contextmanager
-def os_errors():
-    """Let TensorFlow and HDF5 raise what others do where a file cannot be written: OSError."""
-    try:
-        yield
-    except (tf.errors.OpError, RuntimeError) as error:  # HDF5 raises RuntimeError when it closes
-        if isinstance(error, NotImplementedError):
-            raise
-        text = re.sub(r"\{\{.*?\}\} *| \[Op:.*", "", str(error)).partition("\n")[0]
-        raise OSError(text or type(error).__name__) from error
 
 
 @contextmanager

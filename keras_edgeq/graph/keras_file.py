@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import tf_keras
 
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.os_errors import os_errors
 
 H5_SUFFIXES = (".h5", ".hdf5")
 FILE_SUFFIXES = (".keras", *H5_SUFFIXES)
@@ -28,7 +28,7 @@ def save_keras(model: tf_keras.Model, path: Path) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    with keras_compat.os_errors():
+    with os_errors():
         if path.suffix in H5_SUFFIXES:
             path.write_bytes(_h5(model))
         elif path.suffix == ".keras":

@@ -221,6 +221,9 @@ def rebuild(
         if on_input is not None:
             args, kwargs = _map_consumed(call, on_input, args, kwargs)
         new = replacement(call.layer)
+        if id(new) in copied and call.layer.weights and not symbols_in((args, kwargs)):
+            new(*args, **kwargs)  # called on constants, it computes at once, with its weights
+            copy_weights(call.layer, new)
         known = known_outputs(call.node, new) if id(new) in copied else nullcontext()
         with known:
             outputs = on_call(call, new, args, kwargs) if on_call else new(*args, **kwargs)

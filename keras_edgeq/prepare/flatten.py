@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import calls, clone, copy_weights, infer, rebuild, replay, symbols_in
-from keras_edgeq.prepare.own_layers import as_base, base_of, is_own, is_registered
+from keras_edgeq.graph.rebuild import Call, calls, clone, copy_weights, rebuild, replay
+from keras_edgeq.prepare.masks import Masks
+from keras_edgeq.prepare.own_layers import based, is_own
 from keras_edgeq.prepare.time_distributed import each_step, why_together
-from keras_edgeq.prepare.trace import Trace, first_difference, trace, warn_frozen, warn_shared
+from keras_edgeq.prepare.trace import (
+    Trace,
+    first_difference,
+    trace,
+    warn_frozen,
+    warn_shared,
+    with_masks,
+)
 
 L = tf_keras.layers
 # Layers of Keras that are opened once their masks are tensors.
@@ -42,7 +51,7 @@ def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.M
         return model
     walk = _Walk(model, is_traced)
     with keras_compat.kept_calls(keras_compat.all_layers(model)):
-        flat = rebuild(model, walk.on_layer)
+        flat = rebuild(model, walk.on_layer, on_call=walk.on_call)
     for old, new in walk.copies:
         copy_weights(old, new)
     warn_frozen(walk.frozen)
@@ -80,19 +89,26 @@ def _is_opened(layer: Any) -> bool:
     return is_model or is_own(layer) or type(layer) is tf_keras.layers.TimeDistributed
 
 
-def opened(layer: Any, args: tuple, kwargs: dict, masks_given: bool = False) -> Trace:
+def opened(
+    layer: Any,
+    args: tuple,
+    kwargs: dict,
+    mask_of: Callable[[Any], Any] = keras_compat.mask_of,
+) -> Trace:
     """Return what a layer is made of, for a walk inside of `kept_calls`.
+
+    Args as for `trace`.
 
     Raises:
         UnsupportedModelError: it cannot be followed, or computes more than that; the message is
             the end of a sentence.
     """
-    traced = trace(layer, args, kwargs, masks_given=masks_given)
+    traced = trace(layer, args, kwargs, mask_of=mask_of)
 
     def compute(flat: list[Any], *_: Any) -> Any:
         return traced.graph(flat, training=False)
 
-    found = first_difference(layer, compute, args, kwargs)
+    found = first_difference(layer, compute, args, kwargs, mask_of=mask_of)
     if found is not None:
         number, gap = found
         raise UnsupportedModelError(
@@ -132,7 +148,8 @@ class _Walk:
         self.frozen: dict[str, None] = {}
         self.shared: dict[str, None] = {}
         self._made: dict[int, Any] = {}
-        self._graphs: dict[Any, tf_keras.Model | str] = {}
+        self._graphs: dict[Any, Trace | str] = {}
+        self._masks = Masks()
         self._names: dict[int, str] = {}
         self._taken = {keras_compat.producer(tensor)[0].name for tensor in model.inputs}
         self._name(model, "", is_traced)
@@ -142,6 +159,14 @@ class _Walk:
         if id(layer) not in self._made:
             self._made[id(layer)] = self._replacement(layer, self._names[id(layer)])
         return self._made[id(layer)]
+
+    def on_call(self, call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
+        """Call what a layer became as the model does, its masks among the arguments."""
+        if self._keras:
+            return new(*args, **kwargs)
+        if isinstance(new, L.Layer):
+            return self._masks.call(new, args, kwargs)
+        return new(*args, **self._masks.given(call.layer, args, kwargs))
 
     def _replacement(self, layer: Any, name: str) -> Any:
         if type(layer) not in self._keras if self._keras else not _is_opened(layer):
@@ -154,7 +179,10 @@ class _Walk:
         return lambda x, **_: self._replay(layer, keras_compat.flat_inputs(layer, x))
 
     def _replay(self, inner: tf_keras.Model, inputs: list[Any]) -> Any:
-        return replay(inner, inputs, lambda call, args, kw: self.on_layer(call.layer)(*args, **kw))
+        def visit(call: Call, args: tuple, kwargs: dict) -> Any:
+            return self.on_call(call, self.on_layer(call.layer), args, kwargs)
+
+        return replay(inner, inputs, visit)
 
     def _copy(self, layer: Any, name: str) -> Any:
         self.copies.append((layer, clone(layer, name=name)))
@@ -174,7 +202,7 @@ class _Walk:
                     return made
             if not whole:
                 whole.append(self._copy(layer, name))
-            return whole[0](x, **kwargs)
+            return self._masks.call(whole[0], (x,), kwargs)
 
         return apply
 
@@ -186,16 +214,24 @@ class _Walk:
         def apply(*args, **kwargs):
             nonlocal asked
             if not asked and not self._keras:
-                whole.extend(_based(layer, name, args, kwargs))
+                whole.extend(based(layer, name, args, kwargs))
                 asked = True
             if not whole:
-                graph = self._graph(layer, name, args, kwargs)
-                if isinstance(graph, tf_keras.Model):
-                    return self._replay(graph, symbols_in((args, kwargs)))
-                whole.append(self._closed(layer, name, graph))
-            return whole[0](*args, **kwargs)
+                found = self._trace(layer, name, args, kwargs)
+                if isinstance(found, Trace):
+                    return self._inside(found, name, args, kwargs)
+                whole.append(self._closed(layer, name, found))
+            return self._masks.call(whole[0], args, kwargs)
 
         return apply
+
+    def _inside(self, traced: Trace, name: str, args: tuple, kwargs: dict) -> Any:
+        given = with_masks((args, kwargs), self._masks.mask)
+        if traced.masks is None:
+            return self._replay(traced.graph, given)
+        made, masks = self._replay(traced.masks, given)
+        self._masks.hold(name, made, masks)
+        return made
 
     def _closed(self, layer: Any, name: str, why: str) -> Any:
         try:
@@ -203,17 +239,17 @@ class _Walk:
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{error} Nor can its call be followed: {why}.") from error
 
-    def _graph(self, layer: Any, name: str, args: tuple, kwargs: dict) -> tf_keras.Model | str:
+    def _trace(self, layer: Any, name: str, args: tuple, kwargs: dict) -> Trace | str:
         """Return what a layer is made of in a call, or why it stays; a model has to be opened."""
-        key = id(layer), _signature(args, kwargs)
+        masks = tf.nest.map_structure(self._masks.mask, (args, kwargs))
+        key = id(layer), _signature(args, kwargs), _signature(*masks)
         if key not in self._graphs:
             try:
-                traced = opened(layer, args, kwargs, masks_given=bool(self._keras))
-                self._graphs[key] = traced.graph
-                self._name(traced.graph, f"{name}/", is_traced=True)
-                if traced.loses_variables:
+                found = self._graphs[key] = opened(layer, args, kwargs, self._masks.mask)
+                self._name(found.masks or found.graph, f"{name}/", is_traced=True)
+                if found.loses_variables:
                     self.frozen[name] = None
-                if traced.shares_variables:
+                if found.shares_variables:
                     self.shared[name] = None
             except UnsupportedModelError as error:
                 if isinstance(layer, tf_keras.Model):
@@ -245,45 +281,6 @@ def not_followed(layer: Any, name: str, why: object) -> UnsupportedModelError:
         f"on symbolic tensors: {why}. Write it with layers and operations of TensorFlow on whole "
         "tensors, or build the same layers with the functional API, "
         "tf_keras.Model(inputs, outputs)."
-    )
-
-
-def _based(layer: Any, name: str, args: tuple, kwargs: dict) -> list[Any]:
-    """Return a layer of the user's as one of the Keras class that computes the same, if any does.
-
-    Raises:
-        SimMismatchError: it was registered as such, and is none.
-    """
-    base = base_of(layer)
-    if base is None:
-        return []
-    said = f"Layer {layer.name!r} ({type(layer).__name__}) is registered as {base.__name__}"
-
-    def computed(_, args, kwargs):
-        infer(new, args, kwargs)  # makes the variables
-        new.set_weights(layer.get_weights())
-        return infer(new, args, kwargs)
-
-    try:
-        new = as_base(layer, base, name)
-        found = first_difference(layer, computed, args, kwargs)
-    except (UnsupportedModelError, TypeError, ValueError, tf.errors.OpError) as error:
-        if not is_registered(layer):
-            return []
-        raise UnsupportedModelError(
-            f"{said}, but cannot be made one: {first_words(error)}"
-        ) from error
-    if found is None:
-        return [new]
-    if not is_registered(layer):
-        return []
-    gap = found[1]
-    raise SimMismatchError(
-        f"{said}, but has {gap.wanted:.6g} where that has {gap.got:.6g} on random inputs. Register "
-        "only classes that compute the same, with the same settings and weights.",
-        layer.name,
-        gap.wanted,
-        gap.got,
     )
 
 

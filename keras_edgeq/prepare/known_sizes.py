@@ -9,6 +9,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.rebuild import Call, calls, rebuild, symbols_in
+from keras_edgeq.prepare.trace import warn_frozen
 
 SHAPES = ("shape", "compat.v1.shape")
 SLICE = "__operators__.getitem"
@@ -21,23 +22,35 @@ def with_known_sizes(model: tf_keras.Model) -> tf_keras.Model:
 
     Args:
         model: a functional model without models inside; it is not changed.
+
+    Warns:
+        QuantizationWarning: names layers whose weights became constants, which do not train.
     """
     if not any(keras_compat.op_symbol(call.layer) in SHAPES for call in calls(model)):
         return model
     walk = _Walk(model)
-    return rebuild(model, on_call=walk.on_call)
+    result = rebuild(model, on_call=walk.on_call)
+    warn_frozen(walk.frozen)
+    return result
 
 
 class _Walk:
-    """One rebuild on its way: shapes, and the tensors that hold them."""
+    """One rebuild on its way: shapes, and the tensors that hold them.
+
+    Attributes:
+        frozen: layers that make a constant now.
+    """
 
     def __init__(self, model: tf_keras.Model):
         self._outputs = set(map(id, model.outputs))
+        self.frozen: dict[str, None] = {}
         self._shapes: dict[int, tuple[Any, list[int | None]]] = {}
 
     def on_call(self, call: Call, new: Any, args: tuple, kwargs: dict) -> Any:
         symbol, given = keras_compat.op_symbol(call.layer), symbols_in((args, kwargs))
         is_output = any(id(t) in self._outputs for t in tf.nest.flatten(call.node.outputs))
+        if call.reads and not given and call.layer.trainable_weights:
+            self.frozen[call.layer.name] = None
         if symbol is None or is_output:
             return new(*args, **kwargs)
         if not given:  # all it reads is known by now

@@ -6,12 +6,14 @@ import sys
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import tensorflow as tf
 import tf_keras
 
-from keras_edgeq.errors import UnsupportedModelError
+from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.rebuild import clone
+from keras_edgeq.graph.rebuild import clone, infer
 from keras_edgeq.keras3.layers import arguments
+from keras_edgeq.prepare.trace import first_difference
 
 L = tf_keras.layers
 # What a class may say of its own without computing otherwise than its base.
@@ -82,14 +84,14 @@ def is_own(layer: Any) -> bool:
     return type(layer) is L.Lambda or is_own_class(type(layer))
 
 
-def is_registered(layer: Any) -> bool:
+def _is_registered(layer: Any) -> bool:
     """Tell whether the user said what a layer computes."""
     return type(layer) in _REGISTERED
 
 
 def base_of(layer: Any) -> type | None:
     """Return the class of Keras that computes what a layer of the user's class does, if known."""
-    if is_registered(layer):
+    if _is_registered(layer):
         return _REGISTERED[type(layer)]
     own = [kind for kind in type(layer).__mro__ if _is_layer(kind) and is_own_class(kind)]
     mixins = [kind for kind in type(layer).__mro__ if not _is_layer(kind)]
@@ -104,7 +106,46 @@ def base_of(layer: Any) -> type | None:
     return None if changed or methods else base
 
 
-def as_base(layer: Any, base: type, name: str) -> Any:
+def based(layer: Any, name: str, args: tuple, kwargs: dict) -> list[Any]:
+    """Return a layer of the user's as one of the Keras class that computes the same, if any does.
+
+    Raises:
+        SimMismatchError: it was registered as such, and is none.
+    """
+    base = base_of(layer)
+    if base is None:
+        return []
+    said = f"Layer {layer.name!r} ({type(layer).__name__}) is registered as {base.__name__}"
+
+    def computed(_, args, kwargs):
+        infer(new, args, kwargs)  # makes the variables
+        new.set_weights(layer.get_weights())
+        return infer(new, args, kwargs)
+
+    try:
+        new = _as_base(layer, base, name)
+        found = first_difference(layer, computed, args, kwargs)
+    except (UnsupportedModelError, TypeError, ValueError, tf.errors.OpError) as error:
+        if not _is_registered(layer):
+            return []
+        raise UnsupportedModelError(
+            f"{said}, but cannot be made one: {first_words(error)}"
+        ) from error
+    if found is None:
+        return [new]
+    if not _is_registered(layer):
+        return []
+    gap = found[1]
+    raise SimMismatchError(
+        f"{said}, but has {gap.wanted:.6g} where that has {gap.got:.6g} on random inputs. Register "
+        "only classes that compute the same, with the same settings and weights.",
+        layer.name,
+        gap.wanted,
+        gap.got,
+    )
+
+
+def _as_base(layer: Any, base: type, name: str) -> Any:
     """Return a layer as one of the Keras class that computes the same, without weights yet.
 
     Raises:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import linecache
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +14,11 @@ from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError, first
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.compare import Gap, largest_gap, random_arrays
 from keras_edgeq.graph.rebuild import calls, infer
+from keras_edgeq.prepare.why_not_followed import reason
 
 # Largest difference between a layer and its opened form, relative to its largest number.
 NOISE, HALF_NOISE = 1e-4, 0.05
 HALF_TYPES = ("float16", "bfloat16")
-LIBRARIES = tuple(
-    str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")
-)
-OURS = str(Path(__file__).resolve().parents[1])
 
 
 class Trace(NamedTuple):
@@ -35,15 +28,22 @@ class Trace(NamedTuple):
         graph: a model whose inputs are the tensors among the arguments, in their order.
         loses_variables: whether it holds numbers of variables that train, and not the variables.
         shares_variables: whether operations compute with weights of layers in it.
+        masks: the same with the masks that `compute_mask` makes of what it makes behind it; None
+            where masks are those of the layers inside, or there are none.
     """
 
     graph: tf_keras.Model
     loses_variables: bool
     shares_variables: bool
+    masks: tf_keras.Model | None = None
 
 
 def trace(
-    layer: Any, args: tuple, kwargs: dict, name: str | None = None, masks_given: bool = False
+    layer: Any,
+    args: tuple,
+    kwargs: dict,
+    name: str | None = None,
+    mask_of: Callable[[Any], Any] = keras_compat.mask_of,
 ) -> Trace:
     """Return what a layer's `call` does as a functional model of the same layers and variables.
 
@@ -55,8 +55,8 @@ def trace(
         args: what it is called on: symbolic tensors, or `tf.TensorSpec`s, in any structure.
         kwargs: likewise.
         name: of the model.
-        masks_given: whether masks are among the arguments, so that those of its inputs are not
-            read.
+        mask_of: returns the mask of a tensor, a symbolic one, or None. Masks of tensors among the
+            arguments become inputs, too, behind the others (`with_masks`).
 
     Raises:
         UnsupportedModelError: it cannot be followed; says where, by file and line, and why.
@@ -66,9 +66,6 @@ def trace(
     for value in tf.nest.flatten((args, kwargs)):
         if isinstance(value, tf.TypeSpec) and not isinstance(value, tf.TensorSpec):
             raise UnsupportedModelError("its input is ragged or sparse; give dense tensors")
-    given = tf.nest.flatten((args, kwargs))
-    if not masks_given and any(keras_compat.mask_of(value) is not None for value in given):
-        raise UnsupportedModelError("its input carries a mask, which its own code may read")
     symbols: list[Any] = []
 
     def fresh(value):
@@ -79,21 +76,59 @@ def trace(
         symbols.append(tf_keras.Input(batch_shape=value.shape, dtype=dtype, name=name))
         return symbols[-1]
 
+    tensors = with_masks((args, kwargs), mask_of)
     args, kwargs = tf.nest.map_structure(fresh, (args, kwargs))
+    for mask in tensors[len(symbols) :]:
+        fresh(mask)
+    hang_masks(tensors, symbols, mask_of)
+    masks = None
     with _unchanged(layer):
         try:
             with tf.GradientTape() as tape:
                 made = keras_compat.python_call(layer)(*args, **kwargs)
-            graph = tf_keras.Model(_structured(args, kwargs, symbols), made, name=name)
+            inputs = _structured(args, kwargs, symbols)
+            graph = tf_keras.Model(inputs, made, name=name)
+            own = _own_masks(layer, args, kwargs, made)
+            masks = None if own is None else tf_keras.Model(inputs, [made, own])
         except Exception as error:  # whatever the user's code meets in symbolic tensors
-            raise UnsupportedModelError(_reason(error)) from error
+            raise UnsupportedModelError(reason(error)) from error
     _check_layers_known(layer, graph)
     given = _variables(graph)
     kept = given | {id(weight) for weight in graph.weights}
     read = {id(variable) for variable in tape.watched_variables()}
     own = {id(weight) for weight in layer.trainable_weights}
     # TensorFlow reads a variable at once where nothing symbolic is computed with it first.
-    return Trace(graph, bool(read & own - kept), bool(given & {id(w) for w in graph.weights}))
+    shared = bool(given & {id(w) for w in graph.weights})
+    return Trace(graph, bool(read & own - kept), shared, masks)
+
+
+def with_masks(given: Any, mask_of: Callable[[Any], Any]) -> list[Any]:
+    """Return the tensors among nested arguments, and behind them the masks that some have."""
+    tensors = [value for value in tf.nest.flatten(given) if _is_tensor(value)]
+    return tensors + [mask for mask in map(mask_of, tensors) if mask is not None]
+
+
+def hang_masks(tensors: list[Any], values: list[Any], mask_of: Callable[[Any], Any]) -> None:
+    """Hang on values the masks of the tensors of `with_masks` that they stand for."""
+    masked = [n for n, tensor in enumerate(tensors) if mask_of(tensor) is not None]
+    for n, mask in zip(masked, values[len(values) - len(masked) :], strict=True):
+        keras_compat.hang_mask(values[n], mask)
+
+
+def _own_masks(layer: Any, args: tuple, kwargs: dict, made: Any) -> Any:
+    """Return the masks that a layer computes itself of what it makes, as Keras asks for them."""
+    flat = tf.nest.flatten(made)
+    if not keras_compat.passes_mask(layer) or not args or keras_compat.is_graph_model(layer):
+        return None
+    if all(keras_compat.mask_of(tensor) is not None for tensor in flat):
+        return None
+    mask = kwargs.get("mask")
+    if mask is None:
+        found = tf.nest.map_structure(keras_compat.mask_of, args[0])
+        mask = found if any(one is not None for one in tf.nest.flatten(found)) else None
+    masks = layer.compute_mask(args[0], mask)
+    found = [one for one in tf.nest.flatten(masks) if one is not None]
+    return masks if found and all(map(keras_compat.is_keras_tensor, found)) else None
 
 
 def _variables(graph: tf_keras.Model) -> set[int]:
@@ -124,22 +159,31 @@ def warn_shared(names: Iterable[str]) -> None:
 
 
 def first_difference(
-    layer: Any, other: Any, args: tuple, kwargs: dict, samples: Sequence[Any] | None = None
+    layer: Any,
+    other: Any,
+    args: tuple,
+    kwargs: dict,
+    samples: Sequence[Any] | None = None,
+    mask_of: Callable[[Any], Any] = keras_compat.mask_of,
 ) -> tuple[int, Gap] | None:
     """Return the number of the first output that differs, and how; None where none does.
 
     Args:
         layer: a layer, called as its user calls it.
-        other: takes the tensors among the arguments as a list, and the arguments.
+        other: takes the tensors among the arguments as a list, with their masks (`with_masks`), and
+            the arguments.
         args: symbolic tensors or `tf.TensorSpec`s, in any structure.
         kwargs: likewise.
         samples: values of the tensors; random ones by default.
+        mask_of: as for `trace`.
     """
-    flat = [value for value in tf.nest.flatten((args, kwargs)) if _is_tensor(value)]
+    flat = with_masks((args, kwargs), mask_of)
     arrays = samples or _values(flat)
     if arrays is None:  # text
         return None
-    values = list(map(tf.constant, arrays))
+    known = dict(zip(map(id, flat), arrays, strict=True))  # a mask may be among the arguments, too
+    values = [tf.constant(known[id(tensor)]) for tensor in flat]
+    hang_masks(flat, values, mask_of)
     rest = iter(values)
     args, kwargs = tf.nest.map_structure(
         lambda value: next(rest) if _is_tensor(value) else value, (args, kwargs)
@@ -222,47 +266,3 @@ def _check_layers_known(layer: Any, graph: tf_keras.Model) -> None:
                 f"it calls layer {part.name!r} ({type(part).__name__}), which is not among its "
                 "own layers: make it once, in __init__, as an attribute"
             )
-
-
-def _reason(error: BaseException) -> str:
-    """Return what a failed symbolic call met, with the file and line of the user's code."""
-    where, line, called = "", "", ""
-    frame: TracebackType | None = error.__traceback__
-    while frame is not None:
-        code, number = frame.tb_frame.f_code, frame.tb_lineno
-        path = str(Path(code.co_filename).resolve())
-        if not path.startswith((*LIBRARIES, OURS)) and Path(path).suffix == ".py":
-            line = linecache.getline(code.co_filename, number).strip()
-            where = f"{Path(path).name}, line {number}, in {code.co_name}: `{line}`: "
-            called = "" if frame.tb_next is None else frame.tb_next.tb_frame.f_code.co_name
-        frame = frame.tb_next
-    text = " ".join(str(error).split())
-    for kind, is_of in KINDS.items():
-        if is_of(text, line, called):
-            return f"{where}{kind}"
-    return f"{where}{type(error).__name__}: {text[:200]}"
-
-
-def _is_condition(text: str, line: str, _: str) -> bool:
-    return "__len__" in text or ("bool" in text and line.startswith(("if ", "elif ", "while ")))
-
-
-KINDS = {
-    "a condition on the values of a tensor (if, while, and, or); use tf.where": _is_condition,
-    "a Python loop over a tensor, or a size that is a tensor; use whole-tensor operations": (
-        lambda text, *_: "Cannot iterate" in text or "interpreted as an integer" in text
-    ),
-    "a NumPy function on a symbolic tensor; use the TensorFlow one": (
-        lambda text, _, called: called == "__array__" or "has no attribute 'numpy'" in text
-    ),
-    "a number of Python made of a tensor; keep it a tensor": (
-        lambda text, *_: "argument must be a string" in text
-    ),
-    "a size of x.shape that is not known; use tf.shape(x)": (
-        lambda text, *_: "NoneType" in text
-    ),
-    "a variable that the call assigns to, or a function that TensorFlow does not record "
-    "(tf.cond, tf.while_loop, tf.map_fn, or one decorated with tf.function)": (
-        lambda text, *_: "KerasTensor" in text or "FuncGraph" in text
-    ),
-}  # fmt: skip

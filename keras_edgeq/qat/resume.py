@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_edgeq.errors import TrainingError
-from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.os_errors import os_errors
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Resume:
         """
         self._values.assign([getattr(position, field.name) for field in fields(Position)])
         try:
-            with keras_compat.os_errors():
+            with os_errors():
                 self._write()
         except OSError as error:
             raise TrainingError(

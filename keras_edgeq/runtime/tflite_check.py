@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EdgeqError
-from keras_edgeq.runtime.tflite_file import TfliteGraph
+from keras_edgeq.runtime.tflite_file import TENSOR_TYPE, Op, TfliteGraph
 
 MOST_ELEMENTS = 2**28
-# LiteRT adds on a common grid of 20 bits, and ends the process where the sum does not fit.
-MOST_ADD_RATIO = 2.0**19
 SUMS = ("ADD", "SUB")
+# LiteRT brings the integers that it adds to twice the larger scale with so many fractional bits, by
+# the bits of the result, and ends the process where a step of the result is below the last of them.
+FRACTIONS = {8: 20, 16: 15}
 
 
 def check_tflite(content: bytes) -> None:
@@ -55,9 +56,13 @@ def _checked(graph: TfliteGraph, tensor: int) -> np.ndarray:
     return scale
 
 
-def _check_sum(graph: TfliteGraph, op, scales: list[np.ndarray]) -> None:
-    found = [scales[i] for i in (*op.inputs, *op.outputs) if i >= 0]
-    values = np.concatenate([scale.astype(np.float64) for scale in found])
-    if len(values) and values.max() > MOST_ADD_RATIO * values.min():
+def _check_sum(graph: TfliteGraph, op: Op, scales: list[np.ndarray]) -> None:
+    found = [scales[i] for i in (*op.inputs, op.outputs[0])]
+    if not all(map(len, found)):
+        return
+    out = graph.tensors[op.outputs[0]]
+    bits = 16 if out.type == TENSOR_TYPE.INT16 else 8
+    *operands, result = (float(scale[0]) for scale in found)
+    if 2.0 * max(operands) >= 2.0 ** FRACTIONS[bits] * result:
         name = graph.name(op.outputs[0])[:100]
         raise EdgeqError(f"the scales that meet in {name!r} lie too far apart.")

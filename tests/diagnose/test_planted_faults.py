@@ -181,7 +181,7 @@ def test_a_planted_fault_is_the_first_finding(plant):
     assert (finding.layer, finding.cause) == (layer or sim.input_names[0], cause), str(finding)
     assert finding.is_fault or plant is softmax_at_four_bits
     if remedy is None:
-        with pytest.raises(eq.EdgeqError, match=r"No remedy is known.*training of this layer"):
+        with pytest.raises(eq.EdgeqError, match="No remedy is known"):
             finding.apply(sim, data)
         return
     assert finding.remedy.name == remedy, str(finding)

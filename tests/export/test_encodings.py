@@ -1,5 +1,6 @@
 import json
 from functools import cache
+from itertools import product
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from keras_edgeq.export.encodings import (
 )
 from keras_edgeq.export.onnx.float_graph import to_onnx_float
 from tests.models import inputs_for, make, train_like
+from tests.short import short
 
 L = tf_keras.layers
 
@@ -50,9 +52,17 @@ def entries(document):
     return [*document["activation_encodings"], *document["param_encodings"]]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("hazard", ["residual", "fixed_meets_free", "shared_layer"])
-def test_a_sim_with_reloaded_encodings_predicts_the_same_bits(hazard, profile, tmp_path):
+@pytest.mark.parametrize(
+    "case",
+    short(
+        product(["residual", "fixed_meets_free", "shared_layer"], PROFILES),
+        ("residual", "onnxruntime_int8"),
+        ("fixed_meets_free", "qnn_w8a8"),
+        *product(["shared_layer"], PROFILES),
+    ),
+)
+def test_a_sim_with_reloaded_encodings_predicts_the_same_bits(case, tmp_path):
+    hazard, profile = case
     sim, x = quantized(hazard, profile)
     path = written(keras_encodings(sim), tmp_path / "grids.json")
     wanted = outputs(sim, x)

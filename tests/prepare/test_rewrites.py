@@ -14,6 +14,7 @@ from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.quantize import quantize
 from tests.harness import check_transform, simplify
 from tests.models import HAZARDS, inputs_for, make, train_like
+from tests.short import without_long
 
 L = tf_keras.layers
 
@@ -26,7 +27,7 @@ def ops(model):
     return [op_type(layer) for layer in model.layers]
 
 
-@pytest.mark.parametrize("hazard", HAZARDS)
+@pytest.mark.parametrize("hazard", without_long(HAZARDS, "recurrent", "transfer"))
 def test_a_prepared_model_computes_the_same(hazard):
     model = make(hazard)
     # Half precision in the middle: float16 keeps 11 bits.
@@ -143,7 +144,9 @@ def test_a_float64_model_computes_in_float32_after():
     flatten_nested, to_float32, split_layers, simplify,
     fold_batch_norms,
 ])  # fmt: skip
-@pytest.mark.parametrize("hazard", ["shared_layer", "dicts", "op_layers", "unsorted_inputs"])
+@pytest.mark.parametrize(
+    "hazard", without_long(["shared_layer", "dicts", "op_layers", "unsorted_inputs"], "op_layers")
+)
 def test_each_rewrite_alone_keeps_shared_layers_dicts_ops_and_input_order(rewrite, hazard):
     model = make(hazard)
     check_transform(rewrite, model, inputs_for(model))

@@ -16,6 +16,7 @@ from tests.harness import (
     snapshot,
 )
 from tests.models import inputs_for, make, train_like
+from tests.short import without_long
 
 L = tf_keras.layers
 QUIET = {"progress": False}
@@ -59,7 +60,10 @@ DIFFICULT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("hazard", DIFFICULT)
+@pytest.mark.parametrize(
+    "hazard",
+    without_long(DIFFICULT, "nested_twice", "separate_activations", "op_constants", "op_layers"),
+)
 def test_the_function_stays_and_a_second_time_changes_nothing(hazard):
     model = make(hazard)
     x = inputs_for(model, 8)

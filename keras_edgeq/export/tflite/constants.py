@@ -118,10 +118,11 @@ class Constants:
         name = str(found.param.ref)
         key = name, "float", found.index.tobytes()
         if key not in self._made:
-            self._made[key] = self.graph.add_constant(self._real(found), name)
+            self._made[key] = self.graph.add_constant(self.real(found), name)
         return self._made[key]
 
-    def _real(self, found: Found) -> np.ndarray:
+    def real(self, found: Found) -> np.ndarray:
+        """Return a parameter as the sim rounds it, in the constant's layout."""
         encoding = found.param.encoding
         if encoding is None:
             return self.marked.rounded_bias(found).astype(np.float32)

@@ -9,7 +9,12 @@ import numpy as np
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import Marker
-from keras_edgeq.export.tflite.constants import Constants, as_signed, axis_of_scale
+from keras_edgeq.export.tflite.constants import (
+    Constants,
+    as_signed,
+    axis_of_scale,
+    scales_along,
+)
 from keras_edgeq.export.tflite.kernels import (
     FIXED,
     REGRID,
@@ -18,6 +23,7 @@ from keras_edgeq.export.tflite.kernels import (
     WEIGHTED,
     Weighted,
 )
+from keras_edgeq.export.tflite.reach import PAIRS, TOO_FAR, pair_fits, sums_fit
 from keras_edgeq.runtime.tflite_file import Op, TfliteGraph
 from keras_edgeq.spec.encoding import Encoding
 
@@ -60,15 +66,14 @@ class Reasons:
         bits = self.width(op)
         if bits not in VERSIONS[op.name]:
             return f"LiteRT has no int{bits} kernel that computes it"
-        for tensor in op.inputs:
-            if not self.graph.is_float(tensor):
-                continue
-            if tensor not in self.grids:
-                if self.constants.grid(tensor, bits) is None:
-                    return "reads a tensor that is not quantized in the sim"
-            elif op.name not in MOVES and self.grids[tensor].encoding.spec.bits != bits:
-                return MIXED
-        return None
+        read = [self.grid(tensor, bits) for tensor in op.inputs if self.graph.is_float(tensor)]
+        if None in read:
+            return "reads a tensor that is not quantized in the sim"
+        operands = [grid for grid in read if grid is not None]
+        if op.name not in MOVES and any(grid.spec.bits != bits for grid in operands):
+            return MIXED
+        fits = op.name not in PAIRS or pair_fits(op.name, operands, self._result(op))
+        return None if fits else TOO_FAR
 
     def width(self, op: Op) -> int:
         """Return the width of the integers an op computes in: its result's, or what it moves."""
@@ -76,6 +81,15 @@ class Reasons:
         if op.name not in MOVES or len(sources) != 1:
             return self.grids[op.outputs[0]].encoding.spec.bits
         return self.grids[sources[0]].encoding.spec.bits if sources[0] in self.grids else 8
+
+    def grid(self, tensor: int, bits: int) -> Encoding | None:
+        """Return the grid of a tensor, or of a constant for a kernel of this width."""
+        if tensor in self.grids:
+            return self.grids[tensor].encoding
+        return self.constants.grid(tensor, bits)
+
+    def _result(self, op: Op) -> Encoding:
+        return self.grids[op.outputs[0]].encoding
 
     def _why_weighted_float(self, op: Op, kernel: Weighted) -> str | None:
         weight = self.constants.found(op.inputs[kernel.weight])
@@ -87,15 +101,21 @@ class Reasons:
             return "its input is not quantized in the sim"
         if np.any(as_signed(weight.param.encoding).zero_point):
             return "its weight has a zero point other than 0"
-        data, result = (self.grids[t].encoding for t in (op.inputs[kernel.data], op.outputs[0]))
+        data, result = self.grids[op.inputs[kernel.data]].encoding, self._result(op)
         if data.spec.bits != result.spec.bits:
             return MIXED
+        bias = np.zeros(1)
         if kernel.bias < len(op.inputs) and op.inputs[kernel.bias] >= 0:
             constant = self.graph.constant(op.inputs[kernel.bias])
             found = None if constant is None else self.constants.marked.fingerprints.find(constant)
             if constant is None or (np.any(constant) and found is None):
                 return "its bias is not a constant on an integer grid"
-        return None if axis_of_scale(weight.scale()) in (None, kernel.axis) else "channel axis"
+            bias = bias if found is None else found.values
+        if axis_of_scale(weight.scale()) not in (None, kernel.axis):
+            return "channel axis"
+        real = np.moveaxis(self.constants.real(weight), kernel.axis, 0)
+        scales = scales_along(weight, kernel.axis)
+        return None if sums_fit(real, scales, bias, data, result) else TOO_FAR
 
 
 def activation_grid(marker: Marker) -> Encoding:

@@ -269,8 +269,6 @@ class IntegerWriter:
         )
 
     def _grid(self, tensor: int, bits: int) -> Encoding:
-        if tensor in self.grids:
-            return self.grids[tensor].encoding
-        grid = self.constants.grid(tensor, bits)
+        grid = self.reasons.grid(tensor, bits)
         assert grid is not None  # Reasons asked
         return grid
