@@ -195,6 +195,37 @@ def _benchmark(command: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="write the values as .json, or the operations as .csv")
 
 
+def _validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
+    _measured(command, metric_needed=True)
+    command.add_argument("--save", metavar="FILE", help="write the values as .json or .csv")
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help=f"the float model: {MODEL_HELP}")
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    add("artifacts", metavar="ARTIFACT", nargs="+", help=ARTIFACT_HELP)
+    _measured(command, metric_needed=False)
+    runs = "timed runs of each artifact (default: %(default)s)"
+    add("--runs", type=_at_least(1), default=100, metavar="N", help=runs)
+    add("--save", metavar="FILE", help="write the values as .json, or the rows as .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _measured(command: argparse.ArgumentParser, metric_needed: bool) -> None:
+    """Add what is measured on what."""
+    add = command.add_argument
+    data = ".npz of inputs, and of labels as 'y' for a metric"
+    add("--data", metavar="FILE", required=True, help=data)
+    metric = "name of a metric of tf_keras, such as accuracy"
+    add("--metric", metavar="NAME", required=metric_needed, help=metric)
+    add("--output", metavar="NAME", help="the output that is measured, where there are several")
+    add("--batch-size", type=_at_least(1), default=32, help="samples per run (default: 32)")
+    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
+    _runtime(command)
+
+
 def _runtime(command: argparse.ArgumentParser) -> None:
     threads = "CPU threads of the runtime (default: %(default)s)"
     command.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help=threads)
@@ -223,5 +254,7 @@ COMMANDS = {
         "run exported files and compare them with the sim; status 1 if one differs",
         _verify,
     ),
+    "validate": ("measure a metric of an exported file on its runtime", _validate),
+    "compare": ("measure a model, its sim and exported files side by side", _compare),
     "benchmark": ("measure latency, memory and operations of an exported file", _benchmark),
 }
