@@ -138,7 +138,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", short(MODELS, "masks made inside", "masks given"))
+@pytest.mark.parametrize("name", short(MODELS, "masks made inside"))
 def test_masks_go_into_models_and_out_of_them(name):
     check(mean_of(MODELS[name]))
 
