@@ -195,6 +195,32 @@ def _benchmark(command: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="write the values as .json, or the operations as .csv")
 
 
+def _diagnose(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    data = ".npz or .npy of inputs, with labels as 'y' for --metric; or a folder of images"
+    add("--data", metavar="FILE", required=True, help=data)
+    preprocess = (
+        "for a folder of images: what training did to a batch of them, float32 between 0 and 255, "
+        "such as tf_keras.applications.mobilenet:preprocess_input"
+    )
+    add("--preprocess", metavar="MODULE:FUNCTION", help=preprocess)
+    score = "function of a model that returns a number, higher is better"
+    add("--score", metavar="MODULE:FUNCTION", help=score)
+    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
+    add("--metric", metavar="NAME", help=metric)
+    remedies = "findings for which remedies are tried (default: %(default)s)"
+    add("--remedies", type=_at_least(0), default=5, metavar="N", help=remedies)
+    add("--budget", type=float, metavar="SECONDS", help="begin no remedy past them")
+    samples = "samples that errors are measured on (default: %(default)s)"
+    add("--samples", type=_at_least(1), default=32, metavar="N", help=samples)
+    add("--no-verify", action="store_true", help="do not export and run the sim")
+    add("--batch-size", type=_at_least(1), default=32, help="samples per batch (default: 32)")
+    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
+    add("--save", metavar="FILE", help="write a page .html, the values .json, or tensors .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
 def _validate(command: argparse.ArgumentParser) -> None:
     command.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
     _measured(command, metric_needed=True)
@@ -254,6 +280,7 @@ COMMANDS = {
         "run exported files and compare them with the sim; status 1 if one differs",
         _verify,
     ),
+    "diagnose": ("find which layers of a sim lose accuracy, why, and what helps", _diagnose),
     "validate": ("measure a metric of an exported file on its runtime", _validate),
     "compare": ("measure a model, its sim and exported files side by side", _compare),
     "benchmark": ("measure latency, memory and operations of an exported file", _benchmark),

@@ -98,6 +98,7 @@ LIGHT = {
     "benchmark no.tflite": 2,
     "benchmark MODEL --kernels xnpack": 2,
     "benchmark MODEL --sizes 1,x": 2,
+    "diagnose MODEL --data no.npz": 2,
 }
 SPY = """import atexit, sys
 atexit.register(lambda: open("imported", "w").write(str("tensorflow" in sys.modules)))
