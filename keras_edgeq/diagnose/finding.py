@@ -71,6 +71,11 @@ class Finding:
         advice: what helps, in words.
         remedies: what to try, the cheapest first.
         trials: what was tried.
+
+    Example:
+        >>> found = eq.diagnose(sim, data, remedies=1, verify=False, progress=False)
+        >>> for finding in found.findings[:1]:
+        ...     assert finding.evidence and isinstance(finding.apply(sim, data), eq.QuantSim)
     """
 
     layer: str
