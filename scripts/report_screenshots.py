@@ -30,13 +30,12 @@ PICTURES = {
     "report-network": (1280, False, "Network"),
     "report-network-phone": (390, True, "Network"),
     "report-errors": (1280, False, "Errors through the network"),
-    "report-quantizers": (1280, True, "Quantizers, switched one by one"),
+    "report-quantizers": (1280, True, "Quantizers, one by one"),
     "report-activations": (1280, False, "Activations"),
     "report-weights": (1280, False, "Weights of each channel"),
     "report-weights-phone": (390, False, "Weights of each channel"),
     "report-layers": (1280, False, "Layers"),
 }
-COLOURS = 64
 
 
 def network() -> tf_keras.Model:
@@ -87,7 +86,7 @@ def write_pictures(page: Path) -> None:
             clip = None if section is None else browser.ask(_place(section, width))
             shown = Image.open(io.BytesIO(browser.picture(clip))).convert("RGB")
             path = FOLDER / f"{name}.png"
-            shown.quantize(COLOURS).save(path, optimize=True)
+            shown.save(path, optimize=True)
             print(f"{path.name}: {shown.size}, {path.stat().st_size:,} bytes, {browser.errors}")
 
 
@@ -103,7 +102,7 @@ def _place(section: str, width: int) -> str:
 
 def main() -> None:
     """Make the page, unless one is given, and its pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Write the pictures of the report in docs/images.")
     parser.add_argument("--page", type=Path, help="where the page is kept; made if missing")
     page = parser.parse_args().page
     if program() is None:

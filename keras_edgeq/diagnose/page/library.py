@@ -27,4 +27,4 @@ def plotly_js() -> str:
 @cache
 def own(name: str) -> str:
     """Return a file of this folder: the page's script or style."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("keras_edgeq.diagnose.page").joinpath(name).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from keras_edgeq.diagnose.page.cells import db
@@ -31,7 +32,7 @@ def lanes(graph: Sequence[GraphLayer]) -> list[int]:
         [0, 0]
     """
     place = {one.layer: i for i, one in enumerate(graph)}
-    last = {name: i for name, i in place.items()}
+    last = dict(place)
     for i, one in enumerate(graph):
         for name in one.reads:
             if name in last:
@@ -69,11 +70,13 @@ def picture(found: Diagnosis) -> str:
     step = max(NARROWEST, min(WIDEST, MOST // count))
     width = step * count + 8
     floats = {one.layer for one in found.floats}
-    numbers = {}
-    for i, finding in enumerate(found.findings, start=1):
-        numbers.setdefault(finding.layer, []).append(i)
+    badges: dict[str, str] = {}
+    for n, one in enumerate(found.findings, start=1):
+        kind = "badge fault" if one.is_fault else "badge"
+        badge = f'<a class="{kind}" href="#finding-{n}" aria-label="finding {n}">{n}</a>'
+        badges[one.layer] = badges.get(one.layer, "") + badge
     nodes = [_node(i, one, at[i], step, colours) for i, one in enumerate(graph)]
-    rows = [_row(i, one, colours, floats, numbers) for i, one in enumerate(graph)]
+    rows = [_row(i, one, colours, floats, badges) for i, one in enumerate(graph)]
     told = (
         f"The network: {len(graph)} layers from top to bottom, joined by what they read, coloured "
         "by signal to noise. The list beside it names each layer with its numbers."
@@ -132,27 +135,22 @@ def _row(
     one: GraphLayer,
     colours: Mapping[str, tuple[float, float]],
     floats: set[str],
-    numbers: Mapping[str, Sequence[int]],
+    badges: Mapping[str, str],
 ) -> str:
     told = "float" if one.layer in floats else ""
     if one.layer in colours:
         own, total = colours[one.layer]
         told = f'<b class="of-own">{db(own)}</b><b class="of-total">{db(total)}</b> dB'
-    badges = "".join(
-        f'<a class="badge" href="#finding-{n}" aria-label="finding {n}">{n}</a>'
-        for n in numbers.get(one.layer, ())[:3]
-    )
     name = escape(one.layer)
     return (
-        f'<li id="node-{i}"><a class="name" href="#layer-{i}" title="{name}">{name}</a>{badges}'
-        f'<span class="op">{escape(one.op)}</span><span class="db">{told}</span></li>'
+        f'<li id="node-{i}"><a class="name" href="#layer-{i}" title="{name}">{name}</a>'
+        f'{badges.get(one.layer, "")}<span class="op">{escape(one.op)}</span><span class="db">{told}</span></li>'
     )
 
 
 def _legend() -> str:
-    lows = ("", *(f"{end:.0f}" for end in BINS))
-    ranges = [f"below {BINS[0]:.0f}", *(f"{low}–{end:.0f}" for low, end in
-              zip(lows[1:], BINS[1:], strict=False)), f"{BINS[-1]:.0f} and more"]  # fmt: skip
+    between = [f"{low:.0f}–{high:.0f}" for low, high in pairwise(BINS)]
+    ranges = [f"below {BINS[0]:.0f}", *between, f"{BINS[-1]:.0f} and more"]
     keys = "".join(
         f'<span class="key"><i class="key-{i}"></i>{told}</span>' for i, told in enumerate(ranges)
     )

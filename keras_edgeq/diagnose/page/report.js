@@ -84,6 +84,7 @@
   }
 
   for (const select of document.querySelectorAll("select[data-plot]")) {
+    chosen[select.dataset.plot] = Number(select.value);
     select.addEventListener("change", () => choose(select.dataset.plot, select.value));
   }
   for (const shown of document.querySelectorAll("a.show")) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from keras_edgeq.diagnose.page.figures import Figure
 from keras_edgeq.diagnose.page.library import own, plotly_js
 from keras_edgeq.diagnose.page.network import picture
 from keras_edgeq.diagnose.page.summary import findings, summary
+from keras_edgeq.diagnose.rows import TensorDiagnosis, WeightDiagnosis
 from keras_edgeq.mixed_precision.search_page import search_parts
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 # The browser itself refuses what the page would fetch.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+SEEN = "What calibration saw, on a logarithmic axis, and the ends of the grid."
+RANGES = (
+    "Smallest to greatest weight of each output channel, and after equalize where that can be done."
 )
 DEPTH = "Click on a point to go to its row."
 SWITCHES = (
@@ -48,6 +54,7 @@ def report_page(
         EdgeqError: plotly is not installed; matplotlib is not, and there are other sections.
     """
     library = plotly_js()
+    histograms = [one for one in found.tensors if one.histogram]
     drawn = _drawn(found)
     parts = [
         paragraph(f"Target {found.profile}."),
@@ -55,11 +62,9 @@ def report_page(
         _section("Findings", findings(found)),
         _section("Network", picture(found)),
         _section("Errors through the network", _plot("depth", drawn["depth"], DEPTH)),
-        _section("Quantizers, switched one by one", _plot("switches", drawn["switches"], SWITCHES)),
-        _choices("histograms", "Activations", [one.tensor for one in found.tensors if one.histogram],
-                 drawn["histograms"], "What calibration saw, on a logarithmic axis, and the ends of the grid."),
-        _choices("ranges", "Weights of each channel", [one.layer for one in found.weights],
-                 drawn["ranges"], "Smallest to greatest weight of each output channel, and after equalize where that can be done."),
+        _section("Quantizers, one by one", _plot("switches", drawn["switches"], SWITCHES)),
+        _choices("histograms", "Activations", histograms, drawn["histograms"], SEEN),
+        _choices("ranges", "Weights of each channel", found.weights, drawn["ranges"], RANGES),
         _section("Layers", tables.layers(found)),
         _section("Tensors and their grids", tables.tensors(found)),
         _section("Weights", tables.weights(found)) if found.weights else "",
@@ -99,24 +104,36 @@ def _section(title: str, body: str) -> str:
     return f"<section>{heading(title)}{body}</section>"
 
 
-def _plot(name: str, drawn: Sequence[Figure], caption: str) -> str:
+def _plot(name: str, drawn: Sequence[Figure], caption: str, first: int = 0) -> str:
     if not drawn:
         return paragraph("None was measured.", note=True)
-    told = escape(drawn[0]["text"])
+    told, height = escape(drawn[first]["text"]), drawn[first]["layout"]["height"]
     return (
-        f'<figure><div class="plot" id="plot-{name}" data-plot="{name}" role="img" '
-        f'aria-label="{told}" style="min-height:{drawn[0]["layout"]["height"]}px"></div>'
-        f'<figcaption><span class="told" aria-live="polite">{told}</span> {escape(caption)}'
-        "</figcaption></figure>"
+        f'<figure><div class="plot" id="plot-{name}" role="img" aria-label="{told}" '
+        f'style="min-height:{height}px"></div><figcaption><span class="told" aria-live="polite">'
+        f"{told}</span> {escape(caption)}</figcaption></figure>"
     )
 
 
 def _choices(
-    name: str, title: str, names: Sequence[str], drawn: Sequence[Figure], caption: str
+    name: str,
+    title: str,
+    rows: Sequence[TensorDiagnosis | WeightDiagnosis],
+    drawn: Sequence[Figure],
+    caption: str,
 ) -> str:
-    """Return a plot of one of many, with a list to choose from; nothing if there are none."""
-    if not drawn:
+    """Return a plot of one of many, first what costs most; nothing if there are none."""
+    if not rows:
         return ""
-    options = "".join(f'<option value="{i}">{escape(one)}</option>' for i, one in enumerate(names))
+    costs = [0.0 if math.isnan(one.switch.share) else one.switch.share for one in rows]
+    first = costs.index(max(costs))
+    options = "".join(
+        f'<option value="{i}"{" selected" if i == first else ""}>{escape(_name(one))}</option>'
+        for i, one in enumerate(rows)
+    )
     chosen = f'<p><label>Show <select id="{name}" data-plot="{name}">{options}</select></label></p>'
-    return _section(title, chosen + _plot(name, drawn, caption))
+    return _section(title, chosen + _plot(name, drawn, caption, first))
+
+
+def _name(one: TensorDiagnosis | WeightDiagnosis) -> str:
+    return one.tensor if isinstance(one, TensorDiagnosis) else one.layer
