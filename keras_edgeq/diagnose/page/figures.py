@@ -125,8 +125,8 @@ def histogram(one: TensorDiagnosis) -> Figure:
     }
     ends = [_line(end, RED) for end in (one.grid_low, one.grid_high) if math.isfinite(end)]
     text = (
-        f"{one.tensor}, {one.type_name}: {one.low:.4g} to {one.high:.4g} on the data; its grid "
-        f"reaches from {one.grid_low:.4g} to {one.grid_high:.4g} (dashed), "
+        f"{one.tensor}, {one.type_name}: {one.low:.4g} to {one.high:.4g} on the samples judged; "
+        f"its grid reaches from {one.grid_low:.4g} to {one.grid_high:.4g} (dashed), "
         f"{percent(one.clipped)} % are clipped."
     )
     axes = {"xaxis": _axis("value"), "yaxis": {**_axis("count"), "type": "log", "dtick": 1}}

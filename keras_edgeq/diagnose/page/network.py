@@ -141,10 +141,10 @@ def _row(
     if one.layer in colours:
         own, total = colours[one.layer]
         told = f'<b class="of-own">{db(own)}</b><b class="of-total">{db(total)}</b> dB'
-    name = escape(one.layer)
+    name, numbers = escape(one.layer), badges.get(one.layer, "")
     return (
-        f'<li id="node-{i}"><a class="name" href="#layer-{i}" title="{name}">{name}</a>'
-        f'{badges.get(one.layer, "")}<span class="op">{escape(one.op)}</span><span class="db">{told}</span></li>'
+        f'<li id="node-{i}"><a class="name" href="#layer-{i}" title="{name}">{name}</a>{numbers}'
+        f'<span class="op">{escape(one.op)}</span><span class="db">{told}</span></li>'
     )
 
 
