@@ -84,12 +84,11 @@ class Browser:
         assert "exceptionDetails" not in made, made
         return made["result"].get("value")
 
-    def press(self, key, code):
-        """Press a key on what has the focus."""
-        for kind in ("rawKeyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
-            )
+    def press_enter(self):
+        """Press Enter on what has the focus."""
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **key)
 
     def picture(self, clip=None):
         """Return what is seen as the bytes of a PNG file.

@@ -34,9 +34,9 @@ def pages(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("count", (30, 300))
-@pytest.mark.parametrize("dark", (False, True), ids=("light", "dark"))
-@pytest.mark.parametrize("width", (1280, 390))
+@pytest.mark.parametrize("count", [30, 300])
+@pytest.mark.parametrize("dark", [False, True], ids=("light", "dark"))
+@pytest.mark.parametrize("width", [1280, 390])
 def test_every_plot_is_drawn_and_nothing_is_fetched(browser, pages, width, dark, count):
     browser.open(pages[count], width, 800, dark, phone=width < 500)
     assert browser.ask(DRAWN) == 4
@@ -54,8 +54,8 @@ def test_from_the_picture_to_a_row_and_back(browser, pages):
     assert browser.ask("document.querySelector('tr:target').id") == "layer-20"
     browser.ask("document.querySelector('#layer-20 a').click()")
     assert browser.ask("document.querySelector('li:target').id") == "node-20"
-    point = "document.querySelector('#plot-depth').emit('plotly_click', {points: [{customdata: 'tensor-7'}]})"
-    browser.ask(f"{point}; 0")
+    plot = "document.querySelector('#plot-depth')"
+    browser.ask(f"{plot}.emit('plotly_click', {{points: [{{customdata: 'tensor-7'}}]}}); 0")
     assert browser.ask("document.querySelector('tr:target').id") == "tensor-7"
 
 
@@ -67,14 +67,14 @@ def test_tables_sort_by_key_and_say_so(browser, pages):
         ".map((row) => row.cells[2].textContent)"
     )
     browser.ask(f"{head}.querySelector('button').focus()")
-    browser.press("Enter", 13)
+    browser.press_enter()
     assert browser.ask(f"{head}.getAttribute('aria-sort')") == "descending"
     values = browser.ask(column)
     assert values[0] == "∞"
     known = [float(value.replace("∞", "inf")) for value in values if value]
     assert known == sorted(known, reverse=True)
     assert not any(values[len(known) :])
-    browser.press("Enter", 13)
+    browser.press_enter()
     values = browser.ask(column)
     known = [float(value.replace("∞", "inf")) for value in values if value]
     assert known == sorted(known)

@@ -18,7 +18,7 @@ from keras_edgeq.diagnose.rows import GraphLayer, TensorDiagnosis
 if TYPE_CHECKING:
     from keras_edgeq.diagnose.diagnosis import Diagnosis
 
-ROW, WIDEST, NARROWEST, MOST = 26, 18, 4, 150
+ROW, WIDEST, NARROWEST, MOST = 26, 18, 4, 100
 # Upper ends of the colours, in dB; what is above the last has a colour of its own.
 BINS = (10.0, 20.0, 30.0, 40.0, 50.0)
 
@@ -140,12 +140,16 @@ def _row(
     told = "float" if one.layer in floats else ""
     if one.layer in colours:
         own, total = colours[one.layer]
-        told = f'<b class="of-own">{db(own)}</b><b class="of-total">{db(total)}</b> dB'
+        told = f'<b class="of-own">{_told(own)}</b><b class="of-total">{_told(total)}</b>'
     name, numbers = escape(one.layer), badges.get(one.layer, "")
     return (
         f'<li id="node-{i}"><a class="name" href="#layer-{i}" title="{name}">{name}</a>{numbers}'
         f'<span class="op">{escape(one.op)}</span><span class="db">{told}</span></li>'
     )
+
+
+def _told(value: float) -> str:
+    return "" if math.isnan(value) else f"{db(value)} dB"
 
 
 def _legend() -> str:
