@@ -126,12 +126,12 @@ def dot(**look: Any) -> Any:
     return Line2D([], [], **look)
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """Return a name with its middle left out where it is too long for a picture."""
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= longest:
         return name
-    head = LONGEST_NAME // 3
-    return f"{name[:head]}…{name[head + 1 - LONGEST_NAME :]}"
+    head = longest // 3
+    return f"{name[:head]}…{name[head + 1 - longest :]}"
 
 
 def name_rows(axes: Any, names: Sequence[str], labelled: bool = True) -> None:

@@ -31,11 +31,17 @@ tr.mark td { background: var(--mark); font-weight: 600; }
 """
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """Return a whole page of parts that are HTML already; the title is plain text."""
+def page(title: str, parts: Iterable[str], more: str = "") -> str:
+    """Return a whole page of parts that are HTML already; the title is plain text.
+
+    Args:
+        title: of the page.
+        parts: its body.
+        more: what its head holds beside the style.
+    """
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>{more}"
     )
     body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'

@@ -22,6 +22,11 @@ HOW_TO_READ = (
 
 def sensitivity_page(report: SensitivityReport) -> str:
     """Return a whole HTML page about a report."""
+    return page("Sensitivity of each group", sensitivity_parts(report))
+
+
+def sensitivity_parts(report: SensitivityReport) -> list[str]:
+    """Return what a page says about a report."""
     total = MEASURES[report.measure]
     base = total.text(report.base_loss)
     about = (
@@ -29,8 +34,7 @@ def sensitivity_page(report: SensitivityReport) -> str:
         f"{', '.join(report.candidates)}. The whole model at {report.baseline}: {total.total} "
         f"{base}. {report.passes:.1f} forward passes over the data, {report.seconds:.0f} s."
     )
-    parts = [paragraph(about), sensitivity_picture(report), group_table(report)]
-    return page("Sensitivity of each group", parts)
+    return [paragraph(about), sensitivity_picture(report), group_table(report)]
 
 
 def sensitivity_picture(report: SensitivityReport) -> str:

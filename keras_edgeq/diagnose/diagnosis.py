@@ -6,16 +6,23 @@ import csv
 import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_edgeq.analysis.save_report import save_as, write_json
 from keras_edgeq.diagnose.finding import Finding
+from keras_edgeq.diagnose.overlay import OVERLAY, overlay_of
+from keras_edgeq.diagnose.page.report import report_page
 from keras_edgeq.diagnose.rows import FloatLayer, GraphLayer, TensorDiagnosis, WeightDiagnosis
+from keras_edgeq.errors import ExportError
 from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.spec.fidelity import OutputFidelity, finite
 from keras_edgeq.table import aligned, brief, counted, html
+
+if TYPE_CHECKING:
+    from keras_edgeq.analysis.sensitivity_report import SensitivityReport
+    from keras_edgeq.mixed_precision.search_result import SearchResult
 
 SCHEMA = 1
 # Columns of their own, or none.
@@ -93,20 +100,42 @@ class Diagnosis:
         made["runs"] = [one.to_json() for one in self.runs]
         return finite(made)
 
-    def save(self, path: str | Path) -> None:
-        """Write the tensors as a table, or all values.
+    def save(
+        self,
+        path: str | Path,
+        sensitivity: SensitivityReport | None = None,
+        search: SearchResult | None = None,
+    ) -> None:
+        """Write a page with pictures, the tensors as a table, all values, or an overlay.
 
         Args:
-            path: of the file; its suffix says which: `.csv` (a row per tensor) or `.json`.
+            path: of the file; its suffix says which: `.html` (one file that fetches nothing),
+                `.csv` (a row per tensor), `.json`, or `.overlay.json`: SQNR of each tensor as
+                custom node data that Model Explorer colours the exported TFLite file with.
+            sensitivity: of the same model, to be a section of the page.
+            search: likewise, with its Pareto curve and its sensitivities.
 
         Raises:
-            ExportError: another suffix, or the file cannot be written.
+            ExportError: another suffix, the file cannot be written, or sections are given for a
+                file that is no page.
+            EdgeqError: plotly is not installed, and the file is a page.
         """
+        if Path(path).suffix != ".html" and (sensitivity or search) is not None:
+            raise ExportError(
+                f"Only a page has sections for a sensitivity or a search: save {Path(path).name!r} "
+                "as .html, or save them in files of their own."
+            )
+        overlay = Path(path).name.endswith(OVERLAY)
         save_as(
             path,
             {
                 ".csv": lambda new: new.write_text(self.to_csv(), encoding="utf-8"),
-                ".json": lambda new: write_json(new, self.to_json()),
+                ".html": lambda new: new.write_text(
+                    report_page(self, sensitivity, search), encoding="utf-8"
+                ),
+                ".json": lambda new: write_json(
+                    new, overlay_of(self.tensors) if overlay else self.to_json()
+                ),
             },
         )
 

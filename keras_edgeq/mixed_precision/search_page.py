@@ -25,6 +25,11 @@ BITS = (
 
 def search_page(result: SearchResult) -> str:
     """Return a whole HTML page about a search."""
+    return page(f"Mixed precision for {result.model.name}", search_parts(result))
+
+
+def search_parts(result: SearchResult) -> list[str]:
+    """Return what a page says about a search."""
     report, profile = result.sensitivity, result.model.record.profile
     about = f"Target {profile.name}, candidates {', '.join(report.candidates)}."
     work = (
@@ -38,7 +43,7 @@ def search_page(result: SearchResult) -> str:
         texts=(len(head) - 1,),
         marked=[i for i, (_, best) in enumerate(rows) if best],
     )
-    parts = [
+    return [
         paragraph(about),
         paragraph(f"Found {result.found()}"),
         paragraph(work, note=True),
@@ -50,4 +55,3 @@ def search_page(result: SearchResult) -> str:
         heading("Points of the curve"),
         curve,
     ]
-    return page(f"Mixed precision for {result.model.name}", parts)
