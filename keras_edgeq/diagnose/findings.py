@@ -24,6 +24,7 @@ from keras_edgeq.diagnose.rounding import (
 )
 from keras_edgeq.diagnose.rows import FloatLayer
 from keras_edgeq.diagnose.seen import Seen
+from keras_edgeq.ops.plain import INPUT
 from keras_edgeq.runtime.run_report import VERDICTS, RunReport
 
 MOST_FINDINGS = 20
@@ -74,7 +75,7 @@ def _calibration(seen: Seen) -> Iterable[Finding]:
     over = {name: ratio for name, ratio in seen.beyond.items() if ratio > BEYOND}
     clipped = [one for one in seen.tensors if one.tensor in over and one.clipped > 0.0]
     share, gain = seen.clipping
-    inputs = [one for one in clipped if one.op == "Input"]
+    inputs = [one for one in clipped if one.op == INPUT.name]
     if not clipped or not (inputs or len(clipped) >= max(2, len(seen.beyond) / 4)):
         return
     if share < LEAST_SHARE:
@@ -141,7 +142,7 @@ def _dead(seen: Seen) -> Iterable[Finding]:
     silent = {
         one.tensor: len(one.dead) + len(one.constant)
         for one in seen.tensors
-        if one.op != "Input" and len(one.dead) + len(one.constant) >= DEAD_SHARE * one.channels > 0
+        if one.op != INPUT.name and len(one.dead) + len(one.constant) >= DEAD_SHARE * one.channels > 0
     }
     whole = {one.layer for one in seen.tensors if silent.get(one.tensor) == one.channels}
     reads = {one.layer: one.reads for one in seen.graph}

@@ -17,6 +17,7 @@ from keras_edgeq.numerics.histogram import Histogram
 from keras_edgeq.numerics.metrics import ratio_db
 from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.ops.macs import macs
+from keras_edgeq.ops.plain import INPUT
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -55,7 +56,7 @@ def tensor_rows(
             TensorDiagnosis(
                 tensor=name,
                 layer=layer,
-                op=ops.get(layer, "Input"),
+                op=ops.get(layer, INPUT.name),
                 owner=quantizer.tensor,
                 type_name=encoding.spec.type_name,
                 own_db=ratio_db(one.signal, one.own),
