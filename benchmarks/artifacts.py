@@ -119,9 +119,11 @@ def main() -> None:
     options = parser.parse_args()
     options.notes = []
     emit(options.table, head(HEAD))
-    for name in options.models or CASES:
-        measure(load(options.folder, name), options)
-    emit(options.table, "\n" + "\n".join(options.notes))
+    try:
+        for name in options.models or CASES:
+            measure(load(options.folder, name), options)
+    finally:
+        emit(options.table, "\n" + "\n".join(options.notes))
 
 
 if __name__ == "__main__":
