@@ -142,7 +142,8 @@ def _dead(seen: Seen) -> Iterable[Finding]:
     silent = {
         one.tensor: len(one.dead) + len(one.constant)
         for one in seen.tensors
-        if one.op != INPUT.name and len(one.dead) + len(one.constant) >= DEAD_SHARE * one.channels > 0
+        if one.op != INPUT.name
+        and len(one.dead) + len(one.constant) >= DEAD_SHARE * one.channels > 0
     }
     whole = {one.layer for one in seen.tensors if silent.get(one.tensor) == one.channels}
     reads = {one.layer: one.reads for one in seen.graph}
