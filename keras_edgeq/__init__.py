@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchmarkReport",
     "CalibrationStats",
+    "Comparison",
     "Diagnosis",
     "EdgeqError",
     "ExportReport",
@@ -30,12 +31,14 @@ __all__ = [
     "SearchResult",
     "SensitivityReport",
     "TargetProfile",
+    "ValidationReport",
     "absorb_bias",
     "adaround",
     "analysis",
     "as_functional",
     "benchmark",
     "callbacks",
+    "compare",
     "correct_bias",
     "describe",
     "diagnose",
@@ -65,6 +68,7 @@ __all__ = [
     "smooth",
     "strip",
     "to_keras3",
+    "validate",
     "verify",
 ]
 
@@ -89,6 +93,10 @@ if TYPE_CHECKING or not _is_starting():
     from keras_edgeq.errors import EdgeqError, QuantizationWarning
     from keras_edgeq.evaluate.benchmark import benchmark
     from keras_edgeq.evaluate.benchmark_report import BenchmarkReport
+    from keras_edgeq.evaluate.compare import compare
+    from keras_edgeq.evaluate.comparison import Comparison
+    from keras_edgeq.evaluate.validate import validate
+    from keras_edgeq.evaluate.validation_report import ValidationReport
     from keras_edgeq.export.encodings import load_encodings
     from keras_edgeq.export.export import export
     from keras_edgeq.export.report import ExportReport

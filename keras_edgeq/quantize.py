@@ -20,6 +20,7 @@ from keras_edgeq.prepare.functional import as_functional, check_rebuilt
 from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim import QuantSim
 from keras_edgeq.sim.beside import Floats
+from keras_edgeq.sim.block_rule import warn_of_whole_channels
 from keras_edgeq.sim.calibrate import collect
 from keras_edgeq.sim.collapse import own_grids
 from keras_edgeq.sim.data import Batch, batches, check_count, fixed_batch
@@ -145,6 +146,7 @@ def quantize(
     if plan is None:
         plan = resolve(folded, target, wanted)
         warn_of_others(wanted, plan.kernels, target)
+        warn_of_whole_channels(plan, target)
     else:
         check_plan(plan, folded)
         plan = settle(plan, folded, target)

@@ -17,6 +17,7 @@ from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare import Prepared
 from keras_edgeq.profiles import TargetProfile, load_profile
 from keras_edgeq.sim.beside import Floats
+from keras_edgeq.sim.block_rule import warn_of_whole_channels
 from keras_edgeq.sim.derive import derive
 from keras_edgeq.sim.freeze import all_quantizers, keep_frozen
 from keras_edgeq.sim.identity import check_identity
@@ -123,6 +124,7 @@ class Requantizer:
         if plan is None:
             plan = resolve(folded, target, asked).with_rules(chosen)
             warn_of_others(asked, plan.kernels, target)
+            warn_of_whole_channels(plan, target)
         else:
             check_is_plan(plan, by_layer(precision, target))
             check_plan(plan, folded)

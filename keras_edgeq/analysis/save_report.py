@@ -74,7 +74,7 @@ def save_as(path: str | Path, writers: Mapping[str, Callable[[Path], object]]) -
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON values; null stands for numbers that JSON does not have."""
-    text = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(finite(values), indent=1, allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
 
 
@@ -83,10 +83,10 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     path.write_text(csv_text(rows), encoding="utf-8")
 
 
-def _finite(values: Any) -> Any:
+def finite(values: Any) -> Any:
     """Return JSON values with null for numbers that JSON does not have."""
     if isinstance(values, dict):
-        return {key: _finite(value) for key, value in values.items()}
+        return {key: finite(value) for key, value in values.items()}
     if isinstance(values, list):
-        return [_finite(value) for value in values]
+        return [finite(value) for value in values]
     return None if isinstance(values, float) and not isfinite(values) else values

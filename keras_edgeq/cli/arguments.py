@@ -195,6 +195,63 @@ def _benchmark(command: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", help="write the values as .json, or the operations as .csv")
 
 
+def _diagnose(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    data = ".npz or .npy of inputs, with labels as 'y' for --metric; or a folder of images"
+    add("--data", metavar="FILE", required=True, help=data)
+    preprocess = (
+        "for a folder of images: what training did to a batch of them, float32 between 0 and 255, "
+        "such as tf_keras.applications.mobilenet:preprocess_input"
+    )
+    add("--preprocess", metavar="MODULE:FUNCTION", help=preprocess)
+    score = "function of a model that returns a number, higher is better"
+    add("--score", metavar="MODULE:FUNCTION", help=score)
+    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
+    add("--metric", metavar="NAME", help=metric)
+    remedies = "findings for which remedies are tried (default: %(default)s)"
+    add("--remedies", type=_at_least(0), default=5, metavar="N", help=remedies)
+    add("--budget", type=float, metavar="SECONDS", help="begin no remedy past them")
+    samples = "samples that errors are measured on (default: %(default)s)"
+    add("--samples", type=_at_least(1), default=32, metavar="N", help=samples)
+    add("--no-verify", action="store_true", help="do not export and run the sim")
+    add("--batch-size", type=_at_least(1), default=32, help="samples per batch (default: 32)")
+    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
+    add("--save", metavar="FILE", help="write a page .html, the values .json, or tensors .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
+    _measured(command, metric_needed=True)
+    command.add_argument("--save", metavar="FILE", help="write the values as .json or .csv")
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help=f"the float model: {MODEL_HELP}")
+    add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
+    add("artifacts", metavar="ARTIFACT", nargs="+", help=ARTIFACT_HELP)
+    _measured(command, metric_needed=False)
+    runs = "timed runs of each artifact (default: %(default)s)"
+    add("--runs", type=_at_least(1), default=100, metavar="N", help=runs)
+    add("--save", metavar="FILE", help="write the values as .json, or the rows as .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _measured(command: argparse.ArgumentParser, metric_needed: bool) -> None:
+    """Add what is measured on what."""
+    add = command.add_argument
+    data = ".npz of inputs, and of labels as 'y' for a metric"
+    add("--data", metavar="FILE", required=True, help=data)
+    metric = "name of a metric of tf_keras, such as accuracy"
+    add("--metric", metavar="NAME", required=metric_needed, help=metric)
+    add("--output", metavar="NAME", help="the output that is measured, where there are several")
+    add("--batch-size", type=_at_least(1), default=32, help="samples per run (default: 32)")
+    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
+    _runtime(command)
+
+
 def _runtime(command: argparse.ArgumentParser) -> None:
     threads = "CPU threads of the runtime (default: %(default)s)"
     command.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help=threads)
@@ -223,5 +280,8 @@ COMMANDS = {
         "run exported files and compare them with the sim; status 1 if one differs",
         _verify,
     ),
+    "diagnose": ("find which layers of a sim lose accuracy, why, and what helps", _diagnose),
+    "validate": ("measure a metric of an exported file on its runtime", _validate),
+    "compare": ("measure a model, its sim and exported files side by side", _compare),
     "benchmark": ("measure latency, memory and operations of an exported file", _benchmark),
 }

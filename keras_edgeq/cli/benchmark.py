@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 import keras_edgeq as eq
+from keras_edgeq.analysis.save_report import finite
 from keras_edgeq.cli.command import Result
 
 
@@ -24,7 +25,7 @@ def run(args: Namespace) -> Result:
     )
     if args.save:
         found.save(args.save)
-    return Result(str(found), found.to_json(), "" if args.save else str(found))
+    return Result(str(found), finite(found.to_json()), "" if args.save else str(found))
 
 
 def _sizes(given: list[tuple[str, tuple[int, ...]]]):

@@ -66,10 +66,36 @@ def _artifacts(paths: list[str], args: Namespace) -> None:
 
 def _data(path: str, args: Namespace) -> None:
     where = _existing(path, "file of inputs", CalibrationDataError)
+    if where.is_dir() and "preprocess" in args:
+        _images(path, args)
+        return
     if where.is_dir() or not (_begins(where, ZIP) or _begins(where, NUMPY)):
         raise CalibrationDataError(
             f"{path} is not an .npy or .npz file; numpy.savez('inputs.npz', x=array) writes one."
         )
+
+
+def _images(path: str, args: Namespace) -> None:
+    if args.preprocess is None:
+        raise CalibrationDataError(
+            f"{path} is a folder of images: say with --preprocess MODULE:FUNCTION what training "
+            "did to them. Ranges of images that were preprocessed in another way are wrong."
+        )
+    if args.metric is not None:
+        raise EdgeqError("A folder of images has no labels for --metric; give --score.")
+
+
+def _preprocess(named: str, args: Namespace) -> None:
+    if not Path(args.data).is_dir():
+        raise EdgeqError(
+            f"--preprocess is for folders of images; {args.data} holds inputs as the model takes "
+            "them."
+        )
+
+
+def _metric(name: str, args: Namespace) -> None:
+    if getattr(args, "score", None) is not None:
+        raise EdgeqError("Give --metric or --score, not both.")
 
 
 def _profile(name: str, args: Namespace) -> None:
@@ -160,6 +186,8 @@ CHECKS: dict[str, Callable] = {
     "input_range": _input_range,
     "verify": _data,
     "data": _data,
+    "preprocess": _preprocess,
+    "metric": _metric,
     "out": _folder,
     "csv": _file,
     "save": _file,

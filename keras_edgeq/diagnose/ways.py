@@ -115,8 +115,8 @@ def _clipped(values: np.ndarray, quantizer: FakeQuant) -> np.ndarray:
     assert encoding is not None  # sims are checked
     if encoding.spec.is_half:
         return values
-    half = encoding.scale / 2
-    return np.clip(values, encoding.min - half, encoding.max + half).astype(np.float32)
+    half, (low, high) = encoding.unit(values.shape) / 2, encoding.ends(values.shape)
+    return np.clip(values, low - half, high + half).astype(np.float32)
 
 
 def compute_call(call: Call, args: tuple, kwargs: dict, way: Way, known: Parameters) -> Any:

@@ -97,7 +97,7 @@ def channel_ranges(layer: Any, kernel: NDArray) -> tuple[NDArray[np.float32], ND
 def _scales(layer: Any, encoding: Encoding, kernel: NDArray) -> NDArray:
     """Return the scale of each output channel."""
     form = matrix_form(layer)
-    scale = np.maximum(np.asarray(encoding.scale, np.float64), 1e-30)
+    scale = np.maximum(np.asarray(encoding.unit(kernel.shape), np.float64), 1e-30)
     if not form:
         return np.max(scale, keepdims=False).reshape(1)
     return form.columns(np.broadcast_to(scale, kernel.shape)).max(1).ravel()

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.evaluate.signature import Signature, signature_of
+from keras_edgeq.prepare.saved_model_guard import check_saved_model
 from keras_edgeq.runtime.artifact_file import ArtifactFile, read_artifact
 from keras_edgeq.runtime.child.loaded import Timed
 from keras_edgeq.runtime.child.process import Child, Limits
@@ -145,11 +146,13 @@ def checked_file(path: str | Path, kernels: str, limits: Limits) -> ArtifactFile
     """Return an artifact that can be run; what is wrong with it is said without starting a runtime.
 
     Raises:
-        EdgeqError: it is missing, damaged or of another kind, its runtime is not installed, or
-            there are no such kernels.
+        EdgeqError: it is missing, damaged or of another kind, its runtime is not installed, there
+            are no such kernels, or the graph of a SavedModel does more than compute.
     """
     if kernels not in KERNELS:
         raise EdgeqError(f"kernels is {kernels!r}; it must be 'xnnpack' or 'builtin'.")
     file = read_artifact(path, limits)
     file.need_runtime()
+    if file.kind == "saved_model":
+        check_saved_model(file.path, "Run it with TensorFlow yourself")
     return file

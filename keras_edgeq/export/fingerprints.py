@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_edgeq.errors import ExportError
 from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.numerics.blocks import inner_axes
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
@@ -58,14 +59,35 @@ class Found:
         return self.param.values.ravel()[self.index]
 
     def scale(self) -> np.ndarray:
-        """Scale of every element, in the constant's layout."""
+        """What a step of every element is worth, in the constant's layout."""
         assert self.param.encoding is not None  # asked for weights only
-        return self._spread(self.param.encoding.scale)
+        return self._spread(self.param.encoding.unit(self.param.values.shape))
 
     def zero_point(self) -> np.ndarray:
         """Zero point of every element, in the constant's layout."""
+        encoding = self.param.encoding
+        assert encoding is not None  # asked for weights only
+        return self._spread(
+            np.zeros(1, np.int32) if encoding.spec.symmetric else encoding.zero_point
+        )
+
+    def multiple(self) -> np.ndarray:
+        """Multiple of its channel's scale of every element, in the constant's layout."""
         assert self.param.encoding is not None  # asked for weights only
-        return self._spread(self.param.encoding.zero_point)
+        return self._spread(np.asarray(self.param.encoding.multiple(self.param.values.shape)))
+
+    def channel_scale(self) -> np.ndarray:
+        """Scale of every element's channel, in the constant's layout."""
+        assert self.param.encoding is not None  # asked for weights only
+        return self._spread(self.param.encoding.scale)
+
+    def inner(self) -> np.ndarray:
+        """Number of every element among those of its channel, in the constant's layout."""
+        shape, encoding = self.param.values.shape, self.param.encoding
+        assert encoding is not None  # asked for weights only
+        axes = inner_axes(len(shape), encoding.spec.axes)
+        inner = [shape[axis] if axis in axes else 1 for axis in range(len(shape))]
+        return self._spread(np.arange(np.prod(inner)).reshape(inner))
 
     def integers(self) -> np.ndarray:
         """Integers in the constant's layout, int32."""
@@ -146,4 +168,6 @@ def _on_grid(layer: QuantizedLayer, name: str) -> tuple[Encoding, np.ndarray | N
     if encoding.spec.is_half:
         return encoding, None
     steps = layer.quantizers[name](getattr(layer.layer, name))[1].numpy()
-    return encoding, steps.astype(np.int32) + encoding.zero_point
+    steps = np.rint(steps / encoding.multiple(steps.shape)).astype(np.int32)
+    # A symmetric grid has the zero point 0, in the shape of its scales, which blocks do not spread.
+    return encoding, steps if encoding.spec.symmetric else steps + encoding.zero_point

@@ -112,14 +112,17 @@ def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dic
         args, kwargs = compat.mapped(node, lambda k: values[id(k)])
         inner = conversion.graphs.get(id(node.operation))
         if inner is not None:
-            flat = keras.tree.flatten((args, kwargs))
+            rest = {key: value for key, value in kwargs.items() if key != "mask"}
+            flat = keras.tree.flatten((args, rest))
             if compat.graph_of(node.operation) is None:  # an opened layer: each tensor once
                 read: dict[int, Any] = {}
                 compat.mapped(node, lambda k, read=read: read.update({id(k): values[id(k)]}))
                 flat = list(read.values())
-            inside = {id(k): v for k, v in zip(inner.inputs, flat, strict=False)}
+            wanted = ((symbol.shape, symbol.dtype) for symbol in inner.inputs[len(flat) :])
+            masks = random_arrays(wanted, len(flat[0])) or []
+            inside = {id(k): v for k, v in zip(inner.inputs, [*flat, *masks], strict=True)}
             _walk(conversion, inner, inside, found)
-            made = [inside[id(symbol)] for symbol in inner.outputs]
+            made = [inside[id(symbol)] for symbol in inner.outputs[: len(node.outputs)]]
         else:
             made = _theirs(step, args, kwargs)
             ours = _ours(step, args, kwargs)

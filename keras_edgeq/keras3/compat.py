@@ -33,9 +33,73 @@ def is_symbol(value: Any) -> bool:
     return type(value).__name__ == "KerasTensor" and type(value).__module__.startswith("keras.")
 
 
-def has_mask(symbol: Any) -> bool:
-    """Tell whether a symbolic tensor of Keras 3 has a mask, which who reads it is given."""
-    return getattr(symbol, "_keras_mask", None) is not None
+def mask_of(symbol: Any) -> Any:
+    """Return the mask of a symbolic tensor of Keras 3, None if there is none."""
+    return getattr(symbol, "_keras_mask", None)
+
+
+def hang_mask(symbol: Any, mask: Any) -> None:
+    """Give a symbolic tensor of Keras 3 a mask."""
+    symbol._keras_mask = mask
+
+
+def call_with_masks(layer: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """Return the keyword arguments of a call with the masks that Keras 3 gives the layer."""
+    import keras
+
+    names = list(inspect.signature(layer.call).parameters)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    tensors = {k: v for k, v in given.items() if any(map(is_symbol, keras.tree.flatten(v)))}
+    wanted = {"mask": next(iter(tensors), "")} if len(tensors) == 1 else {}
+    wanted = wanted or {f"{name}_mask": name for name in tensors}
+    found = {
+        argument: keras.tree.map_structure(mask_of, tensors[name])
+        for argument, name in wanted.items()
+        if argument in names and given.get(argument) is None
+    }
+    return {**kwargs, **found}
+
+
+def own_masks(layer: Any, args: tuple, kwargs: dict, made: list[Any]) -> dict[int, Any]:
+    """Return the masks that a layer itself makes of what it made; those of layers inside go first.
+
+    Args:
+        layer: of a class of the user's.
+        args: of the call.
+        kwargs: of the call, masks among them.
+        made: tensors.
+
+    Returns:
+        Number of a tensor -> mask.
+    """
+    import keras
+
+    if not layer.supports_masking or all(mask_of(tensor) is not None for tensor in made):
+        return {}
+    first = args[0] if args else next(iter(kwargs.values()))
+    previous = kwargs.get("mask")
+    if previous is None:
+        previous = keras.tree.map_structure(mask_of, first)
+    masks = keras.tree.flatten(layer.compute_mask(first, previous))
+    pairs = enumerate(zip(made, masks, strict=False))
+    return {n: m for n, (tensor, m) in pairs if is_symbol(m) and mask_of(tensor) is None}
+
+
+def makes_mask(node: Any, is_masked: Callable[[Any], bool]) -> bool:
+    """Tell whether the layer of a call makes a mask where some of the tensors it reads have one."""
+    import keras
+
+    given = node.arguments
+    first = given.args[0] if given.args else next(iter(given.kwargs.values()))
+
+    def mask(symbol):
+        return keras.KerasTensor(symbol.shape[:2], "bool") if is_masked(symbol) else None
+
+    previous = given.kwargs.get("mask")
+    if previous is None:
+        previous = keras.tree.map_structure(mask, first)
+    made = keras.tree.flatten(node.operation.compute_mask(first, previous))
+    return any(one is not None for one in made)
 
 
 def graph_of(model: Any) -> Any | None:
@@ -80,6 +144,13 @@ def mapped(node: Any, value: Callable[[Any], Any]) -> tuple[tuple, dict]:
     given = node.arguments.kwargs
     kwargs = {k: v for k, v in given.items() if k != "training" and (k, v) != ("mask", None)}
     return keras.tree.map_structure(leaf, (tuple(node.arguments.args), kwargs))
+
+
+def symbols(node: Any) -> list[Any]:
+    """Return the symbolic tensors among the arguments of a call."""
+    found: list[Any] = []
+    mapped(node, found.append)
+    return found
 
 
 def own_weights(layer: Any) -> list[Any]:

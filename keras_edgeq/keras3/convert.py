@@ -13,13 +13,24 @@ import tf_keras
 
 from keras_edgeq.errors import EdgeqError, UnsupportedModelError, first_words
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.masks import Masks
 from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.keras3 import activations, compat
+from keras_edgeq.keras3.inside import (
+    Inside,
+    as_model,
+    mask_inputs,
+    passes_mask,
+    read,
+    unmasked_by,
+    without_lost_mask,
+    without_mask,
+)
 from keras_edgeq.keras3.layers import is_fixed, known_class, translated
-from keras_edgeq.keras3.open_batch import for_any_batch
+from keras_edgeq.keras3.open_batch import batch_of, for_any_batch
 from keras_edgeq.keras3.operations import function_of
-from keras_edgeq.keras3.tensors import as_arrays, like_symbol
-from keras_edgeq.keras3.trace import opened, traced
+from keras_edgeq.keras3.tensors import as_arrays, input_like, like_symbol
+from keras_edgeq.keras3.trace import Traced, opened, traced
 from keras_edgeq.spec.tensor_ref import part_name
 
 
@@ -58,6 +69,9 @@ class Conversion:
     def __init__(self, model: Any):
         self.steps: dict[int, Step] = {}
         self.graphs: dict[int, Any] = {}
+        self._inner: dict[tuple[int, tuple[int, ...]], Callable[..., Any]] = {}
+        self._known: set[int] = set()
+        self._masks = Masks(self._known)
         self.pairs: dict[str, tuple[Any, tf_keras.layers.Layer]] = {}
         self.opened_batch: list[str] = []
         self._path, self._has_fixed_batch = "", False
@@ -67,31 +81,61 @@ class Conversion:
             give_weights(theirs, ours)
 
     def _model(self, name: str, graph: Any) -> tf_keras.Model:
-        given, made = compat.structure(graph)
-        inputs = [_input(symbol, self._has_fixed_batch) for symbol in graph.inputs]
+        inputs = [input_like(symbol, self._has_fixed_batch) for symbol in graph.inputs]
         values = {id(k): v for k, v in zip(graph.inputs, inputs, strict=True)}
         self._run(graph, values)
-        return tf_keras.Model(
-            _packed(given, inputs), _mapped(made, lambda k: values[id(k)]), name=name
-        )
+        return as_model(name, graph, inputs, values)
+
+    def _inside(self, name: str, traced: Traced, masked: tuple[int, ...], is_opened: bool) -> Any:
+        """Return a graph inside as a model, or what calls it with masks where there are any."""
+        graph = traced.graph
+        inputs = [input_like(symbol, self._has_fixed_batch) for symbol in graph.inputs]
+        values = {id(k): v for k, v in zip(graph.inputs, inputs, strict=True)}
+        if not is_opened:
+            inputs += mask_inputs(inputs, masked)
+        masks = inputs[len(inputs) - len(masked) :]
+        for n, mask in zip(masked, masks, strict=True):
+            self._masks.hold(name, [inputs[n]], [mask])
+        self._run(graph, values)
+        made = [values[id(symbol)] for symbol in graph.outputs]
+        made, own = made[: len(made) - len(traced.masked)], made[len(made) - len(traced.masked) :]
+        found = dict(zip(traced.masked, own, strict=True))  # those of layers inside go first
+        inner = enumerate(map(self._masks.mask, made))
+        found |= {n: mask for n, mask in inner if mask is not None}
+        if not masked and not found:
+            return as_model(name, graph, inputs, values)
+        model = tf_keras.Model(inputs, [*made, *found.values()], name=name)
+        return Inside(model, self._masks, is_opened, tuple(found))
 
     def _run(self, graph: Any, values: dict[int, Any]) -> None:
         import keras
 
         walked = compat.nodes(graph)
         taken = {node.operation.name for node in walked if compat.is_keras3(node.operation)}
-        known: set[int] = set()
         for node in walked:
-            args, kwargs = compat.mapped(node, lambda k: values[id(k)])
+            given = compat.mapped(node, lambda k: values[id(k)])
+            args, kwargs = as_arrays(given[0]), as_arrays(given[1])
             with self._named(node.operation):
-                made = self._compute(node)(*as_arrays(args), **as_arrays(kwargs))
+                compute = self._compute(node, values)
+                layer = self.steps[id(node.operation)].layer
+                if layer is not None and not isinstance(layer, tf_keras.Model):
+                    kwargs = self._masks.given(layer, args, kwargs)
+                made = keras.tree.flatten(compute(*args, **kwargs))
                 outputs = [
                     like_symbol(one, symbol, self._has_fixed_batch)
-                    for one, symbol in zip(keras.tree.flatten(made), node.outputs, strict=True)
+                    for one, symbol in zip(made, node.outputs, strict=False)
                 ]
+            if isinstance(compute, Inside):
+                compute.hold(node.operation.name, outputs, made[len(outputs) :])
+            elif layer is not None and passes_mask(node, values, self._masks):
+                self._masks.add(layer, layer.name, args, kwargs, outputs)
+            outputs = [without_lost_mask(output, self._masks) for output in outputs]
             for output in filter(keras_compat.is_keras_tensor, outputs):
-                name_operations(output, known, _names(node.operation, taken))
+                name_operations(output, self._known, _names(node.operation, taken))
             values.update({id(k): v for k, v in zip(node.outputs, outputs, strict=True)})
+            for symbol in unmasked_by(node):
+                values[id(symbol)] = without_mask(values[id(symbol)], self._masks)
+                name_operations(values[id(symbol)], self._known, _names(node.operation, taken))
 
     @contextmanager
     def _named(self, operation: Any) -> Iterator[None]:
@@ -106,23 +150,27 @@ class Conversion:
                 f"form as it is used in this model: {first_words(error)}"
             ) from error
 
-    def _compute(self, node: Any) -> Callable[..., Any]:
+    def _compute(self, node: Any, values: dict[int, Any]) -> Callable[..., Any]:
         """Return the function of a call on tensors of TensorFlow."""
         operation = node.operation
-        if id(operation) in self.steps:
+        path = f"{self._path}{operation.name}"
+        is_inside = compat.is_keras3(operation) and (
+            compat.graph_of(operation) is not None or known_class(operation) is None
+        )
+        if id(operation) in self.steps and not is_inside:
             return self.steps[id(operation)].compute
         layer = None
-        path = f"{self._path}{operation.name}"
         if not compat.is_keras3(operation):
             compute = function_of(operation, node.outputs)
             compute = for_any_batch(node, compute) if self._has_fixed_batch else compute
-        elif compat.graph_of(operation) is not None or known_class(operation) is None:
-            compute = layer = self._nested(operation, node)
-            if compat.graph_of(operation) is None:
+        elif is_inside:
+            compute = self._nested(operation, node, values)
+            layer = compute.graph if isinstance(compute, Inside) else compute
+            if layer is compute and compat.graph_of(operation) is None:
                 compute = _of_tensors(layer)
         elif _holds_model(operation):
             outer, self._path = self._path, f"{path}/"
-            inner = self._nested(operation.layer, node)
+            inner = self._nested(operation.layer, node, {})
             self._path = outer
             compute = layer = tf_keras.layers.TimeDistributed(inner, name=operation.name)
         else:
@@ -133,18 +181,27 @@ class Conversion:
         self.steps[id(operation)] = Step(operation, path, compute, layer)
         return compute
 
-    def _nested(self, operation: Any, node: Any) -> tf_keras.Model:
-        """Return a nested model, or a layer of the user's opened as one."""
+    def _nested(self, operation: Any, node: Any, values: dict[int, Any]) -> Any:
+        """Return a nested model, or a layer of the user's opened as one; once per set of masks."""
         graph, outer = compat.graph_of(operation), (self._path, self._has_fixed_batch)
-        if graph is None:
-            graph = traced(operation, node)
-            self._has_fixed_batch |= graph.inputs[0].shape[:1] != _batch(node)
+        is_opened = graph is None
+        given = compat.mapped(node, lambda k: values.get(id(k)))
+        _, masks = read(*given, self._masks, is_opened)
+        masked = tuple(n for n, mask in enumerate(masks) if mask is not None)
+        if (id(operation), masked) in self._inner:
+            return self._inner[id(operation), masked]
+        found = traced(operation, node, masked) if is_opened else Traced(graph, ())
+        graph = self.graphs[id(operation)] = found.graph
+        if is_opened:
+            self._has_fixed_batch |= graph.inputs[0].shape[:1] != batch_of(node)
             if self._has_fixed_batch:
                 self.opened_batch.append(f"{self._path}{operation.name}")
-        self.graphs[id(operation)] = graph
         self._path = f"{self._path}{operation.name}/"
+        again = sum(key == id(operation) for key, _ in self._inner)
+        name = f"{operation.name}_{again}" if again else operation.name
         try:
-            return self._model(operation.name, graph)
+            made = self._inner[id(operation), masked] = self._inside(name, found, masked, is_opened)
+            return made
         finally:
             self._path, self._has_fixed_batch = outer
 
@@ -196,13 +253,6 @@ def _holds_model(layer: Any) -> bool:
     return compat.is_keras3_model(layer.layer) and compat.graph_of(layer.layer) is not None
 
 
-def _batch(node: Any) -> tuple[int | None, ...]:
-    """Return the size of the batch that a call reads; none of a single number."""
-    found: list[Any] = []
-    compat.mapped(node, lambda tensor: found.append(tensor.shape[:1]))
-    return found[0] if found else (None,)
-
-
 def give_weights(theirs: Any, ours: tf_keras.layers.Layer) -> None:
     """Give a layer of `tf_keras` the weights of the one it was made of.
 
@@ -230,27 +280,3 @@ def _names(operation: Any, taken: set[str]) -> Iterator[str]:
         if wanted not in taken:
             taken.add(wanted)
             yield wanted
-
-
-def _input(symbol: Any, is_open: bool) -> Any:
-    layer = compat.input_layer(symbol)
-    if getattr(symbol, "sparse", False) or getattr(symbol, "ragged", False):
-        raise UnsupportedModelError(
-            f"Input {layer.name!r} is sparse or ragged; give dense tensors."
-        )
-    shape = tuple(symbol.shape)
-    shape = (None, *shape[1:]) if is_open and shape else shape
-    return tf_keras.Input(batch_shape=shape, dtype=symbol.dtype, name=layer.name)
-
-
-def _mapped(made: Any, value: Callable[[Any], Any]) -> Any:
-    import keras
-
-    return keras.tree.map_structure(value, made)
-
-
-def _packed(given: Any, inputs: list[Any]) -> Any:
-    import keras
-
-    packed = keras.tree.pack_sequence_as(given, inputs)
-    return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed

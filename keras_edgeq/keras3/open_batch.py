@@ -31,6 +31,12 @@ def reads_batch(graph: Any) -> bool:
     )
 
 
+def batch_of(node: Any) -> tuple[int | None, ...]:
+    """Return the size of the batch that a call reads; none of a single number."""
+    read = compat.symbols(node)
+    return read[0].shape[:1] if read else (None,)
+
+
 def for_any_batch(node: Any, compute: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of a call that was traced on a batch of `BATCH`, for any batch."""
     name = type(node.operation).__name__

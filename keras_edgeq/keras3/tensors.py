@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+import tf_keras
 
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.keras3 import compat
 
@@ -14,7 +16,7 @@ FLOATS = ("float32", "float64")
 
 
 def like_symbol(made: Any, symbol: Any, is_any_batch: bool = False) -> Any:
-    """Return a tensor with the sizes, type and mask that it has in Keras 3.
+    """Return a tensor with the sizes and type that it has in Keras 3.
 
     What numbers of NumPy make float64 in Keras 3 stays float32, as targets have it. Where the
     symbol has a batch of a fixed size, `is_any_batch` leaves the first size open.
@@ -23,8 +25,6 @@ def like_symbol(made: Any, symbol: Any, is_any_batch: bool = False) -> Any:
         return made
     if made.dtype.name != symbol.dtype and (made.dtype.name, symbol.dtype) != FLOATS:
         made = tf.cast(made, symbol.dtype)
-    if keras_compat.mask_of(made) is not None and not compat.has_mask(symbol):
-        made = tf.identity(made)  # Keras 3 carries fewer masks on, and none out of nested models
     known, wanted = made.shape.rank, tuple(symbol.shape)
     if is_any_batch and wanted:
         wanted = (None, *wanted[1:])
@@ -49,3 +49,19 @@ def as_arrays(given: Any) -> Any:
         return value
 
     return keras.tree.map_structure(leaf, given)
+
+
+def input_like(symbol: Any, is_open: bool) -> Any:
+    """Return the input of a model that stands for one of Keras 3, its batch open if asked.
+
+    Raises:
+        UnsupportedModelError: it is sparse or ragged.
+    """
+    layer = compat.input_layer(symbol)
+    if getattr(symbol, "sparse", False) or getattr(symbol, "ragged", False):
+        raise UnsupportedModelError(
+            f"Input {layer.name!r} is sparse or ragged; give dense tensors."
+        )
+    shape = tuple(symbol.shape)
+    shape = (None, *shape[1:]) if is_open and shape else shape
+    return tf_keras.Input(batch_shape=shape, dtype=symbol.dtype, name=layer.name)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from keras_edgeq.errors import UnsupportedModelError, first_words
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.open_batch import BATCH, reads_batch
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Traced(NamedTuple):
+    """What a layer of the user's is made of.
+
+    Args:
+        graph: reads the tensors that the layer reads, and behind them their masks; makes what the
+            layer makes, and behind it the masks of that.
+        masked: of which of the tensors that it makes the layer itself makes masks.
+    """
+
+    graph: Any
+    masked: tuple[int, ...]
 
 
 def opened(model: Any) -> Any:
@@ -62,11 +76,17 @@ def _symbols(name: str, shapes: Any) -> Any:
     return type(shapes)(parts)
 
 
-def traced(layer: Any, node: Any) -> Any:
-    """Return the graph of a layer of the user's, from a symbolic call as in the model."""
+def traced(layer: Any, node: Any, masked: Collection[int] = ()) -> Traced:
+    """Return what a layer of the user's is made of, from a symbolic call as in the model.
+
+    Args:
+        layer: the layer.
+        node: its call.
+        masked: which of the tensors that it reads, in their order, have masks.
+    """
     import keras
 
-    def graph(batch: int | None) -> Any:
+    def graph(batch: int | None) -> Traced:
         symbols: dict[int, Any] = {}
 
         def fresh(tensor):
@@ -77,17 +97,33 @@ def traced(layer: Any, node: Any) -> Any:
             return symbols[id(tensor)]
 
         args, kwargs = compat.mapped(node, fresh)
-        return _graph(layer, args, kwargs, list(symbols.values()))
+        inputs = list(symbols.values())
+        masks = [keras.Input(batch_shape=inputs[n].shape[:2], dtype="bool") for n in masked]
+        for n, mask in zip(masked, masks, strict=True):
+            compat.hang_mask(inputs[n], mask)
+        return _graph_with_masks(layer, args, kwargs, [*inputs, *masks])
 
     try:
         made = graph(None)
-        return graph(BATCH) if reads_batch(made) else made
+        return graph(BATCH) if reads_batch(made.graph) else made
     except UnsupportedModelError:
         try:
             return graph(BATCH)
         except UnsupportedModelError:
             pass
         raise
+
+
+def _graph_with_masks(layer: Any, args: tuple, kwargs: dict, inputs: list[Any]) -> Traced:
+    import keras
+
+    given = compat.call_with_masks(layer, args, kwargs)
+    try:
+        made = keras.tree.flatten(layer.call(*args, **given))
+        masks = compat.own_masks(layer, args, given, made)
+        return Traced(keras.Model(inputs, [*made, *masks.values()]), tuple(masks))
+    except Exception as error:  # whatever the user's code meets in symbolic tensors
+        raise _not_followed(layer, error) from error
 
 
 def _graph(layer: Any, args: tuple, kwargs: dict, inputs: Any) -> Any:
@@ -97,9 +133,13 @@ def _graph(layer: Any, args: tuple, kwargs: dict, inputs: Any) -> Any:
         outputs = layer.call(*args, **kwargs)
         return keras.Model(inputs, outputs)
     except Exception as error:  # whatever the user's code meets in symbolic tensors
-        raise UnsupportedModelError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its "
-            "call cannot be followed symbolically. Write it with layers and keras.ops, without "
-            "conditions on values and without functions of one backend, or leave it out of the "
-            f"model. Keras says: {first_words(error)}"
-        ) from error
+        raise _not_followed(layer, error) from error
+
+
+def _not_followed(layer: Any, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"Layer {layer.name!r} ({type(layer).__name__}) is of a class of its own, and its call "
+        "cannot be followed symbolically. Write it with layers and keras.ops, without conditions "
+        "on values and without functions of one backend, or leave it out of the model. Keras says: "
+        f"{first_words(error)}"
+    )

@@ -13,9 +13,11 @@ import tf_keras
 from keras_edgeq.graph.known_outputs import KnownOutputs
 from keras_edgeq.layers.arithmetic import ROUNDED, Arithmetic
 from keras_edgeq.layers.as_written import as_written
+from keras_edgeq.layers.block_scales import of_steps, unit_of
 from keras_edgeq.layers.learned_range import LearnedRange
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.numerics.affine import integer_bounds
+from keras_edgeq.numerics.blocks import shape_of_blocks
 from keras_edgeq.numerics.round_to_steps import TWICE, to_steps, with_finite_gradient
 from keras_edgeq.spec.encoding import HALF_MAX, Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
@@ -50,6 +52,7 @@ class FakeQuant(KnownOutputs):
         qmin: variable: least integer.
         qmax: variable: greatest integer.
         learned: `LearnedRange`, None if nothing is learned.
+        multiples: variable: of the scale of its channel, for each block; None for other grids.
 
     Call arguments:
         inputs: float tensor.
@@ -69,10 +72,12 @@ class FakeQuant(KnownOutputs):
     Returns:
         `(rounded, steps, scale)`: the rounded tensor; the same in steps of the scale, which a
         weighted layer sums exactly as an integer kernel does; the scale as a scalar (per channel:
-        with the spec's axes kept). Results that no layer reads are not computed in a traced model.
+        with the spec's axes kept; per block: with an axis for blocks, and in steps of those).
+        Results that no layer reads are not computed in a traced model.
     """
 
     learned: LearnedRange | None = None
+    multiples: Any = None
     arithmetic: Arithmetic = ROUNDED
 
     def __init__(
@@ -111,6 +116,12 @@ class FakeQuant(KnownOutputs):
                 initializer=tf_keras.initializers.Constant(float(value)),
             )
 
+        if self.spec.block_size:
+            blocks = list(shape_of_blocks(input_shape, self.spec.axes, self.spec.block_size))
+            if self.spec.block_bits:
+                self.multiples = variable("multiples", 1.0, blocks)
+            else:
+                shape = blocks
         self.start = variable("scale", 1.0 if self.spec.is_half else 0.0, shape)
         # One zero for all channels keeps the bounds scalars, and clipping a single pass.
         zero_shape = [] if self.spec.symmetric else shape
@@ -173,7 +184,7 @@ class FakeQuant(KnownOutputs):
             ratio = self.arithmetic.scale_sums(inputs, factor)
         else:
             ratio = inputs * tf.math.divide_no_nan(
-                1.0 if input_scale is None else input_scale, scale
+                1.0 if input_scale is None else input_scale, unit_of(self, scale, inputs.shape)
             )
         low, high = self.qmin - zero_point, self.qmax - zero_point
         if gain is not None:
@@ -185,9 +196,8 @@ class FakeQuant(KnownOutputs):
             )
             low, high = tf.clip_by_value(low, least, most), tf.clip_by_value(high, least, most)
         steps = self.arithmetic.to_steps(ratio, low, high, zero_point, rounding, self.ewgs)
-        if steep:
-            return with_finite_gradient(steps * scale), with_finite_gradient(steps), scale
-        return steps * scale, steps, scale
+        made = of_steps(self, steps, scale)
+        return (*map(with_finite_gradient, made[:2]), scale) if steep else made
 
     def output_specs(self, inputs: Any, *_, **__: Any):
         """Return what a call makes: the tensor twice, and the scale."""
@@ -235,7 +245,8 @@ class FakeQuant(KnownOutputs):
         bits = round(float(np.log2(self.qmax.numpy() - self.qmin.numpy() + 1.5)))
         spec = replace(self.spec, bits=bits, signed=bool(self.qmin.numpy() < 0.0))
         zero_point = np.rint(self.zero_point).astype(np.int32)
-        return Encoding(spec, scale, np.broadcast_to(zero_point, scale.shape))
+        multiples = None if self.multiples is None else np.asarray(self.multiples)
+        return Encoding(spec, scale, np.broadcast_to(zero_point, scale.shape), multiples)
 
     def assign(self, encoding: Encoding) -> None:
         """Take a grid: scale, zero point and integer bounds; learning goes on from there."""
@@ -248,6 +259,8 @@ class FakeQuant(KnownOutputs):
         self.start_zero_point.assign(0.0 if self.spec.symmetric else np.reshape(zero_point, shape))
         self.qmin.assign(float(qmin))
         self.qmax.assign(float(qmax))
+        if self.multiples is not None:
+            self.multiples.assign(encoding.multiples)
         if self.learned is not None:
             self.learned.reset()
 

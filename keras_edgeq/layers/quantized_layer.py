@@ -38,9 +38,9 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
     of the kernel, divided by 256 so that nothing overflows, which is exact for grids of up to 8
     bits; a real input is cast. The products go back to float32 and to whole sums, of which half
     precision keeps 11 bits, or 8. The bias, all variables and their gradients stay float32. A
-    kernel of more bits or of floats, a layer that sums no products, an activation or activity
-    regularizer inside the layer, and a `training` that is known only at run time leave it in
-    float32.
+    kernel of more bits, of floats or with scales of blocks, a layer that sums no products, an
+    activation or activity regularizer inside the layer, and a `training` that is known only at run
+    time leave it in float32.
 
     Args:
         layer: a layer that `weights_of` knows.
@@ -195,7 +195,8 @@ class QuantizedLayer(KnownOutputs, tf_keras.layers.Wrapper):
         trait = weights_of(self.layer)
         if trait is None or trait.bias is None:
             return False
-        return not self.quantizers[trait.kernel].spec.is_half
+        spec = self.quantizers[trait.kernel].spec
+        return not (spec.is_half or spec.scales_blocks)
 
     def rounded_params(self) -> dict[str, Any]:
         """Return the quantized parameters rounded, in real units, by attribute name."""

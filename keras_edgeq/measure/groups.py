@@ -83,7 +83,12 @@ def find_groups(sim: QuantSim, candidates: Sequence[str]) -> tuple[Group, ...]:
 def _check_names(wanted: tuple[str, ...], profile: TargetProfile) -> None:
     """Raise unless there are two precisions of the profile."""
     for name in wanted:
-        profile.precision(name)
+        weight = profile.precision(name).weight
+        if weight is not None and weight.block_size:
+            raise ProfileError(
+                f"{name} gives each block of {weight.block_size} weights a scale, which is not "
+                "measured beside other precisions; leave it out of the candidates."
+            )
     if len(wanted) < 2:
         raise ProfileError(
             f"A choice needs two candidates, got {list(wanted)}; profile {profile.name!r} has "

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class Grid:
     """Where the elements of a column may lie: `scale * q`, low <= q <= high.
 
     Args:
-        scale: positive, `[groups, 1, outputs]` or what broadcasts to it.
+        scale: positive, `[groups, inputs, outputs]` or what broadcasts to it.
         low: least integer, less the zero point; broadcasts alike.
         high: greatest.
     """
@@ -28,6 +28,19 @@ class Grid:
     scale: NDArray
     low: NDArray | float
     high: NDArray | float
+
+    def of_inputs(self, order: NDArray) -> Grid:
+        """Return the grid of columns whose inputs are in another order, `[groups, inputs]`."""
+        if np.ndim(self.scale) < 3 or self.scale.shape[1] == 1:
+            return self
+        full = np.broadcast_to(self.scale, (len(order), *self.scale.shape[1:]))
+        return replace(self, scale=np.take_along_axis(full, order[:, :, None], axis=1))
+
+    def at(self, part: slice) -> Grid:
+        """Return the grid of some inputs."""
+        if np.ndim(self.scale) < 3 or self.scale.shape[1] == 1:
+            return self
+        return replace(self, scale=self.scale[:, part])
 
     def nearest(self, values: NDArray) -> NDArray:
         """Round to the nearest point, ties to even."""
@@ -52,7 +65,7 @@ def round_forward(columns: NDArray, gram: NDArray, grid: Grid) -> NDArray:
     order = np.argsort(-np.einsum("gii->gi", gram), axis=1, kind="stable")
     rows = np.arange(groups)[:, None]
     gram = gram[rows[:, :, None], order[:, :, None], order[:, None, :]]
-    left = columns[rows, order].astype(np.float64)
+    left, grid = columns[rows, order].astype(np.float64), grid.of_inputs(order)
     # The upper factor of the inverse: its rows say how an error spreads over what follows.
     upper = np.swapaxes(np.linalg.cholesky(np.linalg.inv(gram)), 1, 2)
     rounded = np.empty_like(left)
@@ -61,7 +74,7 @@ def round_forward(columns: NDArray, gram: NDArray, grid: Grid) -> NDArray:
         errors = np.empty_like(left[:, start:stop])
         for i in range(start, stop):
             here = slice(i, i + 1)
-            rounded[:, here] = grid.nearest(left[:, here])
+            rounded[:, here] = grid.at(here).nearest(left[:, here])
             errors[:, i - start] = (left[:, i] - rounded[:, i]) / upper[:, i, i, None]
             left[:, i:stop] -= upper[:, i, i:stop, None] * errors[:, i - start, None]
         left[:, stop:] -= np.swapaxes(upper[:, start:stop, stop:], 1, 2) @ errors
@@ -88,7 +101,9 @@ def descend(
             before = rounded[:, start:stop].copy()
             for i in range(start, stop):
                 now = rounded[:, i : i + 1]
-                best = grid.nearest(now - slope[:, i : i + 1] / power[:, i, None, None])
+                best = grid.at(slice(i, i + 1)).nearest(
+                    now - slope[:, i : i + 1] / power[:, i, None, None]
+                )
                 change = best - now
                 if np.any(change):
                     rounded[:, i : i + 1] = best

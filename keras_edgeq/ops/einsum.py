@@ -186,6 +186,12 @@ def matrix(layer: Any) -> EinsumForm | Unsupported:
     return EinsumForm(layer) if equation.has_own_bias else OTHER_BIAS
 
 
+def in_blocks(layer: Any) -> bool:
+    """Tell whether a layer is one product of matrices, summed over one axis of its kernel."""
+    equation = Equation(layer)
+    return bool(matrix(layer)) and not equation.batched and len(equation.summed) == 1
+
+
 def channels(layer: Any) -> ChannelMap | Unsupported:
     """Return how the kernel of an `EinsumDense` connects the last axes of input and output."""
     equation = Equation(layer)

@@ -63,6 +63,8 @@ class Op:
         weights: layer -> its parameters; None if it has none that are quantized.
         matrix: layer -> the layer as a product of matrices: what gptq, adaround, seq_mse, bias
             correction and costs work on.
+        in_blocks: layer -> whether blocks of its inputs may own a scale each: they are summed over
+            one axis of the kernel.
         channels: layer -> which channels its kernel connects: what folding, equalization,
             smoothing, absorption, bias correction and ranges without data work on.
         macs: how often each element of the kernel is multiplied for one sample: once per position
@@ -97,6 +99,7 @@ class Op:
     functions: tuple[str, ...] = ()
     weights: Callable[[Any], Weights] | None = None
     matrix: Callable[[Any], MatrixForm | Unsupported] | Unsupported = NO_WEIGHTS
+    in_blocks: Callable[[Any], bool] | None = None
     channels: Callable[[Any], ChannelMap | Unsupported] | Unsupported = NO_WEIGHTS
     macs: str = "none"
     window: bool = False

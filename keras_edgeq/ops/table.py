@@ -104,6 +104,12 @@ def kept_channels(layer: Any) -> tuple[int, ...]:
     return weights.axes if bias is None or int(bias.shape.num_elements()) == channels else ()
 
 
+def in_blocks(layer: Any) -> bool:
+    """Tell whether blocks of a layer's inputs may own a scale each."""
+    answer = op_of(layer).in_blocks
+    return answer is not None and answer(layer)
+
+
 def activation_name(activation: Any) -> str:
     """Return the registered name of an activation function, or its Python name."""
     own = getattr(activation, "__name__", str(activation))

@@ -11,8 +11,8 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.masks import Masks
 from keras_edgeq.graph.rebuild import Call, calls, clone, copy_weights, rebuild, replay
-from keras_edgeq.prepare.masks import Masks
 from keras_edgeq.prepare.own_layers import based, is_own
 from keras_edgeq.prepare.time_distributed import each_step, why_together
 from keras_edgeq.prepare.trace import (

@@ -23,7 +23,8 @@ class Precision:
     """Describes the numbers that one kind of kernel computes with.
 
     Args:
-        name: such as `"W4A8"`: 4-bit weights, 8-bit activations; `"FP16"`; `"FP32"`.
+        name: such as `"W4A8"`: 4-bit weights, 8-bit activations; `"W4g32"`: 4-bit weights with a
+            scale per group (block) of 32, float activations; `"FP16"`; `"FP32"`.
         activation: grid of the kernel's inputs and outputs; None leaves them float.
         weight: grid of its weights; None leaves them float.
         bias: `"int32"` or `"int64"` (grid: input scale times weight scale), `"half"`, `"float"`.
@@ -45,6 +46,15 @@ class Precision:
 
     def __post_init__(self):
         object.__setattr__(self, "fixed_ranges", MappingProxyType(dict(self.fixed_ranges)))
+        if self.activation is not None and self.activation.block_size:
+            raise ProfileError(f"Precision {self.name}: only weights have blocks.")
+        weight = self.weight
+        if weight is not None and weight.scales_blocks and self.activation:
+            raise ProfileError(
+                f"Precision {self.name}: no kernel multiplies integers with a scale per block; "
+                'blocks beside quantized activations take "block_bits", multiples of the scale of '
+                'their channel, or "activation": null.'
+            )
 
     def __repr__(self) -> str:
         grids = {"weights": self.weight, "activations": self.activation}
@@ -155,7 +165,8 @@ def own_name(activation: QuantSpec | None, weight: QuantSpec) -> str:
         return "FP16"
     if activation is None or activation.is_half or weight.is_half:
         raise ProfileError("A precision is integer or half on both sides; name others FP16.")
-    return f"W{weight.bits}A{activation.bits}"
+    blocks = f"g{weight.block_size}" if weight.block_size else ""
+    return f"W{weight.bits}A{activation.bits}{blocks}"
 
 
 def ranges_to_json(ranges: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:

@@ -24,6 +24,7 @@ from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.table import brief
 
 ANY = "*"
+DEQUANTIZE = "DequantizeLinear"
 SCHEMA_FILE = "profile.schema.json"
 
 
@@ -58,6 +59,8 @@ class TargetProfile:
         onnx_activation: signedness of activations in an ONNX file: `"uint8"` or `"int8"`.
         onnx_weight: signedness of weights in an ONNX file: `"uint8"` or `"int8"`.
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
+        onnx_blocks: operation that reads weights with a scale per block in an ONNX file:
+            `"DequantizeLinear"`, or ONNX Runtime's `"MatMulNBits"` for 4 bits.
         formats: artifacts that can be exported.
 
     Example:
@@ -82,6 +85,7 @@ class TargetProfile:
     formats: tuple[str, ...]
     onnx_weight: str = "uint8"
     onnx_opset: int = 18
+    onnx_blocks: str = DEQUANTIZE
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     ops: Mapping[str, OpRule] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +96,13 @@ class TargetProfile:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for op, rule in self.ops.items():
             self._check_rule(op, rule)
+        weights = [(p.name, p.weight) for p in (self.own, *self.precisions.values())]
+        blocked = [name for name, weight in weights if weight is not None and weight.block_size]
+        if blocked and "tflite" in self.formats:
+            raise ProfileError(
+                f"Profile {self.name!r}: weights of {blocked[0]} have a scale per block, which "
+                "TFLite files do not hold; leave out tflite among its formats, or block_size."
+            )
 
     def __repr__(self) -> str:
         others = ", ".join(self.precision_names[1:])
@@ -219,6 +230,7 @@ class TargetProfile:
             "onnx_opset": self.onnx_opset,
             "formats": list(self.formats),
             **{key: value for key, value in optional.items() if value},
+            **({"onnx_blocks": self.onnx_blocks} if self.onnx_blocks != DEQUANTIZE else {}),
         }
 
     @classmethod
@@ -257,6 +269,7 @@ class TargetProfile:
             formats=tuple(data["formats"]),
             onnx_weight=data["onnx_weight"],
             onnx_opset=data["onnx_opset"],
+            onnx_blocks=data.get("onnx_blocks", DEQUANTIZE),
         )
         named = {"parts": data.get("parts", {}), "mixtures": data.get("mixtures", {})}
         others = {

@@ -92,7 +92,7 @@ def round_layer(visit: LayerVisit) -> NDArray:
     rounded = descend(wanted, rounded, shrunk.gram, grid)
     if visit.free_scales:
         gain = np.clip(shrunk.gain(rounded), *GAINS)
-        visit.assign_scale(grid.scale * gain)
+        visit.assign_scale(gain)
         rounded = rounded * gain
     visit.assign(rounded, problem.bias(rounded))
     return wanted

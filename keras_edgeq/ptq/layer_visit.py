@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_edgeq.layers import QuantizedLayer
+from keras_edgeq.numerics.blocks import inner_axes
 from keras_edgeq.numerics.closed_form import Grid
 from keras_edgeq.ops import matrix_form
 from keras_edgeq.ops.matrix_form import MatrixForm
 from keras_edgeq.ptq.normal_equations import NormalEquations
+from keras_edgeq.ptq.open_kernel import encoding_of
 from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.streams.pieces import OnCall
 from keras_edgeq.streams.stream import Stream, float_call, real_input, rounded_call
 
@@ -94,27 +97,38 @@ class LayerVisit:
         for index in range(len(exact)):
             yield exact.arguments(index)[0][0], real_input(*rounded.arguments(index))
 
-    def grid(self) -> Grid:
-        """Return the grid of the kernel as it is, for columns."""
-        encoding = self.layer.quantizers[self.layer.kernel_name].encoding
-        assert encoding is not None  # sims are checked
+    @property
+    def encoding(self) -> Encoding:
+        """The grid of the kernel as it is."""
+        return encoding_of(self.layer)
+
+    def grid(self, encoding: Encoding | None = None) -> Grid:
+        """Return the grid of the kernel, as it is or as given, for columns."""
+        encoding = encoding or self.encoding
         low, high = encoding.bounds
+        shape, is_blocked = self.form.kernel_shape, bool(encoding.spec.block_size)
 
-        def per_output(values):
-            return self.form.columns(np.broadcast_to(values, self.form.kernel_shape))[:, :1]
+        def columns(values):
+            full = self.form.columns(np.broadcast_to(values, shape))
+            return full if is_blocked else full[:, :1]
 
-        zero = per_output(np.float64(encoding.zero_point))
-        return Grid(per_output(np.float64(encoding.scale)), low - zero, high - zero)
+        zero = 0.0 if is_blocked else columns(np.float64(encoding.zero_point))
+        return Grid(columns(np.float64(encoding.unit(shape))), low - zero, high - zero)
 
-    def assign_scale(self, scale: NDArray) -> None:
-        """Give the kernel's grid a scale `[groups, 1, outputs]`, all alike where it has one."""
-        quantizer = self.layer.quantizers[self.layer.kernel_name]
-        encoding = quantizer.encoding
-        assert encoding is not None  # sims are checked
-        full = self.form.kernel(np.broadcast_to(scale, self.float_columns.shape))
-        first = tuple(slice(None) if n > 1 else slice(0, 1) for n in encoding.scale.shape)
-        own = full[first] if first else full.flat[0]
-        quantizer.assign(replace(encoding, scale=np.float32(own)))
+    def assign_scale(self, gain: NDArray, encoding: Encoding | None = None) -> None:
+        """Multiply the scales of the kernel's grid, or of one that is given.
+
+        Args:
+            gain: `[groups, 1, outputs]`, all alike where there is one scale.
+            encoding: the grid that it takes then.
+        """
+        encoding = encoding or self.encoding
+        full = self.form.kernel(np.broadcast_to(gain, self.float_columns.shape))
+        inner = inner_axes(full.ndim, encoding.spec.axes)
+        first = tuple(slice(0, 1) if axis in inner else slice(None) for axis in range(full.ndim))
+        own = full[first] if encoding.scale.ndim else full.flat[0]
+        scale = np.float32(np.float64(encoding.scale) * own)
+        self.layer.quantizers[self.layer.kernel_name].assign(replace(encoding, scale=scale))
 
     def assign(self, columns: NDArray, bias: NDArray) -> None:
         """Give the layer its kernel, and what to add to its float bias."""

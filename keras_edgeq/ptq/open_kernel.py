@@ -34,14 +34,16 @@ def kernel_of(layer: QuantizedLayer) -> Any:
 
 def ratio(layer: QuantizedLayer, kernel: NDArray) -> NDArray:
     """Return a kernel in real numbers of steps of the layer's grid."""
-    return np.asarray(kernel, np.float64) / np.asarray(encoding_of(layer).scale, np.float64)
+    unit = encoding_of(layer).unit(np.shape(kernel))
+    return np.asarray(kernel, np.float64) / np.asarray(unit, np.float64)
 
 
 def bounds(layer: QuantizedLayer) -> tuple[NDArray, NDArray]:
-    """Return the least and the greatest number of steps, in the shape of the scale."""
+    """Return the least and the greatest number of steps, broadcastable to the kernel."""
     encoding = encoding_of(layer)
     low, high = encoding.bounds
-    zero = np.asarray(encoding.zero_point, np.float64)
+    is_symmetric = encoding.spec.symmetric
+    zero = np.zeros(()) if is_symmetric else np.asarray(encoding.zero_point, np.float64)
     return low - zero, high - zero
 
 
@@ -52,4 +54,4 @@ def steps(layer: QuantizedLayer) -> NDArray:
 
 def assign_steps(layer: QuantizedLayer, values: NDArray) -> None:
     """Put the kernel onto its grid."""
-    kernel_of(layer).assign(np.float32(values) * encoding_of(layer).scale)
+    kernel_of(layer).assign(np.float32(values) * encoding_of(layer).unit(np.shape(values)))

@@ -13,7 +13,9 @@ from keras_edgeq.numerics.closed_form import Grid
 from keras_edgeq.ptq.layer_visit import LayerVisit, walk_layers
 from keras_edgeq.ptq.normal_equations import LeastSquares
 from keras_edgeq.ptq.session import PtqSession
+from keras_edgeq.sim.fit import fit_weight
 from keras_edgeq.sim.quant_sim import QuantSim
+from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.streams.store import MEMORY_BYTES
 
 
@@ -63,29 +65,40 @@ def seq_mse(
         session.calibrate(float_weights=True)
         for visit in walk_layers(session, "seq_mse"):
             visit.measure()
-            visit.assign_scale(_best_scale(visit, candidates))
+            start = _over_all(visit)
+            visit.assign_scale(_best_gain(visit, start, candidates), start)
             session.freeze(visit.layer)
         session.calibrate()
         session.work.reference = sim.reference
     return session.work
 
 
-def _best_scale(visit: LayerVisit, candidates: int) -> NDArray:
-    """Return the scale `[groups, 1, outputs]` of least error."""
-    columns, grid = visit.float_columns, visit.grid()
+def _over_all(visit: LayerVisit) -> Encoding:
+    """Return the kernel's grid, with blocks that reach over all of their weights."""
+    spec = visit.encoding.spec
+    if not spec.block_size:
+        return visit.encoding
+    return fit_weight(replace(spec, rule="minmax"), visit.form.kernel(visit.float_columns))
+
+
+def _best_gain(visit: LayerVisit, start: Encoding, candidates: int) -> NDArray:
+    """Return what gives the scales of a grid the least error, `[groups, 1, outputs]`."""
+    columns, grid = visit.float_columns, visit.grid(start)
     problem = visit.equations.least_squares(centered=False)
-    per_channel = bool(visit.layer.quantizers[visit.layer.kernel_name].spec.axes)
-    limits = np.maximum(columns / grid.high, columns / np.minimum(grid.low, -1e-9))
-    widest = np.max(limits, axis=1, keepdims=True)
-    if not per_channel:
-        widest = np.full_like(widest, widest.max())
-    # A channel of zeros has no range to choose.
-    widest = np.where(widest > 0.0, widest, grid.scale)
+    per_channel = bool(start.spec.axes)
+    widest = grid.scale
+    if not start.spec.block_size:
+        limits = np.maximum(columns / grid.high, columns / np.minimum(grid.low, -1e-9))
+        widest = np.max(limits, axis=1, keepdims=True)
+        if not per_channel:
+            widest = np.full_like(widest, widest.max())
+        # A channel of zeros has no range to choose.
+        widest = np.where(widest > 0.0, widest, grid.scale)
     shares = np.arange(1, candidates + 1) / candidates
     errors = np.stack([_error(problem, columns, replace(grid, scale=widest * s)) for s in shares])
     if not per_channel:
         errors = np.broadcast_to(errors.sum((1, 2), keepdims=True), errors.shape)
-    return widest * shares[np.argmin(errors, axis=0)][:, None, :]
+    return (widest / grid.scale)[:, :1] * shares[np.argmin(errors, axis=0)][:, None, :]
 
 
 def _error(problem: LeastSquares, columns: NDArray, grid: Grid) -> NDArray:

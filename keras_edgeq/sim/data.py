@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,15 +13,26 @@ import tf_keras
 
 from keras_edgeq.errors import CalibrationDataError, QuantizationWarning, warn
 from keras_edgeq.nearest import did_you_mean
-from keras_edgeq.sim.npz import READ_ERRORS, open_arrays
+from keras_edgeq.sim.data_file import read_inputs
 from keras_edgeq.sim.odd_values import OddValues
 
 Batch = list[np.ndarray]
-# Data that deflates to a hundredth is all but constant.
-MOST_BYTES = 64_000_000
-MOST_INFLATION = 100
 # Batches of a source without an end in sight after which a word is due.
 MANY = 1_000
+
+
+class Labelled(NamedTuple):
+    """A batch with what else the data says of it; None where it says nothing.
+
+    Attributes:
+        inputs: in the order of the model's.
+        labels: as the data has them: an array, or arrays by output.
+        weights: of the samples.
+    """
+
+    inputs: Batch
+    labels: Any = None
+    weights: Any = None
 
 
 def batches(
@@ -51,15 +62,40 @@ def batches(
         QuantizationWarning: samples far beyond the others, or all of one number; and 1,000 batches
             of a source that does not say how many there will be.
     """
+    for batch in labelled_batches(data, model, batch_size, steps, notes, labels=False):
+        yield batch.inputs
+
+
+def labelled_batches(
+    data: Any,
+    model: tf_keras.Model,
+    batch_size: int = 32,
+    steps: int | None = None,
+    notes: list[str] | None = None,
+    labels: bool = True,
+) -> Iterator[Labelled]:
+    """Yield what `batches` does, and labels and weights beside it.
+
+    Args:
+        data: as for `batches`; an `.npz` file holds the labels as `y`.
+        model: as for `batches`.
+        batch_size: as for `batches`.
+        steps: as for `batches`.
+        notes: as for `batches`.
+        labels: whether to read those of a file.
+    """
     check_count("batch_size", batch_size)
     if steps is not None:
         check_count("steps", steps)
     names, odd = list(model.input_names), OddValues(model.input_names)
     is_open = steps is None and not _says_its_length(data)
     if isinstance(data, str | Path):
-        data = _read_file(Path(data), names)
-    arrays = _holds_arrays(data)
-    source = _array_batches(data, model, batch_size) if arrays else _stream(data, steps)
+        data = read_inputs(Path(data), names, labels)
+    source = (
+        _array_batches(data, model, batch_size, labels)
+        if holds_all(data, names)
+        else _stream(data, steps)
+    )
     count = 0
     for item in islice(source, steps):
         batch = [
@@ -78,7 +114,7 @@ def batches(
                     "never ends, stop this and give steps=, the number of batches to read.",
                     QuantizationWarning,
                 )
-            yield batch
+            yield Labelled(batch, *_parts(item, names)[1:])
     if not count:
         raise CalibrationDataError(
             "The data holds no samples. Give an array, dict or list of arrays, .npy or .npz file, "
@@ -95,6 +131,11 @@ def batches(
 def fixed_batch(model: tf_keras.Model) -> int | None:
     """Return the batch size that a model is built for, None if it takes any."""
     return next((s.shape[0] for s in model.inputs if s.shape[0] is not None), None)
+
+
+def holds_all(data: Any, names: list[str]) -> bool:
+    """Tell whether data is all samples at once, for inputs of these names, and no batches."""
+    return _holds_arrays(data) or _is_labelled(data, names)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
@@ -115,30 +156,6 @@ def _says_its_length(data: Any) -> bool:
     return isinstance(data, str | Path) or hasattr(data, "__len__") or _is_array(data)
 
 
-def _read_file(path: Path, names: list[str]) -> Any:
-    try:
-        with open_arrays(path, MOST_BYTES + MOST_INFLATION * path.stat().st_size) as loaded:
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            return {name: loaded[key] for name, key in _keys(path, loaded.files, names).items()}
-    except CalibrationDataError:
-        raise
-    except READ_ERRORS as error:
-        raise CalibrationDataError(f"Cannot read {path} as .npy or .npz: {error}") from None
-
-
-def _keys(path: Path, keys: list[str], names: list[str]) -> dict[str, str]:
-    """Return which array of an `.npz` file feeds which input."""
-    if set(names) <= set(keys):
-        return {name: name for name in names}
-    if len(names) == 1 and ("x" in keys or len(keys) == 1):
-        return {names[0]: "x" if "x" in keys else keys[0]}
-    raise CalibrationDataError(
-        f"{path} holds arrays {keys}; the model's inputs are {names}. Name the arrays so"
-        + (" (or 'x')." if len(names) == 1 else ".")
-    )
-
-
 def _holds_arrays(data: Any) -> bool:
     values = data.values() if isinstance(data, dict) else data
     if isinstance(data, dict | list | tuple):
@@ -146,18 +163,43 @@ def _holds_arrays(data: Any) -> bool:
     return _is_array(data)
 
 
+def _is_labelled(data: Any, names: list[str]) -> bool:
+    """Tell whether a tuple is all inputs and all labels, in dicts or lists, and no two batches."""
+    if not (isinstance(data, tuple) and len(data) in (2, 3)):
+        return False
+    inputs, labels = data[:2]
+    if _is_array(inputs):
+        return _holds_arrays(labels)
+    other = _is_array(labels) or (isinstance(labels, dict) and not set(names) <= set(labels))
+    return _holds_arrays(inputs) and other
+
+
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | tf.Tensor)
 
 
-def _array_batches(data: Any, model, batch_size: int) -> Iterator[Any]:
+def _array_batches(data: Any, model, batch_size: int, labels: bool) -> Iterator[Any]:
     parts = [v if isinstance(v, np.ndarray) else np.asarray(v) for v in _inputs(data, model)]
-    lengths = {len(part) if part.ndim else 0 for part in parts}
+    beside: Any = (None, None)
+    if labels:
+        beside = tuple(map(_as_arrays, _parts(data, list(model.input_names))[1:]))
+    every = [*parts, *(part for part in tf.nest.flatten(beside) if part is not None)]
+    lengths = {len(part) if part.ndim else 0 for part in every}
     if len(lengths) != 1:
         raise CalibrationDataError(f"The arrays have different lengths: {sorted(lengths)}.")
     size = fixed_batch(model) or batch_size
     for start in range(0, lengths.pop(), size):
-        yield [part[start : start + size] for part in parts]
+        inputs = [part[start : start + size] for part in parts]
+        cut = (_rows(part, start, start + size) for part in beside)
+        yield (inputs, *cut) if labels else inputs
+
+
+def _as_arrays(value: Any) -> Any:
+    return None if value is None else tf.nest.map_structure(np.asarray, value)
+
+
+def _rows(value: Any, start: int, stop: int) -> Any:
+    return None if value is None else tf.nest.map_structure(lambda part: part[start:stop], value)
 
 
 def _stream(data: Any, steps: int | None) -> Iterable[Any]:
@@ -178,8 +220,7 @@ def _stream(data: Any, steps: int | None) -> Iterable[Any]:
 def _inputs(item: Any, model) -> list[Any]:
     """Return one array per model input out of a batch with or without labels."""
     names = list(model.input_names)
-    if isinstance(item, tuple) and not _fits(item, names):
-        item = item[0] if item else item
+    item = _parts(item, names)[0]
     if isinstance(item, dict):
         missing = [name for name in names if name not in item]
         if missing:
@@ -194,6 +235,14 @@ def _inputs(item: Any, model) -> list[Any]:
             f"A batch has {len(parts)} arrays; the model has {len(names)} inputs: {names}."
         )
     return parts
+
+
+def _parts(item: Any, names: list[str]) -> tuple[Any, Any, Any]:
+    """Return inputs, labels and weights of a batch, None for those that it does not have."""
+    if isinstance(item, tuple) and item and not _fits(item, names):
+        inputs, labels, weights = (*item, None, None)[:3]
+        return inputs, labels, weights
+    return item, None, None
 
 
 def _fits(item: tuple, names: list[str]) -> bool:

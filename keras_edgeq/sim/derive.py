@@ -12,14 +12,13 @@ from keras_edgeq.errors import CalibrationDataError, UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant
-from keras_edgeq.numerics.affine import grid_from_range
 from keras_edgeq.numerics.histogram import join
-from keras_edgeq.numerics.range_rules import histogram_range, weight_range
+from keras_edgeq.numerics.range_rules import histogram_range
 from keras_edgeq.ops import op_of
+from keras_edgeq.sim.fit import fit_range, fit_weight, grid_options
 from keras_edgeq.sim.masked_scores import masked_grids, room
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.stats import CalibrationStats
-from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.quant_spec import QuantSpec
 
 # Bits of the largest bias, by the bits of its grid and those of the input. An int32 bias of at most
@@ -82,8 +81,7 @@ def derive_weights(
                 continue
             spec = _widened(quantizer.spec, f"{layer.name}/{name}", bits)
             spec = _signed(spec, float(values.min()))
-            low, high = weight_range(values, spec.axes, spec.rule, **_grid_options(spec))
-            quantizer.assign(_encoding(spec, low, high))
+            quantizer.assign(fit_weight(spec, values))
 
 
 def kernels(sim: QuantSim) -> dict[str, str]:
@@ -114,9 +112,9 @@ def derive_activations(
         else:
             histogram = reduce(join, (stats.histograms[name] for name in sources[owner]))
             spec = _signed(spec, histogram.low)
-            low, high = histogram_range(histogram, spec.rule, **_grid_options(spec))
+            low, high = histogram_range(histogram, spec.rule, **grid_options(spec))
             low = low - room(keys[owner], spec.bits) if owner in keys else low
-        quantizer.assign(_encoding(spec, low, high))
+        quantizer.assign(fit_range(spec, low, high))
 
 
 def check_statistics(sim: QuantSim, stats: CalibrationStats, where: str) -> None:
@@ -240,22 +238,6 @@ def _widened(spec: QuantSpec, name: str, bits: Bits | None) -> QuantSpec:
 
 def _signed(spec: QuantSpec, low: float) -> QuantSpec:
     return spec if spec.signed is not None else replace(spec, signed=low < 0.0)
-
-
-def _grid_options(spec: QuantSpec) -> dict:
-    return {
-        "bits": spec.bits,
-        "symmetric": spec.symmetric,
-        "signed": bool(spec.signed),
-        "narrow_range": spec.narrow_range,
-        "percentile": spec.percentile,
-    }
-
-
-def _encoding(spec: QuantSpec, low, high) -> Encoding:
-    options = {k: v for k, v in _grid_options(spec).items() if k != "percentile"}
-    scale, zero_point = grid_from_range(low, high, **options)
-    return Encoding(spec, scale, zero_point)
 
 
 def _input_quantizer(node: GraphNode) -> FakeQuant | None:

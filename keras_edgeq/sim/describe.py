@@ -169,5 +169,6 @@ def _weights(name: str, plan: QuantPlan) -> str:
     for ref, spec in plan.specs.items():
         if ref.kind == "param" and ref.layer == name:
             scales = " per channel" if spec.axes else ""
+            scales = f" per block of {spec.block_size}" if spec.block_size else scales
             words.append(f"{ref.param} int{spec.bits}{scales}")
     return ", ".join(words)

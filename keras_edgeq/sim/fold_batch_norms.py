@@ -138,12 +138,13 @@ def _fold_scale(old, new, gain: np.ndarray) -> None:
     assert channels  # a batch norm folds into it
     gain = gain[channels.outputs]
     factor = np.broadcast_to(np.abs(gain), encoding.scale.shape)
+    shape = tuple(getattr(new.layer, name).shape)
     # A gamma of 0 leaves nothing of the channel: any scale gives its integers, all 0.
     scale = np.where(factor > 0.0, np.float64(encoding.scale) * factor, encoding.scale)
     after.assign(replace(encoding, scale=np.float32(scale)))
     wanted = _steps(old.layer, before, name) * np.sign(gain)
-    low, high = encoding.bounds
-    if np.any((wanted < low) | (wanted > high)):
+    (low, high), many = encoding.bounds, encoding.multiple(shape)
+    if np.any((wanted < low * many) | (wanted > high * many)):
         raise UnsupportedModelError(
             f"Layer {new.name!r} has weights at {low}, and its batch norm turns their sign, which "
             f"the grid up to {high} does not hold. Leave gamma_constraint of the batch norm free, "
@@ -151,8 +152,11 @@ def _fold_scale(old, new, gain: np.ndarray) -> None:
         )
     kernel = getattr(new.layer, name)
     moved = _steps(new.layer, after, name) != wanted
+    real = np.float32(
+        wanted * np.float64(replace(encoding, scale=np.float32(scale)).unit(shape)) / many
+    )
     # Where float rounding would take a weight next to a tie to the other integer.
-    kernel.assign(np.where(moved, np.float32(wanted * np.float64(after.scale)), kernel.numpy()))
+    kernel.assign(np.where(moved, real, kernel.numpy()))
 
 
 def _steps(layer: tf_keras.layers.Layer, quantizer: FakeQuant, name: str) -> np.ndarray:

@@ -35,13 +35,14 @@ class Grid:
         dtype: `"int"` or `"float"`.
         signed: whether its integers have a sign.
         symmetric: whether the zero point is 0 for all data.
-        scales: one number, or one per channel in the order of memory.
+        scales: one number, or one per channel or block in the order of memory.
         zero_points: in the same form as `scales`.
         low: smallest number on the grid, over all channels.
         high: greatest.
         channel_axis: axis that owns the scales; None if there is one scale, or more than one such
             axis.
         shared: tensor whose grid this is; empty if it is the tensor's own.
+        block_size: how many elements of a channel share a scale; 0 is all of them.
     """
 
     tensor: str
@@ -56,6 +57,7 @@ class Grid:
     high: float
     channel_axis: int | None = None
     shared: str = ""
+    block_size: int = 0
 
     @property
     def channels(self) -> int:
@@ -80,6 +82,7 @@ class Grid:
         zero_points = span(min(self.zero_points), max(self.zero_points))
         ends = f"{self.low:.5g} to {self.high:.5g}"
         many = "" if self.channels == 1 else str(self.channels)
+        many = f"{many} blocks of {self.block_size}" if many and self.block_size else many
         return (
             self.tensor, self.kind, self.type_name, scales, zero_points, ends, many, self.shared,
         )  # fmt: skip
@@ -214,7 +217,7 @@ def _encoding(quantizer: FakeQuant, tensor: str) -> Encoding:
 
 
 def _grid(tensor: str, kind: str, encoding: Encoding, shared: str = "") -> Grid:
-    spec, scale = encoding.spec, np.asarray(encoding.scale)
+    spec, scale = encoding.spec, np.asarray(encoding.units)
     long = [axis for axis, size in enumerate(scale.shape) if size > 1]
     return Grid(
         tensor,
@@ -224,11 +227,12 @@ def _grid(tensor: str, kind: str, encoding: Encoding, shared: str = "") -> Grid:
         bool(spec.signed) or spec.is_half,
         spec.symmetric,
         tuple(map(float, scale.ravel())),
-        tuple(map(int, np.asarray(encoding.zero_point).ravel())),
+        tuple(map(int, np.broadcast_to(encoding.zero_point, scale.shape).ravel())),
         float(np.min(encoding.min)),
         float(np.max(encoding.max)),
         long[0] if len(long) == 1 else None,
         shared,
+        spec.block_size,
     )
 
 

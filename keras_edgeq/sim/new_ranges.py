@@ -108,6 +108,9 @@ def _learned(sim: QuantSim) -> set[str]:
 def _rescaled(encoding: Encoding, bits: int) -> Encoding:
     """Return a grid of other bits over the same range."""
     spec = replace(encoding.spec, bits=bits)
+    if spec.block_size:
+        made = replace(encoding, spec=spec)
+        return replace(made, scale=encoding.scale * (encoding.bounds[1] / made.bounds[1]))
     low, high = encoding.min, encoding.max
     if spec.symmetric and spec.signed:
         low = -high  # the most negative integer lies outside the range

@@ -75,7 +75,9 @@ def _was_trained(sim: QuantSim) -> bool:
         kernel = getattr(layer.layer, layer.kernel_name).numpy()
         if np.array_equal(kernel, sim.reference[f"{name}/{layer.kernel_name}"]):
             continue
-        steps = kernel / layer.quantizers[layer.kernel_name].scale.numpy()
+        encoding = layer.quantizers[layer.kernel_name].encoding
+        assert encoding is not None  # weights were rounded
+        steps = kernel / encoding.unit(kernel.shape)
         if np.max(np.abs(steps - np.rint(steps)), initial=0.0) > ON_GRID:
             return True
     return False

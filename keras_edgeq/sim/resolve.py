@@ -17,6 +17,7 @@ from keras_edgeq.ops.table import kept_channels
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.prepare.fold_batch_norms import fold_batch_norms
 from keras_edgeq.profiles.target_profile import TargetProfile
+from keras_edgeq.sim.block_rule import in_whole_blocks
 from keras_edgeq.sim.chains import fused_chains
 from keras_edgeq.sim.choose import choose_precisions
 from keras_edgeq.sim.double_rounding import double_rounding, for_litert
@@ -271,7 +272,8 @@ class _Resolver:
             return
         name, per_channel = node.layer.name, op in self.profile.per_channel and not weight.is_half
         axes = kept_channels(node.layer) if per_channel else ()
-        self.params[TensorRef(name, "param", param=trait.kernel)] = replace(weight, axes=axes)
+        weight = in_whole_blocks(replace(weight, axes=axes), node.layer)
+        self.params[TensorRef(name, "param", param=trait.kernel)] = weight
         bias, spec = trait.bias, precision.bias_spec
         if bias and getattr(node.layer, bias, None) is not None and spec is not None:
             self.params[TensorRef(name, "param", param=bias)] = spec

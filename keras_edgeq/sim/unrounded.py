@@ -61,6 +61,7 @@ class Unrounded:
             "learned": None,
             "start": tf.constant(1.0 if quantizer.spec.is_half else scale),
             "start_zero_point": tf.constant(0.0),
+            "multiples": None if quantizer.multiples is None else tf.ones_like(quantizer.multiples),
             "qmin": tf.constant(-np.inf),
             "qmax": tf.constant(np.inf),
         }

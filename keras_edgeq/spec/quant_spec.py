@@ -12,6 +12,7 @@ RULES = (
     "minmax", "mse", "percentile", "sqnr", "entropy", "octav", "moving_average", "derived",
 )  # fmt: skip
 DTYPES = ("int", "float")
+MOST_IN_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class QuantSpec:
             value is negative (AIMET's unsigned symmetric).
         narrow_range: leave out the most negative integer (TFLite weights: -127..127).
         axes: channel axes that own a scale each; empty is one scale per tensor.
+        block_size: how many elements of a channel, along the one other axis, share a scale; 0 is
+            all of them. The last block may be shorter.
+        block_bits: 0 gives each block a scale of its own. Otherwise a channel owns the scale, and
+            each block a whole multiple of it, 1 to `2 ** block_bits` (AIMET's LPBQ).
         fixed_range: `(low, high)` that no data changes, such as a softmax output.
         rule: how the range is chosen, one of `RULES` (`numerics.range_rules`); `"derived"` marks a
             bias, whose scale is input scale times weight scale.
@@ -41,6 +46,8 @@ class QuantSpec:
     signed: bool | None = True
     narrow_range: bool = False
     axes: tuple[int, ...] = ()
+    block_size: int = 0
+    block_bits: int = 0
     fixed_range: tuple[float, float] | None = None
     rule: str = "minmax"
     percentile: float = 99.99
@@ -65,6 +72,7 @@ class QuantSpec:
             raise ProfileError(f"percentile is {self.percentile}; it must lie in (50, 100].")
         if self.narrow_range and self.signed is not True:
             raise ProfileError("narrow_range needs signed=True.")
+        self._check_blocks()
         object.__setattr__(self, "axes", tuple(self.axes))
         if self.fixed_range is not None:
             low, high = self.fixed_range
@@ -73,6 +81,26 @@ class QuantSpec:
                     f"fixed_range {self.fixed_range} must contain 0 and not be empty."
                 )
             object.__setattr__(self, "fixed_range", (float(low), float(high)))
+
+    def _check_blocks(self) -> None:
+        if not (self.block_size or self.block_bits):
+            return
+        if not 2 <= self.block_size <= MOST_IN_BLOCK:
+            raise ProfileError(
+                f"block_size is {self.block_size}; blocks have 2 to {MOST_IN_BLOCK} elements."
+            )
+        if not self.symmetric or self.signed is not True or self.is_half:
+            raise ProfileError("A grid with blocks has dtype int, symmetric=True and signed=True.")
+        if self.block_bits < 0 or (self.block_bits and self.bits + self.block_bits > 8):
+            raise ProfileError(
+                f"block_bits is {self.block_bits} with {self.bits} bits; together they are at most "
+                "8, which is what a kernel multiplies."
+            )
+
+    @property
+    def scales_blocks(self) -> bool:
+        """Tell whether each block owns a scale, which no whole number of another replaces."""
+        return bool(self.block_size) and not self.block_bits
 
     @property
     def is_half(self) -> bool:
@@ -92,6 +120,8 @@ class QuantSpec:
         if self.is_half:
             return ""
         words = "symmetric" if self.symmetric else "asymmetric"
+        if self.block_size:
+            return f"{words}, per block of {self.block_size}"
         return f"{words}, per channel" if self.axes else words
 
     @property

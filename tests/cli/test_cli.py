@@ -92,9 +92,13 @@ LIGHT = {
     "quantize text --out out": 2,
     "verify MODEL no.tflite": 2,
     "grids MODEL --csv .": 2,
+    "validate MODEL --metric accuracy": 2,
+    "validate no.tflite --metric accuracy --data x.npz": 2,
+    "compare MODEL MODEL no.onnx --data x.npz": 2,
     "benchmark no.tflite": 2,
     "benchmark MODEL --kernels xnpack": 2,
     "benchmark MODEL --sizes 1,x": 2,
+    "diagnose MODEL --data no.npz": 2,
 }
 SPY = """import atexit, sys
 atexit.register(lambda: open("imported", "w").write(str("tensorflow" in sys.modules)))
@@ -428,6 +432,23 @@ def test_sizes_of_a_benchmark_are_held_against_the_file(folder, capsys):
     asked = ["benchmark", str(folder / "out" / "model.tflite"), "--sizes"]
     fails(capsys, [*asked, "1,64"], "(1, 64)")
     fails(capsys, [*asked, "imge=1,64"], "imge")
+
+
+def test_a_metric_of_a_file_is_measured_and_compared(folder, tmp_path, capsys):
+    with np.load(folder / "x.npz") as loaded:
+        x = loaded[loaded.files[0]]
+    np.savez(tmp_path / "data.npz", x=x, y=np.zeros(len(x), np.int64))
+    asked = ["--data", str(tmp_path / "data.npz"), "--metric", "accuracy", "--json"]
+    path = str(folder / "out" / "model.tflite")
+    assert main(["validate", path, *asked]) == 0
+    value = json.loads(capsys.readouterr().out)["value"]
+    models = [str(folder / "tiny.keras"), str(folder / "out" / "sim.keras")]
+    saved = ["--save", str(tmp_path / "found.csv"), "--runs", "2"]
+    assert main(["compare", *models, path, *asked, *saved]) == 0
+    rows = json.loads(capsys.readouterr().out)["candidates"]
+    assert rows[-1]["metric"] == value
+    assert rows[0]["sqnr_db"] is None
+    assert (tmp_path / "found.csv").read_text().count("\n") == 1 + len(rows)
 
 
 def test_grids_are_printed_and_written(folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.runtime.tflite_check import check_tflite
 from keras_edgeq.runtime.tflite_file import TfliteGraph
+from tests.short import short
 
 L = tf_keras.layers
 X = np.random.default_rng(0).normal(size=(32, 4, 4, 2)).astype(np.float32)
@@ -34,7 +35,7 @@ def far_apart():
 
 
 @pytest.mark.filterwarnings("ignore::keras_edgeq.errors.QuantizationWarning")
-@pytest.mark.parametrize("profile", FLOATS)
+@pytest.mark.parametrize("profile", short(FLOATS, "litert_int8"))
 def test_what_no_kernel_adds_or_multiplies_without_wrapping_stays_float(profile, tmp_path):
     sim = eq.quantize(far_apart(), X, profile=profile, progress=False)
     report = eq.export(sim, tmp_path, ["tflite"], verify=X, progress=False)

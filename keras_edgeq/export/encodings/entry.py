@@ -64,6 +64,11 @@ class FileEntry:
             EncodingsError: the quantizer cannot hold it.
         """
         shape, spec = tuple(quantizer.scale.shape), quantizer.spec
+        if spec.block_size:
+            raise EncodingsError(
+                f"{self.name!r} has a scale per block of {spec.block_size} in the sim, which "
+                "encodings are not read for; quantize it with a precision without blocks."
+            )
         if spec.is_half != (self.scale is None):
             kind = "float" if self.scale is None else "int"
             raise EncodingsError(

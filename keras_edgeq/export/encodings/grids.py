@@ -44,11 +44,16 @@ def encoding_of(quantizer: FakeQuant) -> Encoding:
     """Return the grid of a quantizer.
 
     Raises:
-        EncodingsError: it has none yet.
+        EncodingsError: it has none yet, or one with blocks.
     """
     encoding = quantizer.encoding
     if encoding is None:
         raise EncodingsError(f"{quantizer.tensor!r} has no grid; calibrate the sim first.")
+    if encoding.spec.block_size:
+        raise EncodingsError(
+            f"{quantizer.tensor!r} has a scale per block of {encoding.spec.block_size}, which "
+            "encodings are not written for; give the layer a precision without blocks."
+        )
     return encoding
 
 

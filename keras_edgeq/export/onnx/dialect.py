@@ -57,17 +57,20 @@ class Dialect:
         signed_activations: store activations signed, at any width.
         signed_weights: the same for weights.
         opset: lowest of the file.
+        blocks: operation that reads weights with a scale per block.
     """
 
     signed_activations: bool
     signed_weights: bool
     opset: int
+    blocks: str
 
     @classmethod
     def of(cls, profile: TargetProfile) -> Dialect:
         """Return the dialect of a profile."""
         signed_activations = profile.onnx_activation == "int8"
-        return cls(signed_activations, profile.onnx_weight == "int8", profile.onnx_opset)
+        signed_weights = profile.onnx_weight == "int8"
+        return cls(signed_activations, signed_weights, profile.onnx_opset, profile.onnx_blocks)
 
     def activation(self, encoding: Encoding) -> Storage:
         """Return how activations on a grid are stored."""

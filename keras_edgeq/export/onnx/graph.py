@@ -154,8 +154,9 @@ class OnnxGraph:
             for name, value in self.constants.items()
             if name in used
         )
-        versions = [helper.make_opsetid("", opset)]
-        self.model.ir_version = helper.find_min_ir_version_for(versions)
+        others = sorted({node.domain for node in kept if node.domain})
+        versions = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in others)]
+        self.model.ir_version = helper.find_min_ir_version_for(versions[:1])
         self.model.producer_name, self.model.producer_version = "keras_edgeq", ""
         self.model.doc_string = graph.doc_string = ""
         del self.model.opset_import[:], self.model.metadata_props[:]

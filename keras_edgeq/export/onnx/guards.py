@@ -93,6 +93,8 @@ def _keep_wide_data(graph: OnnxGraph, ranks: Mapping[str, int]) -> None:
         wide = [n for n in products if not _has_8_bits(graph, grids.get(n.input[0]))]
         if not _is_small_matrix(graph, weight) or not wide:
             continue
+        if weight.input[1] not in graph.constants:
+            continue  # with a scale that is computed it is made none
         are_gemms = all(n.op_type == "Gemm" or ranks.get(n.output[0]) == 2 for n in products)
         if are_gemms and len(products) == len(reading):
             _transpose(graph, weight, products)
@@ -142,7 +144,9 @@ def _is_small_matrix(graph: OnnxGraph, weight: NodeProto) -> bool:
 
 def _transpose(graph: OnnxGraph, weight: NodeProto, products: list[NodeProto]) -> None:
     """Store a weight transposed, and make each product with it a Gemm that says so."""
-    graph.constants[weight.input[0]] = graph.constants[weight.input[0]].T
+    for name in weight.input:
+        if graph.constants[name].ndim == 2:  # scales, too, where there is one per block
+            graph.constants[name] = graph.constants[name].T
     for attribute in weight.attribute:
         if attribute.name == "axis":
             attribute.i = 1 - attribute.i

@@ -9,6 +9,7 @@ from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.onnx.bias import BiasScales
+from keras_edgeq.export.onnx.blocks import NBITS, Blocks
 from keras_edgeq.export.onnx.carriers import pair_carriers
 from keras_edgeq.export.onnx.convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
 from keras_edgeq.export.onnx.dialect import WIDE_OPSET, Dialect, Storage
@@ -30,10 +31,10 @@ def to_onnx_qdq(sim: QuantSim) -> ModelProto:
     Inputs and outputs are float32 and keep their Keras names; a free batch axis stays free. The
     pair on a tensor is named after it: `conv1/quantized` holds the integers of `conv1`,
     `conv1/dequantized` the real values. Weights are initializers of 4, 8 or 16 bits, the next that
-    hold their grid, with a scale per channel; activations have 8 or 16 bits, and a Clip where their
-    grid is narrower; biases are int32. What the sim holds in half precision is a FLOAT16
-    initializer, or a Cast to FLOAT16 (`conv1/half`) and back; a number beyond 65504, where the sim
-    saturates, becomes infinite there.
+    hold their grid, with a scale per channel or block; activations have 8 or 16 bits, and a Clip
+    where their grid is narrower; biases are int32. What the sim holds in half precision is a
+    FLOAT16 initializer, or a Cast to FLOAT16 (`conv1/half`) and back; a number beyond 65504, where
+    the sim saturates, becomes infinite there.
 
     The profile says whether integers are signed, and the lowest opset; 4 and 16 bits need 21.
     Weights of `"uint8"` (zero point 128) are exact on every processor. `"int8"` weights (zero point
@@ -143,14 +144,31 @@ class _Writer:
 
     def _write_weight(self, name: str, found: Found, encoding: Encoding) -> None:
         storage = self._stored(self.dialect.weight(encoding))
-        zero_points = np.broadcast_to(encoding.zero_point, found.param.values.shape).ravel()
-        self._dequantized(
-            name,
-            found,
-            (found.integers() + storage.shift).astype(storage.dtype),
-            found.scale(),
-            (zero_points[found.index] + storage.shift).astype(storage.dtype),
-        )
+        integers = (found.integers() + storage.shift).astype(storage.dtype)
+        zero_point = (found.zero_point() + storage.shift).astype(storage.dtype)
+        if encoding.spec.block_size:
+            self._write_blocks(name, Blocks.of(found), integers, zero_point)
+        else:
+            self._dequantized(name, found, integers, found.scale(), zero_point)
+
+    def _write_blocks(self, name: str, blocks: Blocks, integers, zero_point) -> None:
+        """Exchange a weight with a scale per block for its integers."""
+        found = blocks.found
+        self.opset = max(self.opset, WIDE_OPSET)
+        nodes = self.readers[name]
+        if self.dialect.blocks == NBITS and blocks.are_read_by_products(name, nodes):
+            blocks.write_products(nodes, self.graph)
+            return
+        self.graph.constants.pop(name, None)
+        scale, maker = blocks.scale(self.graph)
+        inputs = [
+            self.graph.add_constant(quantized_name(found.param.ref), integers),
+            scale,
+            self.graph.add_constant(f"{found.param.ref}/zero_point", blocks.per_block(zero_point)),
+        ]
+        options = {"axis": blocks.axis, "block_size": blocks.size}
+        self._computed(self.graph.node(DEQUANTIZE, inputs, name, **options), found)
+        self.graph.nodes[:0] = maker
 
     def _write_half(self, name: str, found: Found) -> None:
         """Make constant `name` the Cast of a half-precision constant."""

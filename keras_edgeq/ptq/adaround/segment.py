@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_edgeq.graph.rebuild import Call, compute
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
+from keras_edgeq.layers.block_scales import of_steps
 from keras_edgeq.layers.swap import swapped
 from keras_edgeq.ptq.adaround.blocks import Unit
 from keras_edgeq.streams.pieces import OnCall
@@ -57,12 +58,11 @@ class _OpenGrid:
     """Stands in for a kernel's quantizer while its rounding is open."""
 
     def __init__(self, quantizer: FakeQuant, steps: Any):
-        self.spec, self.scale, self._steps = quantizer.spec, quantizer.scale, steps
+        self.spec, self._quantizer, self._steps = quantizer.spec, quantizer, steps
 
     def __call__(self, kernel):
         """Return what the quantizer would, of the kernel in steps that are given."""
-        scale = tf.convert_to_tensor(self.scale)
-        return self._steps * scale, self._steps, scale
+        return of_steps(self._quantizer, self._steps, tf.convert_to_tensor(self._quantizer.scale))
 
 
 def open_call(end: Call, kernels: Mapping[str, Any], drop: float = 0.0, seed: Any = None) -> OnCall:

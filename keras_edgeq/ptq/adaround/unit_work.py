@@ -64,7 +64,8 @@ class RowsWork:
         assert form  # `is_product` was asked
         self._form, (groups, inputs, outputs) = form, form.shape
         self._tail = _Tail(floats.calls, unit)
-        scale = np.broadcast_to(encoding_of(call.layer).scale, form.kernel_shape)
+        each = encoding_of(call.layer).unit(form.kernel_shape)
+        scale = np.broadcast_to(each, form.kernel_shape)
         bias = getattr(call.layer.layer, "bias", None)
         bias = np.zeros((groups, 1, outputs)) if bias is None else form.of_bias(bias)
         self.fixed = [

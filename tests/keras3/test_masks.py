@@ -1,0 +1,161 @@
+"""Masks of Keras 3: through models inside, layers made of layers, and masks that these make."""
+
+import numpy as np
+import pytest
+
+import keras_edgeq as eq
+from keras_edgeq.prepare import prepare
+from tests.short import short
+
+keras = pytest.importorskip("keras", minversion="3")
+L, ops = keras.layers, keras.ops
+FROZEN = "ignore:Variables of:keras_edgeq.errors.QuantizationWarning"
+pytestmark = [
+    pytest.mark.filterwarnings(FROZEN),
+    pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.* was called on layer:UserWarning"),
+]
+WIDTH, STEPS, IDS = 8, 6, 20
+
+
+class Block(L.Layer):
+    """A transformer block; its attention finds the mask of what it reads."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.attention = L.MultiHeadAttention(2, WIDTH // 2)
+        self.wide = keras.Sequential([L.Dense(16, activation="relu"), L.Dense(WIDTH)])
+        self.first, self.second = L.LayerNormalization(), L.LayerNormalization()
+        self.drop, self.one, self.two = L.Dropout(0.1), L.Add(), L.Add()
+
+    def call(self, x, training=False):
+        x = self.first(x + self.drop(self.attention(x, x), training=training))
+        return self.second(x + self.wide(x))
+
+
+class Passing(Block):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.supports_masking = True
+
+
+class Turning(Passing):
+    def compute_mask(self, inputs, mask=None):
+        return None if mask is None else ops.flip(mask, axis=1)
+
+
+class Reading(Passing):
+    """Reads the mask, and nothing else does: the mean of the positions that count."""
+
+    def call(self, x, mask=None):
+        if mask is None:
+            return x + ops.mean(x, axis=1, keepdims=True)
+        kept = ops.cast(mask, "float32")[:, :, None]
+        counted = ops.sum(kept, axis=1, keepdims=True) + 1.0
+        return x + ops.sum(x * kept, axis=1, keepdims=True) / counted
+
+
+class Adding(Block):
+    """Its last layers carry the mask on, although it says nothing of masks."""
+
+    def call(self, x):
+        x = self.first(self.one([x, self.attention(x, x)]))
+        return self.second(self.two([x, self.wide(x)]))
+
+
+class Twice(Passing):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = Reading(name="inner")
+
+    def call(self, x):
+        return self.inner(super().call(x))
+
+
+class Tokens(L.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.token, self.place = L.Embedding(IDS, WIDTH), L.Embedding(STEPS, WIDTH)
+
+    def call(self, x):
+        return self.token(x) + self.place(ops.arange(STEPS))
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.not_equal(inputs, 0)
+
+
+class Whole(keras.Model):
+    def __init__(self):
+        super().__init__(name="whole")
+        self.tokens, self.block = Tokens(name="tokens"), Twice(name="block")
+        self.pool, self.head = L.GlobalAveragePooling1D(), L.Dense(3)
+
+    def call(self, x):
+        return self.head(self.pool(self.block(self.tokens(x))))
+
+
+def table():
+    return L.Embedding(IDS, WIDTH, mask_zero=True)
+
+
+def padded():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, IDS, (16, STEPS))
+    return np.where(np.arange(STEPS) < rng.integers(2, STEPS + 1, (16, 1)), ids, 0).astype("int32")
+
+
+def check(model):
+    """Compare both on ids that are padded, with weights that tell them apart."""
+    rng, ids = np.random.default_rng(1), padded()
+    for weight in model.weights:
+        if "float" in str(weight.dtype):
+            weight.assign(weight + 0.3 * rng.normal(size=weight.shape))
+    wanted = keras.ops.convert_to_numpy(model(ids, training=False))
+    prepared = prepare(eq.from_keras3(model))
+    np.testing.assert_allclose(prepared(ids), wanted, atol=1e-4)
+    return prepared
+
+
+def mean_of(make):
+    ids = keras.Input((STEPS,), dtype="int32")
+    return keras.Model(ids, L.GlobalAveragePooling1D()(make(ids)))
+
+
+@pytest.mark.parametrize("front", short([Tokens, table], Tokens))
+@pytest.mark.parametrize("block", short([Block, Passing, Turning, Reading, Adding, Twice], Turning))
+def test_layers_made_of_layers_are_opened_with_the_masks_of_their_input(front, block):
+    prepared = check(mean_of(lambda ids: block(name="block")(front()(ids))))
+    assert "MultiHeadAttention" not in {type(layer).__name__ for layer in prepared.layers}
+
+
+MODELS = {
+    "masks made inside": lambda ids: Reading()(keras.Sequential([table(), Passing()])(ids)),
+    "masks given": lambda ids: Reading()(keras.Sequential([Passing(), Adding()])(table()(ids))),
+    "a mask of the call": lambda ids: L.LSTM(4, return_sequences=True)(
+        keras.Sequential([L.Masking(7.0), L.Dense(WIDTH)])(table()(ids))
+    ),
+    "lost": lambda ids: keras.Sequential([L.Conv1D(WIDTH, 1)])(table()(ids)),
+}
+
+
+@pytest.mark.parametrize("name", short(MODELS, "masks made inside"))
+def test_masks_go_into_models_and_out_of_them(name):
+    check(mean_of(MODELS[name]))
+
+
+def test_a_layer_that_is_called_with_a_mask_and_without_shares_its_weights():
+    ids = keras.Input((STEPS,), dtype="int32")
+    block, embed = Passing(name="block"), table()
+    with_mask = L.GlobalAveragePooling1D()(block(embed(ids)))
+    without = L.GlobalAveragePooling1D()(block(ops.tanh(embed(ids))))
+    prepared = check(keras.Model(ids, L.Subtract()([with_mask, without])))
+    assert sum(type(layer).__name__ == "Embedding" for layer in prepared.layers) == 1
+
+
+def test_a_subclassed_model_of_blocks_with_masks_is_quantized():
+    model, ids = Whole(), padded()
+    model(ids)
+    check(model)
+    sim = eq.quantize(model, ids, progress=False)
+    wanted = keras.ops.convert_to_numpy(model(ids))
+    assert np.max(np.abs(wanted - sim(ids))) < 0.1 * np.max(np.abs(wanted))
