@@ -18,6 +18,7 @@ from keras_edgeq.export.onnx.qdq import to_onnx_qdq
 from keras_edgeq.profiles import load_profile
 from keras_edgeq.sim.strip import strip
 from tests.models import inputs_for, make, train_like
+from tests.short import without_long
 
 L = tf_keras.layers
 LEVELS = ort.GraphOptimizationLevel
@@ -109,7 +110,7 @@ FUSED = {
 }
 
 
-@pytest.mark.parametrize("hazard", HAZARDS)
+@pytest.mark.parametrize("hazard", without_long(HAZARDS, "op_constants", "op_layers"))
 def test_an_onnx_file_gives_the_integers_of_the_sim_plain_and_fused(hazard, tmp_path):
     sim, x = hazard_sim(hazard)
     exported, wanted = to_onnx_qdq(sim), predicted(sim, x)

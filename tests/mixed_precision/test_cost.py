@@ -15,6 +15,7 @@ from keras_edgeq.mixed_precision import activation_memory
 from keras_edgeq.mixed_precision.cost import COSTS, CostModel
 from keras_edgeq.runtime.tflite_file import TfliteGraph
 from tests.models import inputs_for, make
+from tests.short import short
 
 L = tf_keras.layers
 CANDIDATES = ("W4A8", "W8A8", "W8A16", "W4A16", "FP16")
@@ -94,7 +95,12 @@ def stored(graph):
     return sum(len(graph.model.buffers[graph.tensors[i].buffer].data) for i in tensors)
 
 
-@pytest.mark.parametrize("name", ["separable", "shared_layer", "embedding", "prelu", "transposed"])
+@pytest.mark.parametrize(
+    "name",
+    short(
+        ["separable", "shared_layer", "embedding", "prelu", "transposed"], "shared_layer", "prelu"
+    ),
+)
 def test_bytes_of_weights_are_those_in_the_tflite_file(name):
     cost, sim = cost_model(name), quantized(name, "litert_int8")
     for choice in drawn(cost, 2):

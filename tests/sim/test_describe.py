@@ -5,6 +5,7 @@ import keras_edgeq as eq
 from keras_edgeq.errors import ProfileError, UnsupportedModelError
 from tests.harness import assert_same_state, snapshot
 from tests.models import inputs_for, make
+from tests.short import without_long
 
 L = tf_keras.layers
 
@@ -50,7 +51,7 @@ def test_the_table_is_aligned_and_ends_with_the_sum():
     )
 
 
-@pytest.mark.parametrize("hazard", SOME)
+@pytest.mark.parametrize("hazard", without_long(SOME, "recurrent"))
 def test_floats_are_those_of_the_sims_plan_and_the_model_stays_as_it_is(hazard):
     model = make(hazard)
     before = snapshot(model)

@@ -12,6 +12,7 @@ TOLERANCES = {"fused_activations": 0.1, "attention": 0.1}
 LONG = (
     "recurrent", "separate_activations", "fused_activations", "transfer", "nested_twice",
     "nested_same_names", "op_constants", "op_layers", "separable",
+    "attention", "written_out",
 )  # fmt: skip
 
 
