@@ -12,6 +12,7 @@ import keras_edgeq as eq
 from keras_edgeq.cli.command import Result
 from keras_edgeq.cli.functions import function
 from keras_edgeq.cli.image_folder import ImageFolder
+from keras_edgeq.cli.saved import saved
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.evaluate.metrics import Metric, as_array
 from keras_edgeq.graph.rebuild import run as run_model
@@ -41,9 +42,7 @@ def run(args: Namespace) -> Result:
         steps=args.steps,
         progress=not args.quiet,
     )
-    if args.save:
-        found.save(args.save)
-    return Result(str(found), found.to_json(), "" if args.save else str(found))
+    return saved(found, args.save)
 
 
 def _metric(args: Namespace) -> Callable[[Any], float]:

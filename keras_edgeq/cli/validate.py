@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 
 import keras_edgeq as eq
-from keras_edgeq.analysis.save_report import finite
 from keras_edgeq.cli.command import Result
+from keras_edgeq.cli.saved import saved
 
 
 def run(args: Namespace) -> Result:
@@ -22,6 +22,4 @@ def run(args: Namespace) -> Result:
         kernels=args.kernels,
         progress=not args.quiet,
     )
-    if args.save:
-        found.save(args.save)
-    return Result(str(found), finite(found.to_json()), "" if args.save else str(found))
+    return saved(found, args.save)
