@@ -93,18 +93,17 @@ def _top1(labels, logits) -> float:
 
 def _profile(model: str, path: str, form: str, name: str) -> str:
     """Return whose kernels ran a file, and its slowest operations."""
-    found = eq.benchmark(path, runs=20, progress=False)
+    found = eq.benchmark(path, runs=100, progress=False)
     kernels = ", ".join(
         f"{kernel} {count} operations, {100.0 * share:.0f} %"
         for kernel, (count, share) in found.kernels.items()
     )
-    total = sum(one.time_us for one in found.operations) or 1.0
     types: dict[str, float] = {}
     for one in found.operations:
         key = f"{one.type} ({one.kernel})"
-        types[key] = types.get(key, 0.0) + one.time_us / total
+        types[key] = types.get(key, 0.0) + one.time_us
     slowest = sorted(types.items(), key=lambda pair: -pair[1])[:SLOWEST]
-    times = ", ".join(f"{kind} {100.0 * share:.0f} %" for kind, share in slowest)
+    times = ", ".join(f"{kind} {time:.3g} µs" for kind, time in slowest if time >= 0.1)
     return f"- {model} {form} {name}: {kernels or found.no_operations}. By type: {times}."
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from keras_edgeq.analysis.drawing import write_png
 from keras_edgeq.errors import ExportError
 from keras_edgeq.files import write_whole
+from keras_edgeq.files.json_text import finite
 from keras_edgeq.table import csv_text
 
 Rows = Callable[[], Iterable[Iterable[Any]]]
@@ -81,12 +81,3 @@ def write_json(path: Path, values: Any) -> None:
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write a table, titles first."""
     path.write_text(csv_text(rows), encoding="utf-8")
-
-
-def finite(values: Any) -> Any:
-    """Return JSON values with null for numbers that JSON does not have."""
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not isfinite(values) else values

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_edgeq.analysis.save_report import finite
 from keras_edgeq.cli.command import Result
+from keras_edgeq.files.json_text import finite
 
 
 def saved(found: Any, path: str | None) -> Result:

@@ -17,7 +17,7 @@ from keras_edgeq.diagnose.page.report import report_page
 from keras_edgeq.diagnose.rows import FloatLayer, GraphLayer, TensorDiagnosis, WeightDiagnosis
 from keras_edgeq.errors import ExportError
 from keras_edgeq.runtime.run_report import RunReport
-from keras_edgeq.spec.fidelity import OutputFidelity, finite
+from keras_edgeq.spec.fidelity import OutputFidelity, finite_db
 from keras_edgeq.table import aligned, brief, counted, html
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ class Diagnosis:
         return float(np.mean([one.sqnr_db for one in self.outputs]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; dB are None where nothing differs, or nothing was measured."""
+        """Return JSON values.
+
+        dB are None where nothing differs or nothing was measured, -1e9 where there is no signal.
+        """
         made: dict[str, Any] = {"schema": SCHEMA}
         for name in ("model", "profile", "samples", "score", "float_score", "weight_bytes"):
             made[name] = getattr(self, name)
@@ -98,7 +101,7 @@ class Diagnosis:
         made["weights"] = [_weights_json(one) for one in self.weights]
         made["findings"] = [one.to_json() for one in self.findings]
         made["runs"] = [one.to_json() for one in self.runs]
-        return finite(made)
+        return finite_db(made)
 
     def save(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from keras_edgeq.diagnose.remedies import apply_remedy
@@ -134,15 +134,15 @@ class Finding:
         return (where, self.cause, share, str(best.remedy), gain, f"{best.bytes:+,}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return JSON values, and NaN for what was not measured."""
         plain = {
             name: getattr(self, name)
             for name in ("layer", "tensor", "cause", "evidence", "is_fault", "advice")
         }
         return {
             **plain,
-            "share": _number(self.share),
-            "possible_db": _number(self.possible_db),
+            "share": self.share,
+            "possible_db": self.possible_db,
             "remedies": [_remedy_json(one) for one in self.remedies],
             "trials": [_trial_json(one) for one in self.trials],
         }
@@ -168,10 +168,5 @@ def _remedy_json(one: Remedy) -> dict[str, Any]:
 
 
 def _trial_json(one: Trial) -> dict[str, Any]:
-    made = {name: getattr(one, name) for name in ("score", "gain_score", "bytes", "seconds")}
-    numbers = {name: _number(getattr(one, name)) for name in ("sqnr_db", "gain_db")}
-    return {"remedy": _remedy_json(one.remedy), **numbers, **made, "failed": one.failed}
-
-
-def _number(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+    made = {field.name: getattr(one, field.name) for field in fields(one)}
+    return {**made, "remedy": _remedy_json(one.remedy)}

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from keras_edgeq.analysis.save_report import save_values
+from keras_edgeq.analysis.save_report import save_report
+from keras_edgeq.evaluate.comparison_page import comparison_bars, comparison_page
 from keras_edgeq.evaluate.latency import Latency, Machine
 from keras_edgeq.table import aligned, brief, counted, html
 
@@ -28,6 +29,7 @@ class Candidate:
         latency_ratio: its median to that of the float file of the same runtime; None if none was
             given.
         non_finite: samples with NaN or infinity in their predictions.
+        failed: why its runtime could not go on, and nothing of it was measured; `""` if it could.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Candidate:
     latency: Latency | None = None
     latency_ratio: float | None = None
     non_finite: int = 0
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,15 @@ class Comparison:
         return {"schema": 1, **asdict(self), "candidates": [asdict(c) for c in self.candidates]}
 
     def save(self, path: str | Path) -> None:
-        """Write the values.
+        """Write the table and a picture as a page, the picture alone, or the values.
 
         Args:
-            path: of the file; its suffix says how: `.json` or `.csv`, a row per candidate.
+            path: of the file; its suffix says how: `.html`, `.png`, `.json`, or `.csv` with a row
+                per candidate.
 
         Raises:
             ExportError: another suffix, or the file cannot be written.
+            EdgeqError: matplotlib is not installed, and a picture is asked for.
         """
         names = [field.name for field in fields(Candidate)]
         names[names.index("latency")] = "latency_p50_ms"
@@ -89,7 +94,13 @@ class Comparison:
             [part.p50 if isinstance(part, Latency) else part for part in _cells(one)]
             for one in self.candidates
         ]
-        save_values(path, self.to_json, lambda: [names, *rows])
+        save_report(
+            path,
+            self.to_json,
+            lambda: comparison_bars(self),
+            lambda: comparison_page(self),
+            lambda: [names, *rows],
+        )
 
     def table(self) -> list[tuple[str, ...]]:
         """Return a row per candidate for people, titles first."""
@@ -113,9 +124,11 @@ class Comparison:
         empty = {i for i, column in enumerate(zip(*rows, strict=True)) if set(column) == {"-"}}
         return [tuple(c for i, c in enumerate(row) if i not in empty) for row in (head, *rows)]
 
-    def _note(self) -> str:
+    def note(self) -> str:
+        """Return what was measured on, and what failed, for people."""
         broken = [one for one in self.candidates if one.non_finite]
         lines = [f"{one.name}: NaN or infinity in {one.non_finite:,}" for one in broken]
+        lines += [f"{one.name}: {one.failed}" for one in self.candidates if one.failed]
         timed = f"; medians of {counted(self.runs, 'run')} of one sample in turn"
         has_times = any(one.latency for one in self.candidates)
         threads = f", {counted(self.threads, 'thread')}, {self.machine}"
@@ -127,10 +140,10 @@ class Comparison:
         return brief("Comparison", counted(self.samples, "sample"), names)
 
     def __str__(self) -> str:
-        return f"{aligned(self.table())}\n{self._note()}"
+        return f"{aligned(self.table())}\n{self.note()}"
 
     def _repr_html_(self) -> str:
-        return html("Comparison", self.table(), self._note())
+        return html("Comparison", self.table(), self.note())
 
 
 def _cells(candidate: Candidate) -> list[Any]:

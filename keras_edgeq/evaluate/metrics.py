@@ -151,7 +151,8 @@ def _name(metric: Any) -> str:
             f"{getattr(metric, '__name__', repr(metric))} is no metric{hint}. A metric is a "
             "function (y_true, y_pred) -> number, a metric object, or the name of one."
         )
-    return getattr(metric, "__name__", type(metric).__name__)
+    name = getattr(metric, "__name__", type(metric).__name__)
+    return "metric" if name == "<lambda>" else name
 
 
 def _is_object(metric: Any) -> bool:

@@ -1,8 +1,9 @@
-"""JSON from files of others: not more of it than memory is meant for."""
+"""JSON: what others wrote, within bounds, and what of our own JSON has no number for."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 MOST_BYTES = 64_000_000
@@ -28,3 +29,12 @@ def parse(text: str | bytes, **options: Any) -> Any:
         return json.loads(content, **options)
     except RecursionError:
         raise ValueError("JSON that is nested too deep.") from None
+
+
+def finite(values: Any) -> Any:
+    """Return JSON values with null for numbers that JSON does not have."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from keras_edgeq.runtime.walk import Step
-from keras_edgeq.spec.fidelity import OutputFidelity, finite
+from keras_edgeq.spec.fidelity import OutputFidelity, finite_db
 from keras_edgeq.table import brief, html
 
 # See `optimizer_difference`. One product whose data is rounded to 8 bits moves outputs by more.
@@ -132,7 +132,7 @@ class RunReport:
         """Return JSON values; outputs that differ nowhere from float have None for dB."""
         values = asdict(replace(self, steps=()))
         del values["steps"]
-        return {**finite(values), "agrees": self.agrees}
+        return {**finite_db(values), "agrees": self.agrees}
 
     def __repr__(self) -> str:
         return brief("RunReport", "agrees" if self.agrees else "disagrees", str(self))

@@ -11,13 +11,13 @@ import numpy as np
 
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.files import write_whole
+from keras_edgeq.files.json_text import finite
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.quantized_layer import BIAS_MAX
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
-from keras_edgeq.spec.fidelity import finite
 from keras_edgeq.table import aligned, brief, counted, csv_text, html, span
 
 INPUT, ACTIVATION, WEIGHT, BIAS = "input", "activation", "weight", "bias"
@@ -125,7 +125,7 @@ class Grids(Sequence):
         return [asdict(grid) for grid in self.rows]
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return JSON values; an end of a grid that has none is null."""
         return {"model": self.model, "profile": self.profile, "grids": finite(self.records())}
 
     def to_csv(self, path: str | Path) -> None:

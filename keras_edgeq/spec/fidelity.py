@@ -10,6 +10,7 @@ from typing import Any
 from keras_edgeq.table import aligned, brief, html
 
 WORST = 5
+NO_SIGNAL_DB = -1e9  # in JSON, which has no infinity
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Fidelity:
         return tuple(sorted(self.tensors, key=lambda one: one.own_db)[:count])
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; what differs nowhere has None for dB."""
-        return finite(asdict(self))
+        """Return JSON values; dB are None where nothing differs, -1e9 where there is no signal."""
+        return finite_db(asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Fidelity:
@@ -101,14 +102,14 @@ class Fidelity:
         return html("Beside the float model", self.table())
 
 
-def finite(value: Any) -> Any:
-    """Return JSON values without infinities: None if nothing differs, -1e9 for no signal."""
+def finite_db(value: Any) -> Any:
+    """Return JSON values of reports in dB: None for infinity and NaN, -1e9 for no signal."""
     if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
+        return {key: finite_db(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
+        return [finite_db(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None if value > 0 else -1e9
+        return NO_SIGNAL_DB if value < 0 else None
     return value
 
 

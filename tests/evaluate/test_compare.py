@@ -9,10 +9,17 @@ import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.errors import CalibrationDataError, EdgeqError
+from keras_edgeq.errors import (
+    CalibrationDataError,
+    EdgeqError,
+    QuantizationWarning,
+    RuntimeFailedError,
+)
+from keras_edgeq.evaluate.comparison_page import comparison_bars
 from keras_edgeq.evaluate.float_files import is_float_file
 from keras_edgeq.numerics.metrics import agreement, sqnr_db
 from keras_edgeq.runtime.artifact_file import read_artifact
+from keras_edgeq.runtime.child.loaded import Loaded
 from keras_edgeq.runtime.child.process import Limits
 from tests.evaluate.test_benchmark import tflite
 
@@ -120,3 +127,46 @@ def test_only_a_file_of_float32_is_one_to_be_timed_beside(case):
     names = ("float.tflite", "model.tflite", "model.onnx", "saved_model")
     files = [read_artifact(case[2] / name, Limits(10.0, 10**9)) for name in names]
     assert [is_float_file(file) for file in files] == [True, False, False, False]
+
+
+def test_a_page_and_a_picture_show_each_candidate(case, tmp_path):
+    model, sim, folder, data = case
+    asked = {"metric": "accuracy", "output": "kind", **QUICK}
+    files = [folder / "model.tflite", folder / "model.onnx"]
+    found = eq.compare(model, sim, *files, data=labelled(data, np.arange(20) % 4), **asked)
+    found.save(tmp_path / "found.png")
+    found.save(tmp_path / "found.html")
+    assert (tmp_path / "found.png").read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "found.html").read_text()
+    for text in ("model.tflite, LiteRT xnnpack", "model.onnx, ONNX Runtime", "20 samples"):
+        assert text in page
+    panels = comparison_bars(found).axes
+    assert [axis.get_title(loc="left") for axis in panels] == [
+        "accuracy", "agreement, %", "SQNR, dB", "size, kB", "latency, ms",
+    ]  # fmt: skip
+    drawn = [bars.patches[0].get_width() for bars in panels[1].containers]
+    assert [one.agreement for one in found.candidates] == pytest.approx(drawn)
+
+
+@pytest.mark.parametrize("at", ["compute", "time"])
+def test_a_runtime_that_ends_leaves_the_other_candidates_measured(case, monkeypatch, at):
+    model, sim, folder, data = case
+    real = getattr(Loaded, at)
+
+    def ends(self, *args):
+        if self._runtime == "ONNX Runtime":
+            raise RuntimeFailedError("ONNX Runtime ended by signal 11.")
+        return real(self, *args)
+
+    monkeypatch.setattr(Loaded, at, ends)
+    files = [folder / "model.onnx", folder / "model.tflite"]
+    with pytest.warns(QuantizationWarning, match=r"model\.onnx is left out.*signal 11"):
+        found = eq.compare(model, sim, *files, data=data, **QUICK)
+    onnx, litert = found.candidates[2:]
+    assert onnx.failed == "ONNX Runtime ended by signal 11."
+    assert onnx.agreement is None
+    assert onnx.latency is None
+    assert litert.failed == ""
+    assert litert.sqnr_db == pytest.approx(found.candidates[1].sqnr_db, abs=3.0)
+    assert litert.latency.p50 > 0.0
+    assert "signal 11" in str(found)
