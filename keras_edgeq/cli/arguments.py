@@ -10,9 +10,10 @@ from typing import NoReturn
 import keras_edgeq
 from keras_edgeq.nearest import did_you_mean
 
-MODEL_HELP = "a .keras file, an .h5 file or a SavedModel folder that tf_keras wrote"
+MODEL_HELP = "a .keras or .h5 file of tf_keras or Keras 3, or a SavedModel folder of tf_keras"
 LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
 ARTIFACT_HELP = "a .tflite or .onnx file or a SavedModel folder"
+INPUTS_HELP = ".npz or .npy of inputs, or a folder of images"
 PRECISION_HELP = (
     "'W4A8' for all layers that can, or layers by name: 'conv_pw_*=W4A8'; may be repeated"
 )
@@ -91,7 +92,8 @@ def _common(command: argparse.ArgumentParser) -> None:
 def _quantize(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
-    add("--calibration", metavar="FILE", help=".npz or .npy of typical inputs")
+    add("--calibration", metavar="FILE", help=f"{INPUTS_HELP}, typical of use")
+    _preprocess(command)
     ends = "without --calibration: what inputs lie between; ranges come from the batch norms"
     add("--input-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)
     add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
@@ -99,7 +101,7 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     _precision(command)
     formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
     add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
-    verify = ".npz or .npy of inputs to verify on (default: the samples the sim keeps)"
+    verify = f"{INPUTS_HELP}, to verify on (default: the samples the sim keeps)"
     add("--verify", metavar="FILE", help=verify)
     add(
         "--batch-size", type=_at_least(1), default=32, help="for calibration (default: %(default)s)"
@@ -109,6 +111,14 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     add("--keep-samples", type=_at_least(0), default=4, metavar="N", help=keep)
     add("--integer-io", action="store_true", help="int8 inputs and outputs in the TFLite file")
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _preprocess(command: argparse.ArgumentParser) -> None:
+    preprocess = (
+        "for a folder of images: what training did to a batch of them, float32 between 0 and 255, "
+        "such as tf_keras.applications.mobilenet:preprocess_input"
+    )
+    command.add_argument("--preprocess", metavar="MODULE:FUNCTION", help=preprocess)
 
 
 def _precision(command: argparse.ArgumentParser) -> None:
@@ -198,13 +208,9 @@ def _benchmark(command: argparse.ArgumentParser) -> None:
 def _diagnose(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
-    data = ".npz or .npy of inputs, with labels as 'y' for --metric; or a folder of images"
+    data = f"{INPUTS_HELP}; a file with labels as 'y' for --metric"
     add("--data", metavar="FILE", required=True, help=data)
-    preprocess = (
-        "for a folder of images: what training did to a batch of them, float32 between 0 and 255, "
-        "such as tf_keras.applications.mobilenet:preprocess_input"
-    )
-    add("--preprocess", metavar="MODULE:FUNCTION", help=preprocess)
+    _preprocess(command)
     score = "function of a model that returns a number, higher is better"
     add("--score", metavar="MODULE:FUNCTION", help=score)
     metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"

@@ -81,16 +81,16 @@ def _images(path: str, args: Namespace) -> None:
             f"{path} is a folder of images: say with --preprocess MODULE:FUNCTION what training "
             "did to them. Ranges of images that were preprocessed in another way are wrong."
         )
-    if args.metric is not None:
+    if getattr(args, "metric", None) is not None:
         raise EdgeqError("A folder of images has no labels for --metric; give --score.")
 
 
 def _preprocess(named: str, args: Namespace) -> None:
-    if not Path(args.data).is_dir():
-        raise EdgeqError(
-            f"--preprocess is for folders of images; {args.data} holds inputs as the model takes "
-            "them."
-        )
+    given = [getattr(args, name, None) for name in ("data", "calibration", "verify")]
+    files = [path for path in given if path is not None]
+    if not any(Path(path).is_dir() for path in files):
+        held = " and ".join(f"{path} holds inputs as the model takes them" for path in files)
+        raise EdgeqError(f"--preprocess is for folders of images; {held or 'none is given'}.")
 
 
 def _metric(name: str, args: Namespace) -> None:

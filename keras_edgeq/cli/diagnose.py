@@ -11,7 +11,7 @@ import numpy as np
 import keras_edgeq as eq
 from keras_edgeq.cli.command import Result
 from keras_edgeq.cli.functions import function
-from keras_edgeq.cli.image_folder import ImageFolder
+from keras_edgeq.cli.image_folder import inputs_at
 from keras_edgeq.cli.saved import saved
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.evaluate.metrics import Metric, as_array
@@ -24,11 +24,8 @@ def run(args: Namespace) -> Result:
     """Return the diagnosis, and write it where a file is given."""
     score = None if args.score is None else function(args.score, "--score")
     sim = eq.load_sim(args.sim, safe_mode=not args.allow_lambda)
-    data: Any = args.data
-    if args.preprocess is not None:
-        preprocess = function(args.preprocess, "--preprocess")
-        data = ImageFolder(args.data, sim, preprocess, args.batch_size)
-    elif args.metric is not None:
+    data = inputs_at(args.data, args, sim)
+    if args.metric is not None:
         score = _metric(args)
     found = eq.diagnose(
         sim,

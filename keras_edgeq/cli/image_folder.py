@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,24 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
+from keras_edgeq.cli.functions import function
 from keras_edgeq.errors import CalibrationDataError
 
+PREPROCESS = "--preprocess"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+
+
+def inputs_at(path: str | None, args: Namespace, model: tf_keras.Model) -> Any:
+    """Return inputs for a model: the path of a file as it is, a folder of images as batches.
+
+    Args:
+        path: of the command line; None stays None.
+        args: the others of the command, `preprocess` and `batch_size` among them.
+        model: that takes the inputs.
+    """
+    if path is None or not Path(path).is_dir():
+        return path
+    return ImageFolder(path, model, function(args.preprocess, PREPROCESS), args.batch_size)
 
 
 class ImageFolder:
@@ -68,7 +84,7 @@ class ImageFolder:
                 yield self._preprocess(images)
             except Exception as error:
                 raise CalibrationDataError(
-                    f"--preprocess failed on images {images.shape} from {files[0]}: {error!r}."
+                    f"{PREPROCESS} failed on images {images.shape} from {files[0]}: {error!r}."
                 ) from error
 
     def _image(self, file: Path) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import keras_edgeq as eq
 from keras_edgeq.cli.command import DISAGREES, Result
+from keras_edgeq.cli.image_folder import inputs_at
 from keras_edgeq.cli.out_folder import out_folder
 from keras_edgeq.cli.verify import disagreeing, status_of
 
@@ -14,9 +15,10 @@ def run(args: Namespace) -> Result:
     """Quantize, save the sim, export, and return the report."""
     with out_folder(args.out) as out:
         progress = not args.quiet
+        model = eq.load_model(args.model, args.allow_lambda)
         sim = eq.quantize(
-            eq.load_model(args.model, args.allow_lambda),
-            args.calibration,
+            model,
+            inputs_at(args.calibration, args, model),
             args.profile,
             input_range=None if args.input_range is None else tuple(args.input_range),
             precision=dict(args.precision),
@@ -30,7 +32,7 @@ def run(args: Namespace) -> Result:
             sim,
             out,
             args.formats,
-            args.verify,
+            inputs_at(args.verify, args, model),
             float_io=not args.integer_io,
             progress=progress,
         )

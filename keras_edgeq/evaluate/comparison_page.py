@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 HOW_TO_READ = (
     "One row per candidate. Agreement and SQNR are to the float model; bars of SQNR end at 60 dB, "
-    "and an arrow stands for no difference. Latency is the median of one sample, on a scale of powers of ten."
+    "and an arrow stands for no difference. Latency is the median of one sample, on a scale of "
+    "powers of ten."
 )
 MOST_DB = 60.0  # beyond it nothing can be seen; float files lie there
 

@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     x = L.Conv2D(4, 3, activation="relu", name="conv")(inputs)
     model = tf_keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)))
     x = np.random.default_rng(0).uniform(-1, 1, (32, 8, 6, 3)).astype(np.float32)
+    model.save(folder / "model.keras")
     eq.save_sim(eq.quantize(model, x, progress=False), folder / "sim.keras")
     y = np.asarray(model(x)).argmax(-1)
     np.savez(folder / "x.npz", image=x)
@@ -62,6 +63,13 @@ def diagnose(*args):
     return main(["diagnose", "sim.keras", "--quiet", "--no-verify", "--remedies", "0", *args])
 
 
+def decoded():
+    """The images in the order of their names, at the size of the model's input."""
+    names = [f"images/{n}.jpg" for n in (0, 2, 4)] + [f"images/inner/{n}.PNG" for n in (1, 3, 5)]
+    read = [tf.io.decode_image(tf.io.read_file(name)) for name in names]
+    return np.stack([tf.image.resize(image, (8, 6), antialias=True) for image in read])
+
+
 def test_labels_in_the_file_are_scored(capsys):
     assert diagnose("--data", "xy.npz", "--metric", "accuracy", "--save", "found.json") == 0
     found = json.loads(Path("found.json").read_text())
@@ -76,15 +84,24 @@ def test_images_are_read_as_they_were_trained_on(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["score"] == 0.5
     row = next(one for one in found["tensors"] if one["tensor"] == "image")
-    images = [
-        tf.image.resize(tf.io.decode_image(tf.io.read_file(name)), (8, 6), antialias=True)
-        for name in ("images/0.jpg", "images/2.jpg", "images/4.jpg")
-    ] + [
-        tf.image.resize(tf.io.decode_image(tf.io.read_file(name)), (8, 6), antialias=True)
-        for name in ("images/inner/1.PNG", "images/inner/3.PNG", "images/inner/5.PNG")
-    ]
-    judged = np.stack(images)[3:] / 127.5 - 1.0  # the other half is for remedies
+    images = decoded()
+    judged = images[3:] / 127.5 - 1.0  # the other half is for remedies
     assert (row["low"], row["high"]) == pytest.approx((judged.min(), judged.max()), rel=1e-5)
+
+
+def test_quantize_calibrates_and_verifies_on_folders_of_images(tmp_path, capsys):
+    args = ("--preprocess", "of_mine:scaled", "--formats", "tflite", "--out", str(tmp_path))
+    given = ("--calibration", "images", "--verify", "images", *args)
+    assert main(["quantize", "model.keras", "--json", *given]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [(run["samples"], run["agrees"]) for run in runs] == [(6, True)] * len(runs)
+    grid = eq.grids(eq.load_sim(tmp_path / "sim.keras"))["image"]
+    images = decoded() / 127.5 - 1.0
+    assert (grid.low, grid.high) == pytest.approx((images.min(), images.max()), abs=0.01)
+    assert main(["quantize", "model.keras", "--calibration", "images", "--out", "x"]) == 2
+    assert "--preprocess MODULE:FUNCTION" in capsys.readouterr().err
+    assert main(["quantize", "model.keras", "--calibration", "x.npz", *args]) == 2
+    assert "x.npz holds inputs as the model takes them" in capsys.readouterr().err
 
 
 ERRORS = {
