@@ -6,10 +6,16 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import tf_keras
+
 from keras_edgeq.diagnose.causes import KERNEL, RUNTIME
+from keras_edgeq.diagnose.file_facts import files_beside
+from keras_edgeq.diagnose.trials import Score
 from keras_edgeq.errors import EdgeqError, QuantizationWarning
+from keras_edgeq.evaluate.comparison import Candidate
 from keras_edgeq.export.export import export
 from keras_edgeq.runtime.run_report import RunReport, failed_run
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -19,29 +25,35 @@ RUNTIMES = {"tflite": "ai_edge_litert", "onnx": "onnxruntime"}
 CAUSES = {None: KERNEL, "kernel": KERNEL, "file": RUNTIME, "runtime": RUNTIME}
 
 
-def runs_of(sim: QuantSim, samples: Sequence[Any]) -> tuple[RunReport, ...]:
+def runs_of(
+    sim: QuantSim, model: tf_keras.Model, samples: Sequence[Any], score: Score | None
+) -> tuple[tuple[RunReport, ...], tuple[Candidate, ...]]:
     """Export a sim in the first format that its target has and a runtime here runs, and verify it.
 
     Args:
         sim: the sim.
+        model: the float model it stands for.
         samples: in the order of its inputs.
+        score: of the user, which the file is given to; None without.
 
     Returns:
         A report per way to run the file; none if no runtime is installed. A format that cannot be
-        written is a report of a failed run.
+        written is a report of a failed run. And the float model's file and the sim's: their bytes,
+        their latency, and the score of the sim's.
     """
     formats = [
         one for one in RUNTIMES if one in sim.record.profile.formats and find_spec(RUNTIMES[one])
     ]
     if not formats:
-        return ()
+        return (), ()
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", QuantizationWarning)
         try:
             report = export(sim, folder, formats[:1], list(samples), progress=False)
         except EdgeqError as error:
-            return (failed_run(f"model.{formats[0]}", formats[0], 0, True, str(error)),)
-    return report.runs
+            return (failed_run(f"model.{formats[0]}", formats[0], 0, True, str(error)),), ()
+        path = Path(str(report.files[formats[0]]))
+        return report.runs, files_beside(path, sim, model, samples, score)
 
 
 def noise_of(runs: Sequence[RunReport], steps: Mapping[str, float]) -> dict[str, dict[str, float]]:

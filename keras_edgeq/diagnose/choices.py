@@ -74,6 +74,16 @@ class Choices:
         less.sort(key=lambda n: _bits(kernel, n), reverse=True)
         return tuple(_precision(name, n) for n in (*less[:1], FLOAT))
 
+    def smaller_sums(self, layer: str, bits: float) -> tuple[Remedy, ...]:
+        """Return precisions whose products have so many bits fewer, the most precise first."""
+        name, kernel = self._kernel(layer)
+        if kernel is None:
+            return ()
+        most = sum(_bits(kernel, kernel.precision)) - bits
+        less = [n for n in kernel.allowed if sum(_bits(kernel, n)) <= most]
+        less.sort(key=lambda n: sum(_bits(kernel, n)), reverse=True)
+        return tuple(_precision(name, n) for n in (*less[:1], FLOAT))
+
     def integer(self, layer: str) -> tuple[Remedy, ...]:
         """Return the target's own precision for a layer that was asked to compute in float."""
         name, kernel = self._kernel(layer)

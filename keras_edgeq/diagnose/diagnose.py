@@ -84,7 +84,7 @@ def diagnose(
         fit, judge = _halves(read, store, fixed_batch(sim))
         model = stripped(float_form(sim))
         trials = Trials(sim, model, fit, judge, score)
-        seen, rest = examine(sim, model, judge, samples, verify, memory_bytes, progress)
+        seen, rest = examine(sim, model, judge, samples, verify, score, memory_bytes, progress)
         count = sum(len(batch[0]) for batch in read)
         judged = sum(len(batch[0]) for batch in judge)
         float_score = None if score is None else scored(score, model)
@@ -119,6 +119,7 @@ def diagnose(
         graph=tuple(seen.graph),
         findings=(*tried, *found[remedies:]),
         runs=tuple(seen.runs),
+        files=rest.files,
         not_measured=rest.not_measured,
         passes=(rest.passes * rest.samples + 2 * judged) / count,
         seconds=seconds,

@@ -16,6 +16,7 @@ from keras_edgeq.diagnose.overlay import OVERLAY, overlay_of
 from keras_edgeq.diagnose.page.report import report_page
 from keras_edgeq.diagnose.rows import FloatLayer, GraphLayer, TensorDiagnosis, WeightDiagnosis
 from keras_edgeq.errors import ExportError
+from keras_edgeq.evaluate.comparison import Candidate
 from keras_edgeq.runtime.run_report import RunReport
 from keras_edgeq.spec.fidelity import OutputFidelity, finite_db
 from keras_edgeq.table import aligned, brief, counted, html
@@ -49,6 +50,7 @@ class Diagnosis:
         graph: all layers in graph order.
         findings: what costs accuracy, the costliest first.
         runs: the artifacts that were run, if any.
+        files: the float model's file and the sim's, if any: bytes, latency, and the sim's score.
         not_measured: quantizers whose switch was not measured, to keep within the passes.
         passes: work done without remedies, in forward passes of the float model over the data.
         seconds: wall time without remedies.
@@ -75,6 +77,7 @@ class Diagnosis:
     graph: tuple[GraphLayer, ...]
     findings: tuple[Finding, ...]
     runs: tuple[RunReport, ...]
+    files: tuple[Candidate, ...]
     not_measured: tuple[str, ...]
     passes: float
     seconds: float
@@ -96,7 +99,7 @@ class Diagnosis:
         for name in ("float_bytes", "macs", "passes", "seconds", "remedy_seconds"):
             made[name] = getattr(self, name)
         made["not_measured"] = list(self.not_measured)
-        for name in ("outputs", "tensors", "floats", "graph"):
+        for name in ("outputs", "tensors", "floats", "graph", "files"):
             made[name] = [asdict(one) for one in getattr(self, name)]
         made["weights"] = [_weights_json(one) for one in self.weights]
         made["findings"] = [one.to_json() for one in self.findings]
@@ -174,11 +177,16 @@ class Diagnosis:
             score += f" (float {self.float_score:.5g})"
         return f"{self.model} on {self.profile}: {outputs}{score}, {self.samples} samples"
 
+    def _file_lines(self) -> list[str]:
+        return [
+            f"{one.name} on {one.runtime}: {one.failed or _file_text(one)}" for one in self.files
+        ]
+
     def __repr__(self) -> str:
         return brief("Diagnosis", counted(len(self.findings), "finding"), self._title())
 
     def __str__(self) -> str:
-        told = [self._title()]
+        told = [self._title(), *self._file_lines()]
         if self.findings:
             told += [aligned(self.table()), ""]
             told += [f"{n}. {one}" for n, one in enumerate(self.findings, start=1)]
@@ -189,7 +197,22 @@ class Diagnosis:
         return "\n".join(told)
 
     def _repr_html_(self) -> str:
-        return html(self._title(), self.table(), "\n".join(map(str, self.findings)))
+        return html(
+            "\n".join([self._title(), *self._file_lines()]),
+            self.table(),
+            "\n".join(map(str, self.findings)),
+        )
+
+
+def _file_text(one: Candidate) -> str:
+    facts = [] if one.size_bytes is None else [f"{one.size_bytes:,} bytes"]
+    if one.latency is not None:
+        facts.append(f"{one.latency.p50:.3g} ms")
+    if one.latency_ratio is not None and one.latency_ratio != 1.0:
+        facts.append(f"{one.latency_ratio:.2f} of the float file's time")
+    if one.metric is not None:
+        facts.append(f"score {one.metric:.5g}")
+    return ", ".join(facts)
 
 
 def _weights_json(one: WeightDiagnosis) -> dict[str, Any]:

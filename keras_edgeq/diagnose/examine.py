@@ -17,9 +17,11 @@ from keras_edgeq.diagnose.look import float_rows, graph_rows, tensor_rows
 from keras_edgeq.diagnose.rows import Switch, TensorDiagnosis
 from keras_edgeq.diagnose.seen import Seen
 from keras_edgeq.diagnose.switches import ACTIVATION, WEIGHTS, Switched, Switches, Unit
+from keras_edgeq.diagnose.trials import Score
 from keras_edgeq.diagnose.ways import Parameters
 from keras_edgeq.diagnose.weights import weight_rows
 from keras_edgeq.errors import EdgeqError
+from keras_edgeq.evaluate.comparison import Candidate
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.measure.output_loss import OutputLoss
 from keras_edgeq.progress import Bar
@@ -43,12 +45,14 @@ class Rest:
         passes: over those samples.
         samples: how many they were.
         not_measured: quantizers that were not switched.
+        files: of the float model and of the sim.
     """
 
     base_db: float
     passes: float
     samples: int
     not_measured: tuple[str, ...]
+    files: tuple[Candidate, ...]
 
 
 def examine(
@@ -57,6 +61,7 @@ def examine(
     judge: StoredBatches,
     samples: int,
     verify: bool,
+    score: Score | None,
     memory_bytes: int,
     progress: bool,
 ) -> tuple[Seen, Rest]:
@@ -85,7 +90,7 @@ def examine(
     bar.close()
     by_owner, by_layer = _switch_rows(base, switched)
     tensors = tensor_rows(sim, graph, walk.sums, by_owner, UNKNOWN)
-    runs = runs_of(sim, inputs) if verify else ()
+    runs, files = runs_of(sim, model, inputs, score) if verify else ((), ())
     tensors = _with_runs(tensors, noise_of(runs, {t.tensor: t.step for t in tensors}), walk.sums)
     weights = weight_rows(
         sim, known, walk.accumulated, by_layer, UNKNOWN, _equalized(model, inputs)
@@ -102,7 +107,7 @@ def examine(
     )
     names = tuple(unit.name for unit in left)
     passes = WALKS + switches.passes / len(chunks) + 1.0
-    return seen, Rest(base.sqnr_db, passes, len(inputs[0]), names)
+    return seen, Rest(base.sqnr_db, passes, len(inputs[0]), names, files)
 
 
 def _affordable(

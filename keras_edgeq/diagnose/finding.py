@@ -44,6 +44,8 @@ class Trial:
 
     def wins(self, finding: Finding) -> bool:
         """Tell whether it makes dearer remedies needless."""
+        if not finding.is_in_db:
+            return not self.failed
         enough = ENOUGH * max(finding.possible_db, 0.1)
         return not self.failed and self.sqnr_db >= GOOD_DB and self.gain_db >= enough
 
@@ -90,8 +92,22 @@ class Finding:
     trials: tuple[Trial, ...] = ()
 
     @property
+    def is_in_db(self) -> bool:
+        """Whether the sim has the error, so that its outputs tell what helps.
+
+        They do not where a layer computes in float, or where only the target's kernel overflows.
+        """
+        return self.possible_db == self.possible_db
+
+    @property
     def best(self) -> Trial | None:
-        """The first remedy whose gain is within a tenth of the greatest; None if none helped."""
+        """The first remedy whose gain is within a tenth of the greatest; None if none helped.
+
+        Where the outputs do not tell what helps, the first that could be done: its gain in dB is
+        what it costs there.
+        """
+        if not self.is_in_db:
+            return next((trial for trial in self.trials if not trial.failed), None)
         helped = [trial for trial in self.trials if trial.gain_db > 0.0]
         most = max((trial.gain_db for trial in helped), default=0.0)
         return next((trial for trial in helped if trial.gain_db >= 0.9 * most), None)

@@ -102,19 +102,21 @@ def _calibration(seen: Seen) -> Iterable[Finding]:
 def _overflows(seen: Seen) -> Iterable[Finding]:
     for one in seen.weights:
         if one.accumulator > one.accumulator_limit:
+            bits = math.log2(one.accumulator_limit + 1.0) + 1.0
+            excess = math.log2(one.accumulator / one.accumulator_limit)
             yield Finding(
                 layer=one.layer,
                 tensor=f"{one.layer}/kernel",
                 cause=OVERFLOW,
                 evidence=(
-                    f"Its sums reach {one.accumulator:.3g}, and the accumulator holds "
-                    f"{one.accumulator_limit:.3g}: the kernel overflows, which the sim does not."
+                    f"Its sums reach {one.accumulator:,.0f}, and {bits:.0f} bits hold "
+                    f"{one.accumulator_limit:,.0f}: the kernel overflows, which the sim does not."
                 ),
                 share=math.nan,
                 possible_db=math.nan,
                 is_fault=True,
                 advice="Fewer bits of weights or activations, or smaller weights.",
-                remedies=seen.choices.narrower(one.layer),
+                remedies=seen.choices.smaller_sums(one.layer, excess),
             )
 
 

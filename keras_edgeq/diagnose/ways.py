@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ class Parameters:
                 parts[ROUND]["bias"] = layer.layer.bias.numpy()
             self._parts[name] = parts
         self._tensors: dict[tuple[str, str], dict[str, tf.Tensor]] = {}
+        self._integers: dict[tuple[str, float], tuple[dict[str, Any], Any]] = {}
 
     def arrays(self, layer: str, way: str) -> Mapping[str, np.ndarray]:
         """Return the parameters of a layer with one part of the error: `off`, `round`, `clip`."""
@@ -96,6 +98,13 @@ class Parameters:
             made = {param: tf.constant(array, tf.float32) for param, array in arrays.items()}
             self._tensors[layer, way] = made
         return self._tensors[layer, way]
+
+    def integers(self, layer: QuantizedLayer, input_scale: Any) -> tuple[dict[str, Any], Any]:
+        """Return `integer_params` of a layer, rounded once for all calls on the same grid."""
+        key = layer.name, float(input_scale)
+        if key not in self._integers:
+            self._integers[key] = QuantizedLayer.integer_params(layer, input_scale)
+        return self._integers[key]
 
     def noise(self, layer: str) -> float:
         """Return the power of the error of a layer's parameters over theirs."""
@@ -135,7 +144,8 @@ def _of_layer(layer: QuantizedLayer, way: Way, known: Parameters) -> list[tuple[
     """Return what is exchanged in a layer."""
     rows = OPEN.rows if way.activations in (ON, ROUND) else UNROUNDED.rows
     if way.weights == ON:
-        return [(layer, {"arithmetic": OPEN._replace(rows=rows)})]
+        kept = partial(known.integers, layer)
+        return [(layer, {"arithmetic": OPEN._replace(rows=rows), "integer_params": kept})]
     parameters = known.tensors(layer.name, OFF if way.weights == BIAS else way.weights)
     arithmetic = OPEN if way.weights == BIAS else UNROUNDED
     return [

@@ -17,11 +17,9 @@ from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.numerics.metrics import ratio_db
 from keras_edgeq.ops import matrix_form, op_type
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
-
-# What an accumulator holds, by the bits of the bias that is added to it.
-LIMITS = {32: 2.0**31 - 1, 64: 2.0**63 - 1}
 
 
 def weight_rows(
@@ -76,7 +74,7 @@ def weight_rows(
                 floored=sim.record.floored.get(name, 0),
                 accumulator=accumulated.get(name, 0.0),
                 accumulator_bound=_bound(layer, inputs.get(name), rounded + clipped - exact),
-                accumulator_limit=_limit(layer),
+                accumulator_limit=_limit(layer, sim.record.profile),
                 switch=switches.get(name, unknown),
             )
         )
@@ -130,9 +128,13 @@ def _bound(layer: QuantizedLayer, reads: Encoding | None, kernel: NDArray) -> fl
     return float(np.max(columns.sum(1)) * max(-low, high))
 
 
-def _limit(layer: QuantizedLayer) -> float:
-    bits = 32 if layer.bias_spec is None else layer.bias_spec.bits
-    return LIMITS.get(bits, math.inf)
+def _limit(layer: QuantizedLayer, profile: TargetProfile) -> float:
+    """Return the largest integer that the accumulator of a layer holds; infinite for floats."""
+    spec = layer.bias_spec
+    if spec is not None and spec.is_half:
+        return math.inf
+    bits = 32 if spec is None else spec.bits
+    return 2.0 ** ((profile.accumulator_bits or bits) - 1) - 1
 
 
 def _power(values: NDArray) -> float:

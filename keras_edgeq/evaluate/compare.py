@@ -12,10 +12,11 @@ import tf_keras
 
 from keras_edgeq.errors import EdgeqError, QuantizationWarning, warn
 from keras_edgeq.evaluate.artifact_run import ArtifactRun
-from keras_edgeq.evaluate.compared import Compared, Predict, Score, time_in_turn, timed_rows
-from keras_edgeq.evaluate.comparison import Comparison
+from keras_edgeq.evaluate.comparison import Candidate, Comparison
 from keras_edgeq.evaluate.latency import Machine
-from keras_edgeq.evaluate.signature import Port
+from keras_edgeq.evaluate.predict import Predict, input_order, predict_of
+from keras_edgeq.evaluate.scores import Score
+from keras_edgeq.evaluate.timed_file import TimedFile, costs, time_in_turn
 from keras_edgeq.evaluate.validate import output_of, read, say_non_finite
 from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.runtime.child.process import MEMORY_BYTES, TIMEOUT_S, Limits
@@ -94,31 +95,39 @@ def compare(
     limits = Limits(timeout_s, memory_bytes)
     asked = (name, metric, memory_bytes)
     with ExitStack() as stack:
-        exact = Compared("float model", "TensorFlow", _of_model(model), Score(*asked))
-        others = [Compared("sim", "TensorFlow", _of_model(sim), Score(*asked))]
-        for path in artifacts:
-            run = stack.enter_context(ArtifactRun(path, kernels, threads, limits))
-            score = Score(*asked)
-            others.append(Compared(str(path), run.runtime, _of_artifact(run, model), score, run))
-        if not all(one.score.is_split for one in (exact, *others)):
+        runs_of = [
+            stack.enter_context(ArtifactRun(path, kernels, threads, limits)) for path in artifacts
+        ]
+        files = [TimedFile(run) for run in runs_of]
+        exact, predicts = _of_model(model), [predict_of(run, model) for run in runs_of]
+        scores = [Score(*asked) for _ in range(2 + len(files))]
+        if not all(score.is_split for score in scores):
             raise EdgeqError(
-                f"The metric {exact.score.metric_name} keeps its state elsewhere than in "
-                "variables, so one cannot be filled for each candidate. Give a function."
+                f"The metric {scores[0].metric_name} keeps its state elsewhere than in variables, "
+                "so one cannot be filled for each candidate. Give a function."
             )
+        names, of_sim = list(model.output_names), _of_model(sim)
         first: list[np.ndarray] = []
         for batch in read(data, model, batch_size, steps, "compare", progress):
             first = first or [part[:1] for part in batch.inputs]
-            wanted = exact.predict(batch.inputs)
-            exact.score.add(list(model.output_names), wanted, wanted, batch)
-            for one in others:
-                with one.unless_failed() as works:
+            wanted = exact(batch.inputs)
+            scores[0].add(names, wanted, wanted, batch)
+            scores[1].add(names, wanted, of_sim(batch.inputs), batch)
+            for file, predict, score in zip(files, predicts, scores[2:], strict=True):
+                with file.unless_failed() as works:
                     if works:
-                        made = one.predict(batch.inputs)
-                        one.score.add(list(model.output_names), wanted, made, batch)
+                        score.add(names, wanted, predict(batch.inputs), batch)
         machine = Machine.now()
-        time_in_turn(others, lambda run: [first[i] for i in _input_order(run, model)], runs)
-        rows = (exact.row(), *timed_rows(others))
-    found = Comparison(rows, exact.score.metric_name, exact.score.samples, runs, threads, machine)
+        time_in_turn(files, lambda run: [first[i] for i in input_order(run, model)], runs)
+        rows = [
+            Candidate(name, "TensorFlow", **score.values())
+            for name, score in zip(("float model", "sim"), scores, strict=False)
+        ]
+        for path, file, score, cost in zip(artifacts, files, scores[2:], costs(files), strict=True):
+            values = {} if file.failed else score.values()
+            rows.append(Candidate(str(path), file.run.runtime, **values, **cost))
+    told = (scores[0].metric_name, scores[0].samples, runs, threads, machine)
+    found = Comparison(tuple(rows), *told)
     _say_what_broke(found)
     return found
 
@@ -140,46 +149,3 @@ def _of_model(model: tf_keras.Model) -> Predict:
         return [np.asarray(part) for part in (made if isinstance(made, list | tuple) else [made])]
 
     return predict
-
-
-def _of_artifact(run: ArtifactRun, model: tf_keras.Model) -> Predict:
-    file = run.file.path.name
-    order = _input_order(run, model)
-    back = _order(file, "output", run.signature.outputs, model.output_names, model.outputs)
-    names = [port.name for port in run.signature.outputs]
-
-    def predict(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
-        made = run.predict([batch[i] for i in order])
-        placed = dict(zip(back, names, strict=True))
-        outputs = [made[placed[i]] for i in range(len(names))]
-        for value, symbol in zip(outputs, model.outputs, strict=True):
-            if not symbol.shape.is_compatible_with(value.shape):
-                raise EdgeqError(
-                    f"{file} returns shape {value.shape} where the model returns {symbol.shape}."
-                )
-        return outputs
-
-    return predict
-
-
-def _input_order(run: ArtifactRun, model: tf_keras.Model) -> list[int]:
-    file = run.file.path.name
-    return _order(file, "input", run.signature.ports, model.input_names, model.inputs)
-
-
-def _order(
-    file: str, what: str, ports: Sequence[Port], names: Sequence[str], symbols: Sequence[Any]
-) -> list[int]:
-    """Return for each port which of the model's inputs or outputs it is: by name, else by sizes."""
-    own = [port.name for port in ports]
-    if len(own) == len(names) == 1:
-        return [0]
-    if sorted(own) == sorted(names):
-        return [list(names).index(name) for name in own]
-    sizes = [tuple(symbol.shape[1:]) for symbol in symbols]
-    found = [port.sizes[1:] for port in ports]
-    if len(set(sizes)) == len(sizes) and sorted(map(str, sizes)) == sorted(map(str, found)):
-        return [sizes.index(size) for size in found]
-    raise EdgeqError(
-        f"{file} has the {what}s {own}, the model {list(names)}; they cannot be told apart."
-    )

@@ -34,9 +34,9 @@ class Candidate:
 
     name: str
     runtime: str
-    metric: float | None
-    agreement: float | None
-    sqnr_db: float
+    metric: float | None = None
+    agreement: float | None = None
+    sqnr_db: float = float("nan")
     size_bytes: int | None = None
     latency: Latency | None = None
     latency_ratio: float | None = None

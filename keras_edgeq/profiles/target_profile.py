@@ -61,6 +61,8 @@ class TargetProfile:
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         onnx_blocks: operation that reads weights with a scale per block in an ONNX file:
             `"DequantizeLinear"`, or ONNX Runtime's `"MatMulNBits"` for 4 bits.
+        accumulator_bits: of the integers that kernels sum products in; None is as many as the bias
+            has, 32 without one. The sim never overflows; `diagnose` says which sums would.
         formats: artifacts that can be exported.
 
     Example:
@@ -86,6 +88,7 @@ class TargetProfile:
     onnx_weight: str = "uint8"
     onnx_opset: int = 18
     onnx_blocks: str = DEQUANTIZE
+    accumulator_bits: int | None = None
     precisions: Mapping[str, Precision] = field(default_factory=dict)
     ops: Mapping[str, OpRule] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -208,7 +211,11 @@ class TargetProfile:
     def to_json(self) -> dict[str, Any]:
         """Return the profile as its JSON file holds it."""
         mixtures = {name: dict(mixture) for name, mixture in self.mixtures.items()}
-        optional = {"parts": dict(self.parts), "mixtures": mixtures}
+        optional = {
+            "parts": dict(self.parts),
+            "mixtures": mixtures,
+            "accumulator_bits": self.accumulator_bits,
+        }
         return {
             "schema": 1,
             "name": self.name,
@@ -270,6 +277,7 @@ class TargetProfile:
             onnx_weight=data["onnx_weight"],
             onnx_opset=data["onnx_opset"],
             onnx_blocks=data.get("onnx_blocks", DEQUANTIZE),
+            accumulator_bits=data.get("accumulator_bits"),
         )
         named = {"parts": data.get("parts", {}), "mixtures": data.get("mixtures", {})}
         others = {

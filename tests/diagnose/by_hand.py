@@ -40,6 +40,7 @@ def diagnosis(names, model="model", skip=3):
         graph=graph,
         findings=(_finding(names[1], names[0]), _finding(names[0], names[0])),
         runs=(),
+        files=(),
         not_measured=(names[-1],),
         passes=3.0,
         seconds=1.0,

@@ -5,9 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 import keras_edgeq as eq
+from keras_edgeq.files.json_text import finite
+from keras_edgeq.numerics.metrics import sqnr_db
 from tests.models import inputs_for, make
 from tests.short import short
 
@@ -205,6 +208,48 @@ def test_the_file_is_run_and_its_errors_stand_beside_the_others(dense):
     assert found.runs
     assert all(run.verdict in ("same", "kernel") for run in found.runs)
     assert any("kernel arithmetic" in one.noise for one in found.tensors)
+
+
+WITH_FILES = {kind: KINDS[kind] for kind in ("several_outputs", "dicts", "unsorted_inputs")}
+
+
+@pytest.mark.filterwarnings("ignore::keras_edgeq.QuantizationWarning")
+@pytest.mark.parametrize("kind", short(WITH_FILES, "dicts"))
+def test_the_file_is_scored_and_timed_beside_the_float_file(kind):
+    model = make(kind)
+    x = inputs_for(model, 16)
+    sim = quantized(model, x, WITH_FILES[kind])
+    calls = []
+
+    def score(judged):
+        made = tf.nest.flatten([judged.predict(x, verbose=0), judged(x)])
+        calls.append([np.asarray(part) for part in made])
+        return float(np.mean([np.sum(part, dtype=np.float64) for part in calls[-1]]))
+
+    found = diagnosed(sim, x, verify=True, score=score, remedies=0)
+    floats, file = found.files
+    assert (floats.name, file.name) == ("float file", "file")
+    assert floats.latency_ratio == 1.0
+    assert file.latency_ratio > 0.0
+    assert floats.size_bytes > 0
+    assert file.metric == pytest.approx(found.score, rel=0.2)
+    for made, wanted in zip(calls[1], calls[0], strict=True):
+        assert made.shape == wanted.shape
+        assert sqnr_db(wanted, made) > 20.0
+    text = str(found)
+    assert f"file on {file.runtime}: {file.size_bytes:,} bytes" in text
+    assert json.loads(json.dumps(finite(found.to_json())))["files"][1]["metric"] == file.metric
+
+
+def test_a_score_that_asks_for_more_than_predictions_is_said_to_fail_on_the_file(dense):
+    _, sim, x, _ = dense
+
+    def score(model):
+        return float(np.mean(model(x))) + 0.0 * len(model.get_layer("dense").weights[0].shape)
+
+    file = diagnosed(sim, x, verify=True, score=score, remedies=0).files[1]
+    assert file.metric is None
+    assert "the score failed on it: IndexError" in file.failed
 
 
 @pytest.mark.parametrize(

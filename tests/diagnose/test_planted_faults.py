@@ -197,3 +197,28 @@ def sqnr_db(sim, data):
     """SQNR of a sim's outputs to those of its float model, by hand."""
     wanted, got = (np.asarray(m(data), np.float64) for m in (eq.strip(sim), sim))
     return 10 * np.log10(np.square(wanted).sum() / np.square(got - wanted).sum())
+
+
+@pytest.mark.filterwarnings("ignore::keras_edgeq.QuantizationWarning")
+def test_sums_beyond_the_accumulator_of_the_target_are_named():
+    asked = {"verify": False, "progress": False}
+    wide = eq.diagnose(
+        eq.quantize(convnet(), images(), progress=False), images(), remedies=0, **asked
+    )
+    assert "accumulator overflow" not in [one.cause for one in wide.findings]
+    most = max(one.accumulator for one in wide.weights)
+    bits = int(np.log2(most)) + 1  # with a sign, half of what the largest sum takes
+    profile = replace(load_profile("litert_int8"), name="narrow", accumulator_bits=bits)
+    assert eq.TargetProfile.from_json(profile.to_json()) == profile
+    narrow = eq.quantize(convnet(), images(), profile, progress=False)
+    found = eq.diagnose(narrow, images(), remedies=1, **asked)
+    limit = 2 ** (bits - 1) - 1
+    too_far = [one.layer for one in wide.weights if one.accumulator > limit]
+    named = [one for one in found.findings if one.cause == "accumulator overflow"]
+    assert [one.layer for one in named] == too_far
+    assert found.findings[0] is named[0]
+    assert named[0].is_fault
+    assert f"{bits} bits hold {limit:,}" in named[0].evidence
+    better = eq.diagnose(named[0].apply(narrow, images()), images(), remedies=0, **asked)
+    sums = {one.layer: one.accumulator for one in better.weights}
+    assert sums.get(named[0].layer, 0.0) <= limit

@@ -12,36 +12,55 @@ from keras_edgeq.diagnose.page.cells import Cell, Html, db, link, number, percen
 
 if TYPE_CHECKING:
     from keras_edgeq.diagnose.diagnosis import Diagnosis
+    from keras_edgeq.evaluate.comparison import Candidate
+
+NONE = ("", "", "")
 
 
 def summary(found: Diagnosis) -> str:
     """Return the float model, the sim and its files in a table, and what the diagnosis cost."""
-    head = ("", "output", "score", "SQNR, dB", "same answer, %", "weights, bytes", "")
+    head = (
+        "", "output", "score", "SQNR, dB", "same answer, %", "weights, bytes", "file, bytes",
+        "latency, ms", "",
+    )  # fmt: skip
     rows: list[tuple[Cell, ...]] = [
-        ("float", "", number(found.float_score), "", "", f"{found.float_bytes:,}", "")
+        ("float", "", number(found.float_score), "", "", f"{found.float_bytes:,}", "", "", "")
     ]
     rows += [
         ("sim", one.output, *_once(i, number(found.score)), db(one.sqnr_db),
-         number(one.agreement, ".4g"), *_once(i, f"{found.weight_bytes:,}"), "")
+         number(one.agreement, ".4g"), *_once(i, f"{found.weight_bytes:,}"), "", "", "")
         for i, one in enumerate(found.outputs)
+    ]  # fmt: skip
+    rows += [
+        (f"{one.name} on {one.runtime}", "", number(one.metric), "", "", "",
+         "" if one.size_bytes is None else f"{one.size_bytes:,}",
+         "" if one.latency is None else f"{one.latency.p50:.3g}", _latency_told(one))
+        for one in found.files
     ]  # fmt: skip
     for run in found.runs:
         name = f"{run.artifact} on {run.runtime}"
         said = run.failed or run.verdict
         rows += [
-            (name, one.output, "", db(one.sqnr_db), number(one.agreement, ".4g"), "", said)
+            (name, one.output, "", db(one.sqnr_db), number(one.agreement, ".4g"), *NONE, said)
             for one in run.float_outputs
-        ] or [(name, "", "", "", "", "", said)]
+        ] or [(name, "", "", "", "", *NONE, said)]
     about = (
         f"{found.samples} samples judged, {found.macs:,} multiply-accumulates per sample; "
         f"{found.passes:.1f} forward passes of the float model, {found.seconds:.1f} s, and "
         f"{found.remedy_seconds:.1f} s for remedies."
     )
-    parts = [table("Summary", head, rows, texts=(0, 1, 6)), paragraph(about, note=True)]
+    parts = [table("Summary", head, rows, texts=(0, 1, 8)), paragraph(about, note=True)]
     if found.not_measured:
         names = ", ".join(found.not_measured)
         parts.append(paragraph(f"Not switched, to keep within the passes: {names}.", note=True))
     return "".join(parts)
+
+
+def _latency_told(one: Candidate) -> str:
+    if one.failed:
+        return one.failed
+    ratio = one.latency_ratio
+    return "" if ratio in (None, 1.0) else f"{ratio:.2f} of the float file's time"
 
 
 def _once(i: int, text: str) -> tuple[str]:
