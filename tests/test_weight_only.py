@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -143,3 +144,35 @@ def test_a_layer_beside_integers_can_have_its_weights_alone(model, data, tmp_pat
     sim = eq.quantize(model, data, precision={"heads": "W8", "joined": "W4"}, progress=False)
     report = eq.export(sim, tmp_path, ["tflite"], verify=data, progress=False)
     assert {run.verdict for run in report.runs} <= {"same", "kernel"}
+
+
+def constant(*shape):
+    return tf.constant(np.random.default_rng(sum(shape)).normal(size=shape).astype("float32"))
+
+
+def beside_constants(step):
+    """A layer with weights between constants, as a converter would compute ahead with them."""
+    x = tf_keras.Input((6, 4))
+    return tf_keras.Model(x, L.Dense(3)(step(x)))
+
+
+# What the converter to ONNX would make one operation of.
+CONSTANTS = {
+    "sums": lambda x: (x + constant(1, 6, 4)) + constant(1, 5, 4)[:, :1],
+    "products": lambda x: (x * constant(1, 6, 4)) * constant(4),
+    "numbers beside constants": lambda x: ((x + 0.3) + constant(1, 6, 4)) + 0.1,
+    "quotients": lambda x: ((x * 0.3) * constant(1, 6, 4)) / 0.7,
+    "products of a convolution": lambda x: L.Conv1D(4, 3, use_bias=False)(x) * 0.3,
+    "a token and positions": lambda x: tf.concat([x[:, :1] * 0.0 + 1.0, x], 1) + constant(1, 7, 4),
+}
+
+
+@pytest.mark.parametrize("step", CONSTANTS.values(), ids=list(CONSTANTS))
+def test_constants_beside_weights_are_in_the_file_as_they_are(step, tmp_path):
+    model, x = beside_constants(step), np.random.default_rng(0).normal(size=(8, 6, 4))
+    sim = eq.quantize(model, profile="onnxruntime_int8", precision="W8", progress=False)
+    report = eq.export(sim, tmp_path, ["onnx"], verify=x.astype("float32"), progress=False)
+    assert report.runs[0].verdict == "same"
+    assert report.runs[0].max_abs_difference < 1e-5
+    operations = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert "QuantizeLinear" not in operations

@@ -54,8 +54,7 @@ class MarkedModel:
 
     Args:
         sim: a calibrated sim.
-        fences: whether the converter folds constants into weights, and fuses operations that a
-            quantizer stands between.
+        litert: whether the converter is the one to TFLite, which matches patterns across markers.
 
     Attributes:
         markers: id -> Marker; ids start at 1.
@@ -63,8 +62,8 @@ class MarkedModel:
         inputs, outputs: names in the model's order.
     """
 
-    def __init__(self, sim: QuantSim, fences: bool = False):
-        self.sim, self.fences = sim, fences
+    def __init__(self, sim: QuantSim, litert: bool = False):
+        self.sim, self.litert = sim, litert
         self._graph = LayerGraph.of(sim)
         self.inputs, self.outputs = list(sim.input_names), list(sim.output_names)
         self._grids = {name: layer.encoding for name, layer in sim.quantizers().items()}
@@ -126,7 +125,7 @@ class MarkedModel:
                 return outputs, outputs, tf.constant(1.0)
             if self._computes_with_constants(call):
                 args, kwargs = self._fenced(call, args, kwargs)
-            return infer_portably(layer, args, kwargs, self.fences)
+            return infer_portably(layer, args, kwargs, self.litert)
 
         outputs = replay(self.sim, list(inputs), on_call)
         return dict(zip(self.outputs, tf.nest.flatten(outputs), strict=True))
@@ -134,12 +133,12 @@ class MarkedModel:
     def _call_quantized(self, call, tensor):
         """Call a layer with fingerprints; no constant beside one in float may reach them."""
         layer, summed = call.layer, "input_scale" in call.node.call_kwargs
-        fenced = self.fences and not summed and tensor.dtype == tf.float32
-        if not self.fences:  # a converter that fences are for writes the kernel that rounds rows
+        fenced = not summed and tensor.dtype == tf.float32
+        if not self.litert:  # the writer of TFLite writes the kernel that rounds rows
             tensor = layer.as_read(tensor)
         with swapped(layer.layer, self.fingerprints.variables[layer.name]):
             data = _fence(tensor) if fenced else tensor
-            outputs = infer_portably(layer.layer, (data,), {}, self.fences)
+            outputs = infer_portably(layer.layer, (data,), {}, self.litert)
         readers = self._graph.consumers(call.output_ref(0))
         is_fused = bool(readers) and all(op_type(reader.layer) in FUSED for reader in readers)
         return _fence(outputs) if fenced and not is_fused else outputs
@@ -157,7 +156,7 @@ class MarkedModel:
         """Return the arguments of a call with quantized tensors behind fences."""
 
         def fenced(symbol, value):
-            if not (self.fences and keras_compat.is_keras_tensor(symbol)):
+            if not (self.litert and keras_compat.is_keras_tensor(symbol)):
                 return value
             is_marked = isinstance(keras_compat.producer(symbol)[0], FakeQuant)
             return _fence(value) if is_marked and value.dtype == tf.float32 else value

@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto
 
-from keras_edgeq.export.onnx.convert import DEQUANTIZE, QUANTIZE
-from keras_edgeq.export.onnx.graph import OnnxGraph, attributes
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, QUANTIZE, OnnxGraph, attributes
 
 # Operation -> how many of its inputs are data; None for all. Runtimes see through the first group.
 SEEN_THROUGH = {"Identity": 1, "Reshape": 1, "Transpose": 1, "Squeeze": 1, "Unsqueeze": 1}

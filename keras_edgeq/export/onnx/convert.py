@@ -20,12 +20,15 @@ from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.foreign import WAY_OUT, by_layer
 from keras_edgeq.export.marked import MarkedModel, Marker
 from keras_edgeq.export.onnx.canonical import make_canonical
-from keras_edgeq.export.onnx.forms import modern_resizes, positive_pads
-from keras_edgeq.export.onnx.graph import OPSET, OnnxGraph
+from keras_edgeq.export.onnx.forms import (
+    constant_shapes,
+    modern_resizes,
+    positive_pads,
+    without_fences,
+)
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, OPSET, QUANTIZE, OnnxGraph
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.spec.tensor_ref import TensorRef
-
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,8 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     if unknown:
         layers = by_layer(marked.sim, {node.name: node.op_type for node in unknown})
         raise ExportError(f"ONNX does not have the operations of {layers}. {WAY_OUT}")
-    _fold_shapes(graph)
+    without_fences(graph)
+    constant_shapes(graph)
     _undo_negations(graph, marked)
     modern_resizes(graph)
     positive_pads(graph)
@@ -189,15 +193,6 @@ def _quiet(*names: str) -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _fold_shapes(graph: OnnxGraph) -> None:
-    """Compute the shape of a constant, which a converter leaves beside a weight."""
-    for node in [n for n in graph.nodes if n.op_type == "Shape" and n.input[0] in graph.constants]:
-        if not node.attribute:
-            shape = np.array(graph.constants[node.input[0]].shape, np.int64)
-            del graph.nodes[graph.place_of(node)]
-            graph.constants[node.output[0]] = shape
 
 
 def _undo_negations(graph: OnnxGraph, marked: MarkedModel) -> None:

@@ -10,8 +10,8 @@ from onnx import ModelProto, TensorProto
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.onnx.carriers import PAIRED, SEEN_THROUGH
-from keras_edgeq.export.onnx.convert import DEQUANTIZE, MarkedGraph, convert
-from keras_edgeq.export.onnx.graph import OnnxGraph
+from keras_edgeq.export.onnx.convert import MarkedGraph, convert
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, OnnxGraph
 from keras_edgeq.export.onnx.order import move_activations, move_biases
 from keras_edgeq.plan.quant_plan import QuantPlan
 from keras_edgeq.sim.quant_sim import QuantSim

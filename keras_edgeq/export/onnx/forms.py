@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx import helper
 
-from keras_edgeq.export.onnx.graph import OnnxGraph
+from keras_edgeq.export.marked import FENCE
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, QUANTIZE, OnnxGraph
+
+
+def without_fences(graph: OnnxGraph) -> None:
+    """Take out the pairs that kept a converter from computing across them."""
+    for node in [n for n in graph.nodes if n.op_type in (QUANTIZE, DEQUANTIZE)]:
+        scale = graph.constants.get(node.input[1])
+        if scale is not None and not scale.ndim and scale == FENCE:
+            graph.bypass(node)
+
+
+def constant_shapes(graph: OnnxGraph) -> None:
+    """Compute the shape of a constant, which a converter leaves beside a weight."""
+    for node in [n for n in graph.nodes if n.op_type == "Shape" and n.input[0] in graph.constants]:
+        if not node.attribute:
+            shape = np.array(graph.constants[node.input[0]].shape, np.int64)
+            del graph.nodes[graph.place_of(node)]
+            graph.constants[node.output[0]] = shape
 
 
 def modern_resizes(graph: OnnxGraph) -> None:

@@ -13,6 +13,7 @@ from keras_edgeq.errors import ExportError
 
 # What tf2onnx converts to at most. The operators it makes mean the same in opsets up to 21.
 OPSET = 18
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 class OnnxGraph:

@@ -26,9 +26,8 @@ from keras_edgeq.export.onnx.carriers import (
     grids_of,
     same_grid,
 )
-from keras_edgeq.export.onnx.convert import DEQUANTIZE, QUANTIZE
 from keras_edgeq.export.onnx.dialect import bounds_of
-from keras_edgeq.export.onnx.graph import OnnxGraph, attributes, reads
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, QUANTIZE, OnnxGraph, attributes, reads
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MATRIX_PRODUCTS = ("Gemm", "MatMul")

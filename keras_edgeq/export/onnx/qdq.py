@@ -11,9 +11,9 @@ from keras_edgeq.export.marked import MarkedModel
 from keras_edgeq.export.onnx.bias import BiasScales
 from keras_edgeq.export.onnx.blocks import NBITS, Blocks
 from keras_edgeq.export.onnx.carriers import pair_carriers
-from keras_edgeq.export.onnx.convert import DEQUANTIZE, QUANTIZE, MarkedGraph, convert
+from keras_edgeq.export.onnx.convert import MarkedGraph, convert
 from keras_edgeq.export.onnx.dialect import WIDE_OPSET, Dialect, Storage
-from keras_edgeq.export.onnx.graph import OPSET
+from keras_edgeq.export.onnx.graph import DEQUANTIZE, OPSET, QUANTIZE
 from keras_edgeq.export.onnx.guards import guard
 from keras_edgeq.export.onnx.order import move_activations, move_biases
 from keras_edgeq.layers.quantized_layer import BIAS_MAX

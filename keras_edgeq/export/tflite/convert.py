@@ -50,7 +50,7 @@ def to_tflite(sim: QuantSim, float_io: bool = True) -> TfliteArtifact:
         ExportError: a tensor has no grid yet, or one that no kernel has; or the converter lost
             a tensor, or a float layer needs ops that LiteRT does not have.
     """
-    marked = MarkedModel(sim, fences=True)
+    marked = MarkedModel(sim, litert=True)
     graph = _convert(marked)
     _fix_reshapes(graph)
     _check_complete(graph, marked)
