@@ -279,3 +279,15 @@ def test_tflite_files_hold_no_blocks(tmp_path):
     path.write_text(path.read_text().replace("onnxruntime_int8", "litert_int8"))
     with pytest.raises(eq.EdgeqError, match="TFLite files do not hold"):
         eq.load_profile(path)
+
+
+def test_signed_blocks_of_8_bits_that_two_calls_read_load(tmp_path):
+    own = json.loads(profile(tmp_path, {**GRID, "bits": 8, "block_size": 16}).read_text())
+    (tmp_path / "signed.json").write_text(json.dumps({**own, "onnx_weight": "int8"}))
+    x, layer = tf_keras.Input((WIDTH,)), L.Dense(WIDTH, activation="relu")
+    model = tf_keras.Model(x, layer(layer(x)))
+    data = np.random.default_rng(0).normal(size=(8, WIDTH)).astype("float32")
+    sim = eq.quantize(model, data, tmp_path / "signed.json", precision="W4x", progress=False)
+    report = eq.export(sim, tmp_path / "out", ["onnx"], verify=data, progress=False)
+    assert report.runs[0].verdict == "same"
+    assert report.runs[0].max_abs_difference < 1e-5

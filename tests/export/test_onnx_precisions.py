@@ -213,3 +213,31 @@ def test_artifacts_get_smaller_with_their_weights():
     ]
     weights = 64 * 256
     assert np.all(np.diff(sizes) > [0.45 * weights, 0.9 * weights - 4000, 1.8 * weights])
+
+
+def twice(layer, shape):
+    """A layer that is called twice, and one behind it."""
+    x = tf_keras.Input(shape)
+    return train_like(tf_keras.Model(x, L.Dense(3)(layer(layer(x)))))
+
+
+SHARED = {
+    "dense": (lambda: L.Dense(24, activation="relu"), (24,)),
+    "dense on rows": (lambda: L.Dense(24), (5, 24)),
+    "convolution": (lambda: L.Conv2D(6, 3, padding="same"), (6, 6, 6)),
+    "product": (lambda: L.EinsumDense("abc,cd->abd", (None, 24)), (5, 24)),
+}
+
+
+@pytest.mark.parametrize("precision", ["W8A8", "W8", "W8A16"])
+@pytest.mark.parametrize(("layer", "shape"), SHARED.values(), ids=list(SHARED))
+def test_signed_weights_that_two_calls_read_load_where_they_are_stored_without_a_sign(
+    layer, shape, precision
+):
+    model = twice(layer(), shape)
+    x = [inputs_for(model)]
+    sim = eq.quantize(model, x, PROFILES["symmetric"], precision=precision, progress=False)
+    content = to_onnx_qdq(sim).SerializeToString()
+    wanted = [t.numpy() for t in tf.nest.flatten(sim(x, training=False))]
+    for level in (LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_ALL):
+        assert gaps(run(content, sim, x, level), wanted).max() < TIED

@@ -146,10 +146,25 @@ class _Writer:
         storage = self._stored(self.dialect.weight(encoding))
         integers = (found.integers() + storage.shift).astype(storage.dtype)
         zero_point = (found.zero_point() + storage.shift).astype(storage.dtype)
-        if encoding.spec.block_size:
-            self._write_blocks(name, Blocks.of(found), integers, zero_point)
-        else:
-            self._dequantized(name, found, integers, found.scale(), zero_point)
+        for own in self._copies(name) if storage.dtype == np.int8 else [name]:
+            if encoding.spec.block_size:
+                self._write_blocks(own, Blocks.of(found), integers, zero_point)
+            else:
+                self._dequantized(own, found, integers, found.scale(), zero_point)
+
+    def _copies(self, name: str) -> list[str]:
+        """Give each node that reads a constant one of its own.
+
+        ONNX Runtime stores int8 weights as uint8 where `session.x64quantprecision` asks for it, and
+        cannot load a file in which two nodes read the same.
+        """
+        names = [name]
+        for node in self.readers[name][1:]:
+            names.append(self.graph.add_constant(name, self.graph.constants[name]))
+            self.graph.redirect({name: names[-1]}, [node])
+            self.readers[names[-1]] = [node]
+        self.readers[name] = self.readers[name][:1]
+        return names
 
     def _write_blocks(self, name: str, blocks: Blocks, integers, zero_point) -> None:
         """Exchange a weight with a scale per block for its integers."""
