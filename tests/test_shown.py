@@ -41,7 +41,21 @@ def shown(tmp_path_factory):
         progress=False,
     )  # fmt: skip
     grids = eq.grids(sim)
+    quiet = {"runs": 3, "progress": False}
+    compared = eq.compare(model, sim, report.files["tflite"], data=data, **quiet)
+    diagnosis = eq.diagnose(sim, data, remedies=0, verify=False, progress=False)
     return {
+        "benchmark": eq.benchmark(report.files["tflite"], **quiet),
+        "validation": eq.validate(
+            report.files["tflite"], (data, np.zeros((32, 3))), "mse", progress=False
+        ),
+        "comparison": compared,
+        "candidate": compared.candidates[2],
+        "latency": compared.candidates[2].latency,
+        "diagnosis": diagnosis,
+        "finding": diagnosis.findings[0],
+        "tensor": diagnosis.tensors[0],
+        "weights": diagnosis.weights[0],
         "sim": sim,
         "record": sim.record,
         "plan": plan,
@@ -83,6 +97,15 @@ KINDS = [
     "search",
     "sensitivity",
     "training",
+    "benchmark",
+    "validation",
+    "comparison",
+    "candidate",
+    "latency",
+    "diagnosis",
+    "finding",
+    "tensor",
+    "weights",
     "profile",
     "precision",
     "kernel",
@@ -102,9 +125,14 @@ TABLES = {
     "search": "measured SQNR, dB",
     "sensitivity": "W8A16",
     "training": "epoch  loss",
+    "benchmark": "latency",
+    "validation": "mse",
+    "comparison": "SQNR, dB",
+    "diagnosis": "remedy",
 }
 IN_NOTEBOOKS = (
-    "sim plan diff description stats fidelity grids report run search sensitivity training"
+    "sim plan diff description stats fidelity grids report run search sensitivity training "
+    "benchmark validation comparison diagnosis"
 )
 
 

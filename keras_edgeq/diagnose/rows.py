@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_edgeq.table import brief
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -79,6 +81,10 @@ class TensorDiagnosis:
     histogram: tuple[int, ...] = ()
     histogram_ends: tuple[float, float] = (0.0, 0.0)
 
+    def __repr__(self) -> str:
+        own, total = f"own {self.own_db:.1f} dB", f"whole {self.total_db:.1f} dB"
+        return brief(f"TensorDiagnosis {self.tensor!r}", self.type_name, own, total)
+
 
 @dataclass(frozen=True, eq=False)
 class WeightDiagnosis:
@@ -122,6 +128,11 @@ class WeightDiagnosis:
     accumulator_bound: float
     accumulator_limit: float
     switch: Switch
+
+    def __repr__(self) -> str:
+        scales = "a scale per channel" if self.per_channel else "one scale"
+        close = f"{self.sqnr_db:.1f} dB"
+        return brief(f"WeightDiagnosis {self.layer!r}", self.type_name, scales, close)
 
 
 @dataclass(frozen=True)

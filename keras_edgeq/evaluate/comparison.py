@@ -43,6 +43,13 @@ class Candidate:
     non_finite: int = 0
     failed: str = ""
 
+    def __repr__(self) -> str:
+        size = "" if self.size_bytes is None else f"{self.size_bytes:,} bytes"
+        latency = "" if self.latency is None else f"{self.latency.p50:.3g} ms"
+        close = "" if self.sqnr_db != self.sqnr_db else f"{self.sqnr_db:.1f} dB"
+        facts = (self.runtime, close, size, latency, self.failed)
+        return brief(f"Candidate {Path(self.name).name!r}", *facts)
+
 
 @dataclass(frozen=True)
 class Comparison:

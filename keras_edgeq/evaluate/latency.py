@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from keras_edgeq.evaluate.artifact_run import ArtifactRun
+from keras_edgeq.table import brief
 
 # Long enough that a message to the child and back is nothing, short enough for a bar to move.
 SECONDS_PER_MESSAGE = 0.2
@@ -44,6 +45,9 @@ class Latency:
     def to_json(self) -> dict[str, float]:
         """Return JSON values, in milliseconds."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return brief("Latency", str(self))
 
     def __str__(self) -> str:
         return (

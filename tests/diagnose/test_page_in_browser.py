@@ -2,8 +2,10 @@
 
 import pytest
 
+import keras_edgeq as eq
 from tests.browser import Browser, program
 from tests.diagnose.by_hand import HOSTILE, diagnosis
+from tests.models import inputs_for, make
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,3 +99,23 @@ def test_colours_follow_the_choice(browser, pages):
     shown = browser.ask("getComputedStyle(document.querySelector('#node-0 .of-total')).display")
     assert shown == "inline"
     assert before == "rgb(31, 95, 158)"
+
+
+@pytest.mark.filterwarnings("ignore::keras_edgeq.QuantizationWarning")
+def test_a_search_is_a_section_with_its_pictures(browser, tmp_path):
+    model = make("residual")
+    x = inputs_for(model, 16)
+    sim = eq.quantize(model, x, progress=False)
+    result = eq.search_mixed_precision(sim, x, ["W4A8", "W8A8"], size=0.8, progress=False)
+    found = eq.diagnose(sim, x, remedies=0, progress=False)
+    found.save(tmp_path / "page.html", search=result)
+    browser.open(tmp_path / "page.html", 390, 800, dark=False, phone=True)
+    assert browser.errors == []
+    assert browser.ask(WIDER) <= 0
+    headings = browser.ask("[...document.querySelectorAll('h2')].map((one) => one.textContent)")
+    assert {"Search for mixed precision", "Sensitivity of each group"} <= set(headings)
+    sizes = browser.ask(
+        "[...document.querySelectorAll('figure svg[role=img]')].map((one) => one.clientWidth)"
+    )
+    assert len(sizes) == 3
+    assert min(sizes) > 200

@@ -7,14 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from keras_edgeq.analysis.page import paragraph
+from keras_edgeq.diagnose.file_facts import FLOAT_FILE, SIM_FILE
 from keras_edgeq.diagnose.finding import Finding, Trial
 from keras_edgeq.diagnose.page.cells import Cell, Html, db, link, number, percent, table
 
 if TYPE_CHECKING:
     from keras_edgeq.diagnose.diagnosis import Diagnosis
     from keras_edgeq.evaluate.comparison import Candidate
-
-NONE = ("", "", "")
 
 
 def summary(found: Diagnosis) -> str:
@@ -31,19 +30,23 @@ def summary(found: Diagnosis) -> str:
          number(one.agreement, ".4g"), *_once(i, f"{found.weight_bytes:,}"), "", "", "")
         for i, one in enumerate(found.outputs)
     ]  # fmt: skip
-    rows += [
-        (f"{one.name} on {one.runtime}", "", number(one.metric), "", "", "",
-         "" if one.size_bytes is None else f"{one.size_bytes:,}",
-         "" if one.latency is None else f"{one.latency.p50:.3g}", _latency_told(one))
-        for one in found.files
-    ]  # fmt: skip
+    by_name = {one.name: one for one in found.files}
+    if FLOAT_FILE in by_name:
+        one = by_name[FLOAT_FILE]
+        rows.append((f"float file on {one.runtime}", "", "", "", "", "", *_cost(one)))
     for run in found.runs:
-        name = f"{run.artifact} on {run.runtime}"
-        said = run.failed or run.verdict
+        file = by_name.get(SIM_FILE)
+        cost = ("", "", "") if file is None or file.runtime != run.runtime else _cost(file)
+        score = number(file.metric) if file is not None and any(cost) else ""
+        said = ". ".join(filter(None, (run.failed or run.verdict, cost[2])))
+        outputs = [
+            (one.output, db(one.sqnr_db), number(one.agreement, ".4g")) for one in run.float_outputs
+        ] or [("", "", "")]
         rows += [
-            (name, one.output, "", db(one.sqnr_db), number(one.agreement, ".4g"), *NONE, said)
-            for one in run.float_outputs
-        ] or [(name, "", "", "", "", *NONE, said)]
+            (f"{run.artifact} on {run.runtime}", output, *_once(i, score), *far, "",
+             *(cost[:2] if i == 0 else ("", "")), said)
+            for i, (output, *far) in enumerate(outputs)
+        ]  # fmt: skip
     about = (
         f"{found.samples} samples judged, {found.macs:,} multiply-accumulates per sample; "
         f"{found.passes:.1f} forward passes of the float model, {found.seconds:.1f} s, and "
@@ -56,11 +59,11 @@ def summary(found: Diagnosis) -> str:
     return "".join(parts)
 
 
-def _latency_told(one: Candidate) -> str:
-    if one.failed:
-        return one.failed
-    ratio = one.latency_ratio
-    return "" if ratio in (None, 1.0) else f"{ratio:.2f} of the float file's time"
+def _cost(one: Candidate) -> tuple[str, str, str]:
+    """Return bytes, latency, and what failed."""
+    size = "" if one.size_bytes is None else f"{one.size_bytes:,}"
+    ratio = "" if one.latency_ratio in (None, 1.0) else f" ({one.latency_ratio:.2f} of float)"
+    return size, "" if one.latency is None else f"{one.latency.p50:.3g}{ratio}", one.failed
 
 
 def _once(i: int, text: str) -> tuple[str]:
