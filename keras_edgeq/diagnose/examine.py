@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from keras_edgeq.diagnose.switches import ACTIVATION, WEIGHTS, Switched, Switche
 from keras_edgeq.diagnose.trials import Score
 from keras_edgeq.diagnose.ways import Parameters
 from keras_edgeq.diagnose.weights import weight_rows
-from keras_edgeq.errors import EdgeqError
+from keras_edgeq.errors import EdgeqError, QuantizationWarning
 from keras_edgeq.evaluate.comparison import Candidate
 from keras_edgeq.graph.layer_graph import LayerGraph
 from keras_edgeq.measure.output_loss import OutputLoss
@@ -184,7 +185,9 @@ def _clipping(base: OutputLoss, unclipped: OutputLoss) -> tuple[float, float]:
 def _equalized(model: tf_keras.Model, inputs: Sequence[NDArray]) -> tf_keras.Model | None:
     """Return the float model after `equalize`, None if that cannot be done."""
     try:
-        return equalize(model, list(inputs), progress=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuantizationWarning)
+            return equalize(model, list(inputs), progress=False)
     except EdgeqError:
         return None
 

@@ -9,7 +9,7 @@ import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.layers import FakeQuant
+from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.prepare.check_layers import check_layers
 from keras_edgeq.prepare.own_layers import is_own
 
@@ -33,7 +33,7 @@ def check_model(model: Any) -> None:
             f"Model {model.name!r} ({type(model).__name__}) is subclassed: its graph lives in "
             "Python code. Give keras_edgeq.as_functional(model), which computes the same."
         )
-    if any(isinstance(layer, FakeQuant) for layer in model.layers):
+    if any(isinstance(layer, FakeQuant | QuantizedLayer) for layer in model.layers):
         raise UnsupportedModelError(
             f"Model {model.name!r} is a sim already; quantize the float model it came from."
         )

@@ -27,12 +27,17 @@ from keras_edgeq.ptq.channel_statistics import (
     ChannelStatistics,
     channel_statistics,
 )
+from keras_edgeq.ptq.nothing_done import warn_of_nothing
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
 
 L = tf_keras.layers
+
+
+NO_READER = "no layer with a bias is read by layers alone that can take up a constant part."
+NO_PART = "no channel between such layers is known to have a constant part."
 
 
 @dataclass(eq=False)
@@ -80,6 +85,9 @@ def absorb_bias(
         SimMismatchError: the result would compute something else on the data, which is a fault of
             this package.
 
+    Warns:
+        QuantizationWarning: no channel has a constant part that its readers can take up.
+
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
         >>> x = tf_keras.Input((4,))
@@ -109,6 +117,8 @@ def absorb_bias(
     biases: dict[str, NDArray] = {}
     for ref, statistics in ends.items():
         _absorb(prepared, ref, paths[ref], statistics, biases)
+    if not biases:
+        warn_of_nothing("absorb_bias", model.name, NO_PART if paths else NO_READER)
     absorbed = rebuild(prepared, lambda layer: _with_bias(layer, biases.get(layer.name)))
     if samples:
         check_equal(model, absorbed, samples)

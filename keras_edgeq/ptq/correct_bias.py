@@ -12,6 +12,7 @@ from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.ops import channel_map, op_of
 from keras_edgeq.ptq.layer_visit import is_product
+from keras_edgeq.ptq.nothing_done import warn_of_nothing
 from keras_edgeq.ptq.session import PtqSession, check_calibrated
 from keras_edgeq.sim.derive import raise_scales
 from keras_edgeq.sim.freeze import copy_sim
@@ -20,6 +21,8 @@ from keras_edgeq.sim.reference import float_form, float_parameters
 from keras_edgeq.spec.tensor_ref import TensorRef
 from keras_edgeq.streams.store import MEMORY_BYTES
 from keras_edgeq.streams.stream import Stream, float_activations_call, float_call
+
+NO_BIAS = "no layer of it has rounded weights and a bias."
 
 
 def correct_bias(
@@ -55,6 +58,9 @@ def correct_bias(
             none, and nothing is known about any layer.
         EdgeqError: the sim is not calibrated, or the disk is full.
 
+    Warns:
+        QuantizationWarning: no layer with rounded weights has a bias.
+
     Example:
         >>> better = eq.correct_bias(sim, data, progress=False)
 
@@ -68,6 +74,8 @@ def correct_bias(
         exact = Stream(session.exact, float_call, session.source, session.store)
         rounded = Stream(session.work, float_activations_call, session.source, session.store)
         stops = [i for i, call in enumerate(rounded.calls) if _has_bias(call.layer)]
+        if not stops:
+            warn_of_nothing("correct_bias", sim.name, NO_BIAS)
         shifts: dict[str, list[np.ndarray]] = {}
         for stop in session.bar(stops, "correct bias", "layer"):
             exact.advance(stop)

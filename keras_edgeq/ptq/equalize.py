@@ -21,11 +21,18 @@ from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.prepare.known_statistics import KnownStatistics
 from keras_edgeq.ptq.balance import balanced_scales
 from keras_edgeq.ptq.channel_statistics import NORM_DEVIATIONS, channel_statistics
+from keras_edgeq.ptq.nothing_done import warn_of_nothing
 from keras_edgeq.ptq.scale_groups import FIXED, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek, random_inputs
 from keras_edgeq.spec.tensor_ref import TensorRef
+
+NO_CHANNEL = (
+    "no channel lies between two kernels with nothing around it that fixes its scale, such as a "
+    "normalization, a sigmoid or an output of the model."
+)
+NO_GAIN = "its kernels are in balance, or no scale but 1 is known to keep below the caps."
 
 
 def equalize(
@@ -63,6 +70,9 @@ def equalize(
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         SimMismatchError: the result would compute something else, which is a fault of this package.
 
+    Warns:
+        QuantizationWarning: no channel can have another scale.
+
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
         >>> x = tf_keras.Input((4,))
@@ -90,6 +100,8 @@ def equalize(
         reach = {ref: seen[ref].reach for ref in groups.caps}
         greatest = {ref: np.maximum(seen[ref].high, -seen[ref].low) for ref in edges}
     scales = balanced_scales(prepared, groups, least_scales(groups, reach), greatest)
+    if np.all(scales == 1.0):
+        warn_of_nothing("equalize", model.name, NO_CHANNEL if groups.count == 1 else NO_GAIN)
     equalized = rescale(prepared, groups, scales)
     check_equal(model, equalized, samples)
     return equalized

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_edgeq.numerics.closed_form import descend, round_forward
 from keras_edgeq.ptq.layer_visit import LayerVisit, walk_layers
+from keras_edgeq.ptq.nothing_done import warn_if_no_products
 from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES
@@ -57,6 +58,9 @@ def gptq(
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         EdgeqError: the sim is not calibrated, or the disk is full.
 
+    Warns:
+        QuantizationWarning: no layer has integer weights that it could work on.
+
     Example:
         >>> sim = eq.quantize(model, data, precision="W4A8", progress=False)
         >>> better = eq.gptq(sim, data, progress=False)
@@ -69,6 +73,7 @@ def gptq(
         equation 25.
     """
     with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
+        warn_if_no_products("gptq", sim)
         session.calibrate(float_weights=True)
         for visit in walk_layers(session, "gptq"):
             visit.measure()

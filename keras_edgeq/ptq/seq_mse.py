@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_edgeq.numerics.closed_form import Grid
 from keras_edgeq.ptq.layer_visit import LayerVisit, walk_layers
 from keras_edgeq.ptq.normal_equations import LeastSquares
+from keras_edgeq.ptq.nothing_done import warn_if_no_products
 from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.fit import fit_weight
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -52,6 +53,9 @@ def seq_mse(
         CalibrationDataError: the data is empty, does not fit the model or holds NaN.
         EdgeqError: the sim is not calibrated, or the disk is full.
 
+    Warns:
+        QuantizationWarning: no layer has integer weights that it could work on.
+
     Example:
         >>> better = eq.seq_mse(sim, data, progress=False)
 
@@ -62,6 +66,7 @@ def seq_mse(
     if candidates < 1:
         raise ValueError(f"candidates is {candidates}; it must be at least 1.")
     with PtqSession(sim, data, batch_size, steps, memory_bytes, cache_folder, progress) as session:
+        warn_if_no_products("seq_mse", sim)
         session.calibrate(float_weights=True)
         for visit in walk_layers(session, "seq_mse"):
             visit.measure()

@@ -20,11 +20,14 @@ from keras_edgeq.ops.table import scales_channels
 from keras_edgeq.prepare import prepare
 from keras_edgeq.prepare.functional import as_functional
 from keras_edgeq.ptq.channel_statistics import channel_statistics
+from keras_edgeq.ptq.nothing_done import warn_of_nothing
 from keras_edgeq.ptq.scale_groups import FIXED, NORMS, ScaleGroups, rescale, scale_groups
 from keras_edgeq.sim.data import batches
 from keras_edgeq.sim.identity import check_equal
 from keras_edgeq.sim.samples import few, peek
 from keras_edgeq.spec.tensor_ref import TensorRef
+
+NO_NORM = "no normalization with gamma and beta is read by Dense and EinsumDense layers alone."
 
 
 def smooth(
@@ -60,6 +63,9 @@ def smooth(
         EdgeqError: alpha is not between 0 and 1.
         SimMismatchError: the result would compute something else, which is a fault of this package.
 
+    Warns:
+        QuantizationWarning: no normalization can be divided.
+
     Example:
         >>> import numpy as np, tf_keras, keras_edgeq as eq
         >>> x = tf_keras.Input((4,))
@@ -89,6 +95,8 @@ def smooth(
     smoothed = _behind_norms(prepared, groups) & (activations > 0.0) & (weights > 0.0)
     scales = np.ones(groups.count)
     scales[smoothed] = activations[smoothed] ** alpha / weights[smoothed] ** (1.0 - alpha)
+    if not np.any(smoothed):
+        warn_of_nothing("smooth", model.name, NO_NORM)
     result = rescale(prepared, groups, scales)
     check_equal(model, result, few(first, model))
     return result

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from keras_edgeq.errors import EncodingsError
+from keras_edgeq.errors import EncodingsError, QuantizationWarning, warn
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.learned_range import METHODS
@@ -38,6 +38,9 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
         EncodingsError: a pattern names no tensor, or one without a range to learn; or the method is
             unknown.
 
+    Warns:
+        QuantizationWarning: without patterns, and there is no range to learn.
+
     Example:
         >>> sim = eq.learn_ranges(sim)
         >>> sim.compile(tf_keras.optimizers.Adam(1e-3), "mse")
@@ -62,6 +65,13 @@ def learn_ranges(sim: QuantSim, *patterns: str, method: str = "lsq", ewgs: float
         raise EncodingsError(
             f"{sorted(names - free)[:20]} have no range that {method!r} could learn: the target "
             "fixes it, or it is half precision, or that of a weight."
+        )
+    if not names:
+        warn(
+            f"learn_ranges found no range in {sim.name!r} that {method!r} could learn: those that "
+            "there are were frozen, are fixed by the target, or are half precision"
+            f"{' or of weights' if method == 'pact' else ''}.",
+            QuantizationWarning,
         )
     options = {name: {"learn": method, "ewgs": ewgs} for name in names}
     return _with_options(sim, options)

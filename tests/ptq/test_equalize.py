@@ -20,6 +20,10 @@ from tests.short import without_long
 
 L = tf_keras.layers
 QUIET = {"progress": False}
+# Models in which a technique has nothing to do show what it leaves alone.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.* changed nothing in:keras_edgeq.QuantizationWarning"
+)
 
 
 def ranges(model, name, axis):

@@ -142,6 +142,7 @@ def test_a_shared_layer_is_fitted_on_all_its_calls():
     assert sqnr_db(wanted, after) > sqnr_db(wanted, before) + 1.0
 
 
+@pytest.mark.filterwarnings("ignore:gptq changed nothing in:keras_edgeq.QuantizationWarning")
 def test_layers_that_are_no_products_stay_rounded_to_the_nearest():
     ids = tf_keras.Input((6,), dtype="int32")
     embedded = L.PReLU(alpha_initializer="ones")(L.Embedding(20, 5)(ids))

@@ -17,6 +17,10 @@ from tests.models import inputs_for, make, train_like
 
 L = tf_keras.layers
 QUIET = {"progress": False}
+# Models in which a technique has nothing to do show what it leaves alone.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.* changed nothing in:keras_edgeq.QuantizationWarning"
+)
 
 
 def block(norm, reads=("dense",)):

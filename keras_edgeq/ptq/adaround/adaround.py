@@ -16,6 +16,7 @@ from keras_edgeq.ptq.adaround.unit_files import UnitFiles
 from keras_edgeq.ptq.adaround.unit_walk import UnitReport, UnitWalk
 from keras_edgeq.ptq.adaround.unit_work import Sampling
 from keras_edgeq.ptq.layer_visit import has_free_scales, is_product
+from keras_edgeq.ptq.nothing_done import warn_if_no_products
 from keras_edgeq.ptq.session import PtqSession
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import MEMORY_BYTES, StoredBatches
@@ -86,6 +87,9 @@ def adaround(
         EdgeqError: the sim is not calibrated, an option is out of range, the disk is full, or
             `resume` belongs to another run.
 
+    Warns:
+        QuantizationWarning: no layer has integer weights that it could work on.
+
     Example:
         >>> sim = eq.quantize(model, data, precision="W4A8", progress=False)
         >>> better = eq.adaround(sim, data, iterations=50, progress=False)
@@ -104,6 +108,7 @@ def adaround(
         files = UnitFiles(
             resume, "" if resume is None else _fingerprint(options, sim, session.source)
         )
+        warn_if_no_products("adaround", sim)
         session.calibrate(float_weights=True)
         tell = on_unit or (lambda report: None)
         for layer in session.work.quantized_layers().values():
