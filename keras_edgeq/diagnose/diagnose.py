@@ -55,7 +55,7 @@ def diagnose(
         remedies: number of findings for which remedies are tried.
         budget: seconds that trying remedies may take; none is begun past them. None sets no limit.
         samples: number of samples that errors are measured on; quantizers are switched on half of
-            them.
+            them, in networks of many layers on fewer, and the file is compared on 16.
         verify: export the sim to a temporary folder and run it, where its target has a runtime
             here.
         batch_size: for arrays and files.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,8 +33,13 @@ from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.streams.store import StoredBatches
 
 MOST_CHUNK = 16
-# Forward passes over half of the samples that switching quantizers may take.
+# Forward passes over its samples that switching quantizers may take.
 MOST_PASSES = 60.0
+# Quantizers are switched on half of the samples, or on as few as make so many forward passes of a
+# sample, but on some in any case.
+MOST_WORK, FEW_SAMPLES = 480.0, 8
+# Samples that the exported file is compared on, tensor by tensor.
+VERIFIED = 16
 UNKNOWN = Switch(float("nan"), float("nan"), float("nan"))
 
 
@@ -71,7 +77,9 @@ def examine(
     inputs = [part[:samples] for part in joined(judge)]
     chunks = list(_chunks(inputs, _chunk_size(sim, memory_bytes), fixed_batch(sim)))
     walk, switches = ErrorWalk(sim, model, known), Switches(sim, known)
-    some = chunks[: (len(chunks) + 1) // 2]
+    expense = sum(map(switches.expense, switches.units))
+    few = max(FEW_SAMPLES, MOST_WORK / max(expense, 1.0)) / len(chunks[0][0])
+    some = chunks[: min(math.ceil(few), (len(chunks) + 1) // 2)]
     part = len(some) / len(chunks)
     bar = Bar("diagnose", WALKS + MOST_PASSES * part, "", progress)
     done = 0.0
@@ -91,7 +99,8 @@ def examine(
     bar.close()
     by_owner, by_layer = _switch_rows(base, switched)
     tensors = tensor_rows(sim, graph, walk.sums, by_owner, UNKNOWN)
-    runs, files = runs_of(sim, model, inputs, score) if verify else ((), ())
+    verified = [part[:VERIFIED] for part in inputs]
+    runs, files = runs_of(sim, model, verified, score) if verify else ((), ())
     tensors = _with_runs(tensors, noise_of(runs, {t.tensor: t.step for t in tensors}), walk.sums)
     weights = weight_rows(
         sim, known, walk.accumulated, by_layer, UNKNOWN, _equalized(model, inputs)

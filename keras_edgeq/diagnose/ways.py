@@ -16,6 +16,7 @@ from keras_edgeq.graph.rebuild import Call
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.apart import infer_apart
 from keras_edgeq.layers.arithmetic import ROUNDED, UNROUNDED
+from keras_edgeq.layers.block_scales import unit_of
 from keras_edgeq.layers.swap import swapped
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.sim.reference import float_parameters
@@ -131,6 +132,9 @@ def _clipped(values: np.ndarray, quantizer: FakeQuant) -> np.ndarray:
 def compute_call(call: Call, args: tuple, kwargs: dict, way: Way, known: Parameters) -> Any:
     """Compute a call of a sim in one way; the sim is not changed."""
     layer = call.layer
+    if _is_float(layer, args, way):
+        made = _quantizer_off if isinstance(layer, FakeQuant) else partial(_layer_off, known)
+        return made(layer, *args, **kwargs)
     with ExitStack() as stack:
         if isinstance(layer, FakeQuant):
             stack.enter_context(swapped(layer, QUANTIZER[way.activations]))
@@ -138,6 +142,42 @@ def compute_call(call: Call, args: tuple, kwargs: dict, way: Way, known: Paramet
             for target, values in _of_layer(layer, way, known):
                 stack.enter_context(swapped(target, values))
         return infer_apart(layer, args, kwargs)
+
+
+def _is_float(layer: Any, args: tuple, way: Way) -> bool:
+    """Tell whether a call rounds nothing, so that it needs no steps of any grid."""
+    if hasattr(args[0] if args else None, "_keras_mask"):
+        return False  # which Keras hands on
+    if isinstance(layer, FakeQuant):
+        return way.activations == OFF and not layer.spec.is_half
+    return isinstance(layer, QuantizedLayer) and way.weights == OFF and not layer.rounds_rows
+
+
+def _quantizer_off(
+    layer: FakeQuant, inputs: Any, input_scale: Any = None, unit: Any = None, **options: Any
+) -> tuple[Any, Any, Any]:
+    """Return what a quantizer reads, on its grid's scale: a reader's bias lies on that."""
+    real = tf.cast(inputs, tf.float32)
+    if unit is None and input_scale is not None:
+        real = real * tf.cast(input_scale, tf.float32)
+    real = layer.activate(real, options)
+    scale = layer.scale
+    return real, real * tf.math.divide_no_nan(1.0, unit_of(layer, scale, real.shape)), scale
+
+
+def _layer_off(
+    known: Parameters,
+    layer: QuantizedLayer,
+    inputs: Any,
+    input_scale: Any = None,
+    in_steps: bool = False,
+    **_: Any,
+) -> tuple[Any, Any, Any]:
+    """Return what a layer computes in float, in steps of 1."""
+    real = inputs * input_scale if in_steps else inputs
+    with swapped(layer.layer, known.tensors(layer.name, OFF)):
+        made = infer_apart(layer.layer, (real,), {})
+    return made, made, tf.constant(1.0)
 
 
 def _of_layer(layer: QuantizedLayer, way: Way, known: Parameters) -> list[tuple[Any, dict]]:
