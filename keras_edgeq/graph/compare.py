@@ -50,7 +50,8 @@ def largest_gap(wanted: Any, got: Any) -> Gap:
     if wanted.dtype.kind not in "fiubV" or not wanted.size:  # V: bfloat16
         return Gap(0.0, 0.0, 0.0)
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
-    distance = np.where(np.isnan(wanted) & np.isnan(got), 0.0, np.abs(wanted - got))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.where(np.isnan(wanted) & np.isnan(got), 0.0, np.abs(wanted - got))
     distance = np.where(wanted == got, 0.0, np.nan_to_num(distance, nan=np.inf))  # inf equals inf
     largest = max(float(np.max(np.abs(np.nan_to_num(wanted, posinf=0.0, neginf=0.0)))), 1e-3)
     at = np.unravel_index(int(np.argmax(distance)), distance.shape)

@@ -17,6 +17,7 @@ def _elementary(name: str, **facts: Any) -> Op:
 
 
 ELU = activation("Elu", functions=("elu",), symbols=("nn.elu",))
+LOG = _elementary("Log", steep_at_zero=True, singular=True)
 ROWS = (
     ELU,
     # With another slope than 1 where it leaves zero.
@@ -27,13 +28,13 @@ ROWS = (
     activation("Softplus", functions=("softplus",), symbols=("nn.softplus", "math.softplus")),
     activation("Softsign", functions=("softsign",), symbols=("nn.softsign",), bounds=(-1.0, 1.0)),
     activation("HardSigmoid", functions=("hard_sigmoid",), bounds=(0.0, 1.0)),
-    activation("Exp", functions=("exponential",), symbols=("math.exp",)),
-    _elementary("Expm1"),
-    _elementary("Log", steep_at_zero=True),
-    _elementary("Log1p"),
-    _elementary("Sqrt", steep_at_zero=True),
-    _elementary("Rsqrt", steep_at_zero=True),
-    _elementary("Reciprocal", steep_at_zero=True),
+    activation("Exp", functions=("exponential",), symbols=("math.exp",), singular=True),
+    _elementary("Expm1", singular=True),
+    LOG,
+    _elementary("Log1p", singular=True),
+    _elementary("Sqrt", steep_at_zero=True, singular=True),
+    _elementary("Rsqrt", steep_at_zero=True, singular=True),
+    _elementary("Reciprocal", steep_at_zero=True, singular=True),
     _elementary("Erf", bounds=(-1.0, 1.0)),
     _elementary("Sin", bounds=(-1.0, 1.0)),
     _elementary("Cos", bounds=(-1.0, 1.0)),

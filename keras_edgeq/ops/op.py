@@ -89,6 +89,7 @@ class Op:
         affine: a constant, and whether it is the second operand -> scale and offset of the same
             function of the other one; None if it is not such a function.
         steep_at_zero: whether its slope grows without bound towards zero.
+        singular: whether it makes NaN, infinite or very large numbers of some usual ones.
         operands: what is read beside tensors; None for all but elementwise and joining operations.
         reads_ids: whether it reads whole numbers, of any type: no grid may round them.
     """
@@ -114,6 +115,7 @@ class Op:
     activates: bool = False
     transparent: bool = False
     steep_at_zero: bool = False
+    singular: bool = False
     affine: Callable[[Any, bool], tuple[Any, Any] | None] | None = None
     operands: Operands | None = None
     reads_ids: bool = False

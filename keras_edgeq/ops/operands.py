@@ -11,7 +11,7 @@ import tf_keras
 
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode
-from keras_edgeq.ops.plain import CAPPED_RELU, CLIP, RELU, RELU6
+from keras_edgeq.ops.plain import CAPPED_RELU, CLIP, DIV, RELU, RELU6
 from keras_edgeq.ops.table import op_of
 
 L = tf_keras.layers
@@ -93,6 +93,14 @@ def selected_numbers(keras_node: Any) -> list[float]:
     """Return the numbers that a call of `tf.where(condition, x, y)` takes for some elements."""
     numbers = map(as_number, keras_compat.operands(keras_node)[1:3])
     return [number for number in numbers if number is not None]
+
+
+def divides_by_number(keras_node: Any) -> bool:
+    """Tell whether a call divides by constants, none of which is zero."""
+    if op_of(keras_node.layer) is not DIV:
+        return False
+    divisor = keras_compat.operands(keras_node)[1]
+    return not keras_compat.is_keras_tensor(divisor) and bool(np.all(np.asarray(divisor)))
 
 
 def caps(keras_node: Any) -> tuple[float, float] | None:

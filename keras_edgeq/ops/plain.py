@@ -128,6 +128,7 @@ DIV = _each(
     "Div",
     symbols=("math.truediv", "math.divide"),
     affine=lambda c, second: (1.0 / c, np.zeros_like(c)) if second else None,
+    singular=True,
 )
 ARITHMETIC = (
     ADD,

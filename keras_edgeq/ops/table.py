@@ -51,6 +51,11 @@ def op_of(layer: Any) -> Op:
     return OPS.get(name) or Op(name=name)
 
 
+def is_known(layer: Any) -> bool:
+    """Tell whether a layer's operation has a row."""
+    return op_type(layer) in OPS
+
+
 def weights_of(layer: Any) -> Weights | None:
     """Return the parameters of a layer that owns quantizable ones, None for others."""
     op = CLASSES.get(type(layer))

@@ -89,6 +89,41 @@ def divide_no_nan(x, y, name=None):
     return x * (1.0 / divisor) if divisor else None
 
 
+def is_infinite(x, name=None):
+    """Compare with the largest number: LiteRT's converter has that for infinity."""
+    del name
+    return tf.logical_or(x > FARTHEST, x < -FARTHEST)
+
+
+def equal(x, y, name=None):
+    """Compare with the largest number in place of infinity."""
+    del name
+    x, end = (y, x) if is_constant(x) else (x, y)
+    end = as_number(end)
+    if end is None or not np.isinf(end):
+        return None
+    return x > FARTHEST if end > 0.0 else x < -FARTHEST
+
+
+def not_equal(x, y, name=None):
+    """Compare with the largest number in place of infinity."""
+    found = equal(x, y, name)
+    return None if found is None else tf.logical_not(found)
+
+
+def less(x, y, name=None):
+    """Compare with the largest number in place of infinity."""
+    del name
+    if as_number(y) == np.inf:
+        return x <= FARTHEST
+    return y >= -FARTHEST if as_number(x) == -np.inf else None
+
+
+def greater(x, y, name=None):
+    """Compare with the largest number in place of infinity."""
+    return less(y, x, name)
+
+
 def bias_add(value, bias, data_format=None, name=None):
     """Add a constant per channel."""
     del name

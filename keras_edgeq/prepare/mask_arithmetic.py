@@ -1,8 +1,8 @@
 """Masks that are added or multiplied, as what selects by them: `tf.where`.
 
 `scores + (1 - mask) * -1e9` has the range of -1e9, on whose grid all scores are one number. What a
-softmax makes of it is what it makes of `tf.where(mask, scores, -1e9)`. A product with a mask of
-zeros and ones is a selection between numbers and zero.
+softmax makes of it is what it makes of `tf.where(mask, scores, -1e9)`; `scores + log(mask)` is a
+selection of -infinity. A product with a mask of zeros and ones is one between numbers and zero.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from keras_edgeq.graph.name_operations import name_operations, names_of_parts
 from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.layers.fake_quant import FAR
 from keras_edgeq.ops import op_of
+from keras_edgeq.ops.functions import LOG
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.ops.plain import ADD, MUL, SELECT, SOFTMAX, SUB
 
@@ -131,6 +132,9 @@ def _far(term: Any, sign: float) -> tuple | None:
             if far is not None and far * sign <= -FAR and keras_compat.is_keras_tensor(factor):
                 one = _one(factor, ENOUGH / abs(far))
                 return None if one is None else (one, far * sign)
+    if op is LOG and sign > 0.0:
+        one = _one(operands[0], None)
+        return None if one is None else (_inverted(one), -np.inf)
     if op is SELECT:
         condition, *numbers = operands[0], *map(as_number, operands[1:3])
         for number, other, turn in ((*numbers, False), (*numbers[::-1], True)):

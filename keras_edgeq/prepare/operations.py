@@ -54,7 +54,8 @@ def write_with_known_operations(model: tf_keras.Model) -> tf_keras.Model:
 def _rewrite(layer: Any) -> Rewrite | None:
     symbol = keras_compat.op_symbol(layer)
     if symbol is not None:
-        return FUNCTIONS.get(symbol.removeprefix("compat.v1."))
+        symbol = symbol.removeprefix("compat.v1.")
+        return FUNCTIONS.get(symbol) or TESTS.get(symbol)
     return LAYERS[type(layer)](layer) if type(layer) in LAYERS else None
 
 
@@ -68,13 +69,25 @@ def _takes(function: Rewrite, args: tuple, kwargs: dict) -> bool:
 
 
 def _is_real(call: Call) -> bool:
-    """Tell whether a call makes float32 tensors, of no other real ones, the batch in front."""
+    """Tell whether a call makes or tests float32 tensors, of no other real ones, batch in front."""
     made = tf.nest.flatten(call.node.outputs)
-    types = {t.dtype for t in made} | {t.dtype for t in call.reads if t.dtype.is_floating}
+    tests = keras_compat.op_symbol(call.layer) in TESTS
+    types = {t.dtype for t in call.reads if t.dtype.is_floating}
+    types |= set() if tests else {t.dtype for t in made}
     known = all(t.shape.rank for t in [*call.reads, *made])
     return bool(call.reads) and types == {tf.float32} and known
 
 
+# Functions that answer with booleans.
+TESTS: Mapping[str, Rewrite] = {
+    "math.is_inf": arithmetic.is_infinite,
+    "math.equal": arithmetic.equal,
+    "__operators__.eq": arithmetic.equal,
+    "math.not_equal": arithmetic.not_equal,
+    "__operators__.ne": arithmetic.not_equal,
+    "math.less": arithmetic.less,
+    "math.greater": arithmetic.greater,
+}
 # By the public name of a function of TensorFlow, without `compat.v1.`.
 FUNCTIONS: Mapping[str, Rewrite] = {
     "cast": moves.cast,

@@ -9,10 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_edgeq.errors import CalibrationDataError
 from keras_edgeq.graph.rebuild import replay
-from keras_edgeq.layers import FakeQuant, QuantizedLayer
-from keras_edgeq.layers.apart import infer_apart
+from keras_edgeq.layers import FakeQuant
 from keras_edgeq.numerics.histogram import (
     Histogram,
     empty,
@@ -21,6 +19,7 @@ from keras_edgeq.numerics.histogram import (
     observe,
     of_batch,
 )
+from keras_edgeq.sim.not_real import infer_unrounded, not_real
 from keras_edgeq.sim.quant_sim import QuantSim, quantized_tensors
 from keras_edgeq.sim.stats import CalibrationStats
 
@@ -49,10 +48,7 @@ def collect(
         finite = (lows <= highs) & np.isfinite(lows) & np.isfinite(highs)
         bad = [tensor for tensor, good in zip(tensors, finite, strict=True) if not good]
         if bad:
-            raise CalibrationDataError(
-                f"Tensor {bad[0]} becomes NaN or infinite on the calibration data"
-                + (f" (and {len(bad) - 1} more)." if len(bad) > 1 else ".")
-            )
+            raise not_real(sim, batch, bad)
         for i, tensor in enumerate(tensors):
             seen = of_batch(counts[i], exponents[i], lows[i], highs[i])
             merged[tensor] = merge(merged[tensor], seen)
@@ -77,12 +73,7 @@ def observer_of(sim: QuantSim, float_weights: bool = False) -> Observer:
                 counted = tensor if masked is None else tf.where(masked, 0.0, tensor)
                 seen[name] = observe(counted, exponents[order[name]])
                 return tensor, tensor, tf.constant(1.0)
-            if isinstance(layer, QuantizedLayer):
-                kwargs = {}
-                if float_weights:
-                    tensor = layer.layer(*args)
-                    return tensor, tensor, tf.constant(1.0)
-            return infer_apart(layer, args, kwargs)
+            return infer_unrounded(layer, args, kwargs, float_weights)
 
         replay(sim, inputs, on_call)
         return _stack([seen[tensor] for tensor in tensors])

@@ -26,6 +26,7 @@ from keras_edgeq.sim.kernel_table import kernel_table
 from keras_edgeq.sim.masked_scores import far_numbers
 from keras_edgeq.sim.plan_check import check_joint
 from keras_edgeq.sim.supported import why_unsupported, why_whole
+from keras_edgeq.sim.taken_away import taken_away
 from keras_edgeq.spec.quant_spec import QuantSpec
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -83,6 +84,8 @@ class _Resolver:
         self.unsupported = {id(n): why_unsupported(n, profile) for n in graph.nodes}
         self.far = far_numbers(graph)
         self.unsupported.update(self.far)
+        taken = taken_away(graph).items()
+        self.unsupported.update({n: why for n, why in taken if self.unsupported[n] is None})
         self.unsupported.update(moving_ids(graph, profile, self.ids, self.unsupported))
         chains = self.chains = fused_chains(graph, profile, self.unsupported)
         self.chosen = choose_precisions(graph, profile, asked, chains, followers)

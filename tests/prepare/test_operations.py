@@ -46,6 +46,31 @@ WRITTEN = {
     "power 4": (IMAGE, lambda x: tf.pow(x=x, y=4), ["Mul", "Mul"]),
     "scalar_mul": (IMAGE, lambda x: tf.scalar_mul(0.5, x), ["Mul"]),
     "divide_no_nan": (IMAGE, lambda x: tf.math.divide_no_nan(x, 4.0), ["Mul"]),
+    "is_inf": (
+        ROW,
+        lambda x: tf.math.is_inf(tf.math.log(tf.nn.relu(x))),
+        ["Relu", "Log", "tf.math.greater", "tf.math.less", "tf.math.logical_or"],
+    ),
+    "equals infinity": (
+        ROW,
+        lambda x: tf.equal(-np.inf, tf.math.log(tf.nn.relu(x))),
+        ["Relu", "Log", "tf.math.less"],
+    ),
+    "is not infinity": (
+        ROW,
+        lambda x: tf.math.reciprocal(tf.nn.relu(x)) != np.inf,
+        ["Relu", "Reciprocal", "tf.math.greater", "tf.math.logical_not"],
+    ),
+    "below infinity": (
+        ROW,
+        lambda x: tf.math.reciprocal(tf.nn.relu(x)) < np.inf,
+        ["Relu", "Reciprocal", "tf.math.less_equal"],
+    ),
+    "above -infinity": (
+        ROW,
+        lambda x: tf.greater(tf.math.log(tf.nn.relu(x)), -np.inf),
+        ["Relu", "Log", "tf.math.greater_equal"],
+    ),
     "squared difference": (
         IMAGE,
         lambda x: tf.math.squared_difference(np.float32([1.0, 0.0, -1.0, 2.0]), x),

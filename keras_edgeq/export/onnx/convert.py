@@ -27,6 +27,7 @@ from keras_edgeq.export.onnx.forms import (
     without_fences,
 )
 from keras_edgeq.export.onnx.graph import DEQUANTIZE, OPSET, QUANTIZE, OnnxGraph
+from keras_edgeq.export.onnx.handlers import handlers
 from keras_edgeq.layers.swap import LOCK
 from keras_edgeq.spec.tensor_ref import TensorRef
 
@@ -104,7 +105,7 @@ def _tf2onnx(marked: MarkedModel) -> ModelProto:
         function: Any = _Traced(concrete)
         try:
             model, _ = tf2onnx_convert.from_function(
-                function, input_signature=[], opset=OPSET, custom_op_handlers=dict(HANDLERS)
+                function, input_signature=[], opset=OPSET, custom_op_handlers=handlers()
             )
         except Exception as error:  # the handlers of tf2onnx raise all kinds of errors
             # It names the node: "tensorflow op [layer/op: Conv2D] is not supported" and alike.
@@ -161,25 +162,6 @@ def _captured_to_constants(model: ModelProto, concrete: Any) -> None:
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(values[name]), name) for name in captured
     )
-
-
-def _erfc(ctx: Any, node: Any, name: str, _: Any) -> None:
-    """Write erfc(x) as 1 - erf(x): the op that Keras computes gelu with."""
-    shapes, dtypes = node.output_shapes, node.output_dtypes
-    erf = ctx.make_node("Erf", node.input, shapes=shapes, dtypes=dtypes)
-    one = ctx.make_const(f"{name}/one", np.float32(1.0))
-    ctx.remove_node(name)
-    ctx.make_node(
-        "Sub",
-        [one.output[0], erf.output[0]],
-        outputs=node.output,
-        name=name,
-        shapes=shapes,
-        dtypes=dtypes,
-    )
-
-
-HANDLERS = {"Erfc": (_erfc, [])}
 
 
 @contextmanager
