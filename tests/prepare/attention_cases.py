@@ -160,6 +160,11 @@ def _constant(scores: Any) -> tuple:
     return None, None, scores + tf.constant((1 - np.tril(np.ones((6, 6), np.float32))) * -1e9)
 
 
+def _log(scores: Any) -> tuple:
+    mask, data = _keys("bool")
+    return mask, data, tf.math.log(tf.cast(mask, tf.float32))[:, None, None, :] + scores
+
+
 def _of_ranges(scores: Any) -> tuple:
     row, column = tf.range(tf.shape(scores)[2])[:, None], tf.range(tf.shape(scores)[3])
     return None, None, tf.where(row >= column, scores, float("-inf"))
@@ -177,6 +182,7 @@ WRITTEN: dict[str, Callable[[], Case]] = {
     "cast of padding": lambda: _by_hand(_of_padding),
     "subtracted": lambda: _by_hand(_subtracted),
     "tf.where": lambda: _by_hand(_selected),
+    "log of a mask": lambda: _by_hand(_log),
     "constant": lambda: _by_hand(_constant),
     "ranges": lambda: _by_hand(_of_ranges),
     "band": lambda: _by_hand(_of_a_band),
