@@ -74,6 +74,16 @@ def test_a_graph_shrinks_to_the_nodes_that_fail():
     assert found == shrink(graph, fails, most=400)
 
 
+def test_a_nested_model_of_keras_3_shrinks_with_its_own_operations():
+    nodes = (image(5, 5), Node("ops.sinc", (0,), {"how": "mixed"}), Node("ops.silu", (1,)))
+    inner = Graph((*nodes, Node("ops.tanh", (2,), {"how": "mixed"})), (3,))
+    twice = (Node("model", (0,), {"body": inner}), Node("ops.relu", (1,), {"how": "mixed"}))
+    graph = Graph((image(5, 5), *twice), (2,), library="keras")
+    found = shrink(graph, lambda g: any(n.op == "model" for n in g.nodes) and "ops.sinc" in ops(g))
+    assert [node.op for node in found.nodes] == ["input", "model"]
+    assert [node.op for node in found.nodes[1].options["body"].nodes] == ["input", "ops.sinc"]
+
+
 def test_a_shared_layer_shrinks_to_two_calls_of_it():
     nodes = (image(5, 5), image(5, 5), Node("Conv2D", (0,), {"filters": 2, "kernel_size": 1}))
     nodes += (Node("again", (1,), {"of": 2}), Node("Concatenate", (2, 3)), Node("Flatten", (4,)))

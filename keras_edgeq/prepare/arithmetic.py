@@ -83,10 +83,23 @@ def scaled(scalar, x, name=None):
 
 
 def divide_no_nan(x, y, name=None):
-    """Multiply by the inverse of a number."""
+    """Multiply by the inverse of a number; else select zero where the divisor is zero.
+
+    LiteRT cannot run what its converter makes of this function and the next for five axes.
+    """
     del name
     divisor = as_number(y)
-    return x * (1.0 / divisor) if divisor else None
+    if divisor is not None:
+        return x * (1.0 / divisor) if divisor else None
+    return tf.where(tf.equal(y, 0.0), np.float32(0.0), tf.divide(x, y))
+
+
+def multiply_no_nan(x, y, name=None):
+    """Select zero where the second factor is zero."""
+    del name
+    return (
+        None if is_constant(y) else tf.where(tf.equal(y, 0.0), np.float32(0.0), tf.multiply(x, y))
+    )
 
 
 def is_infinite(x, name=None):

@@ -110,6 +110,7 @@ FUNCTIONS: Mapping[str, Rewrite] = {
     "math.squared_difference": arithmetic.squared_difference,
     "math.scalar_mul": arithmetic.scaled,
     "math.divide_no_nan": arithmetic.divide_no_nan,
+    "math.multiply_no_nan": arithmetic.multiply_no_nan,
     "math.add_n": arithmetic.add_all,
     "math.accumulate_n": arithmetic.add_all,
     "math.reduce_sum": arithmetic.reduce_sum,

@@ -71,6 +71,21 @@ WRITTEN = {
         lambda x: tf.greater(tf.math.log(tf.nn.relu(x)), -np.inf),
         ["Relu", "Log", "tf.math.greater_equal"],
     ),
+    "divide_no_nan of two": (
+        [IMAGE, IMAGE],
+        lambda x, y: tf.math.divide_no_nan(x, tf.nn.relu(y)),
+        ["Relu", "tf.math.equal", "Div", "Select"],
+    ),
+    "divide_no_nan of a constant": (
+        ROW,
+        lambda x: tf.math.divide_no_nan(np.float32([1.0, 2.0, 0.0, 1.0]), tf.nn.relu(x)),
+        ["Relu", "tf.math.equal", "Div", "Select"],
+    ),
+    "multiply_no_nan": (
+        [ROW, ROW],
+        lambda x, y: tf.math.multiply_no_nan(tf.exp(x), y=tf.nn.relu(y)),
+        ["Exp", "Relu", "tf.math.equal", "Mul", "Select"],
+    ),
     "squared difference": (
         IMAGE,
         lambda x: tf.math.squared_difference(np.float32([1.0, 0.0, -1.0, 2.0]), x),

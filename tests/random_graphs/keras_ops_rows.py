@@ -92,7 +92,7 @@ def _expression(function, takes=ANY, **rest: Any) -> Row:
 
 # Functions of one tensor, of any value.
 PLAIN = words("""
-    abs absolute fabs arctan arcsinh celu conj conjugate copy cos elu erf erfc gelu hard_shrink
+    abs absolute fabs arctan arcsinh celu conj conjugate copy cos elu erf erfc gelu
     hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu log_sigmoid log_softmax negative real
     relu relu6 selu sigmoid silu sin soft_shrink softmax softplus softsign sparse_plus
     sparse_sigmoid squareplus stop_gradient swish tanh tanh_shrink nan_to_num deg2rad sinc
@@ -187,6 +187,7 @@ OPS: dict[str, Row] = {
     "ops.leaky_relu slope": written(ops.leaky_relu, ANY, drawn(negative_slope=[0.1, 0.3]), **RARE),
     "ops.elu alpha": written(ops.elu, ANY, drawn(alpha=[0.5, 1.5]), **RARE),
     "ops.celu alpha": written(ops.celu, ANY, drawn(alpha=[0.5, 1.5]), **RARE),
+    "ops.hard_shrink": written(ops.hard_shrink, ANY, **NEVER),
     "ops.hard_shrink threshold": written(ops.hard_shrink, ANY, drawn(threshold=[0.3]), **NEVER),
     "ops.soft_shrink threshold": written(ops.soft_shrink, ANY, drawn(threshold=[0.3]), **RARE),
     "ops.squareplus b": written(ops.squareplus, ANY, drawn(b=[1.0]), **RARE),

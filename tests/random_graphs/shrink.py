@@ -135,9 +135,10 @@ def _inner(graph: Graph) -> Iterator[Graph]:
         if node.op != "model":
             continue
         body = node.options["body"]
-        for smaller in _candidates(body):
+        for smaller in _candidates(replace(body, library=graph.library)):
             if sum(n.op == "input" for n in smaller.nodes) == len(node.inputs):
-                yield from _exchanged(graph, number, replace(node, options={"body": smaller}))
+                options = {"body": replace(smaller, library=body.library)}
+                yield from _exchanged(graph, number, replace(node, options=options))
         yield _written_out(graph, number)
 
 

@@ -68,6 +68,30 @@ TAKEN: dict = {
         finite_log,
         lambda h: np.where(h == 0.0, -3.0, numpy_log(h)),
     ),
+    "no NaN": (
+        lambda h: tf.math.divide_no_nan(*2 * [tf.nn.relu(h)]),
+        lambda h: np.where(h > 0.0, 1.0, 0.0),
+    ),
+    "no NaN of five axes": (
+        lambda h: tf.reshape(
+            tf.math.divide_no_nan(*2 * [tf.nn.relu(tf.reshape(h, [-1, 5, 1, 1, 1]))]), [-1, 5]
+        ),
+        lambda h: np.where(h > 0.0, 1.0, 0.0),
+    ),
+    "no NaN of a log": (
+        lambda h: tf.math.multiply_no_nan(tf.math.log(h), as_real(h > 0.0)),
+        numpy_log,
+    ),
+    "no NaN of five axes in a product": (
+        lambda h: tf.reshape(
+            tf.math.multiply_no_nan(
+                tf.math.log(tf.reshape(h, [-1, 5, 1, 1, 1])),
+                as_real(tf.reshape(h, [-1, 5, 1, 1, 1]) > 0.0),
+            ),
+            [-1, 5],
+        ),
+        numpy_log,
+    ),
     "infinity that is found": (
         lambda h: h + as_real(tf.math.is_inf(tf.math.log(h))),
         lambda h: h + (h == 0.0),
