@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import tf_keras
 
 from keras_edgeq.errors import UnsupportedModelError, first_words
@@ -22,6 +23,9 @@ def copy_back(model: tf_keras.Model, like: Any) -> Any:
     copies = compat.counterparts(like, copy)  # layers in a user's own may have other names
     found = _by_path(model)
     weighted = {path: pair for path, pair in conversion.pairs.items() if pair[1].weights}
+    for path, first in _second_models(conversion).items():
+        _check_second(path, first, found, model.name)
+        found.pop(path, None)
     for path in [*weighted, *(p for p in found if found[p].weights)]:
         wanted, given = weighted.get(path), found.get(path)
         if wanted is None or given is None or not _alike(wanted[1], given):
@@ -37,6 +41,27 @@ def copy_back(model: tf_keras.Model, like: Any) -> Any:
         for variable, value in zip(own, found[path].get_weights(), strict=True):
             variable.assign(value)
     return copy
+
+
+def _second_models(conversion: Conversion) -> dict[str, str]:
+    """Return layers in a second model of a layer called with a mask and without -> in the first."""
+    first = {id(ours): path for path, (_, ours) in conversion.pairs.items()}
+    made = _by_path(conversion.result)
+    return {p: first[id(made[p])] for p in made if first.get(id(made[p]), p) != p}
+
+
+def _check_second(
+    path: str, first: str, found: dict[str, tf_keras.layers.Layer], name: str
+) -> None:
+    """Raise unless a layer in a second model has the weights of the same layer in the first."""
+    pair = [found.get(one) for one in (first, path)]
+    values = [[] if layer is None else layer.get_weights() for layer in pair]
+    if len(values[0]) != len(values[1]) or not all(map(np.array_equal, *values)):
+        raise UnsupportedModelError(
+            f"Layers {first!r} and {path!r} of {name!r} have different weights. They are one layer "
+            "of the model of Keras 3, in a layer that is called with a mask and without: train a "
+            "model in which they share their weights, as from_keras3 makes it."
+        )
 
 
 def _cloned(model: Any) -> Any:

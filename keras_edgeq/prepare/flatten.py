@@ -13,11 +13,13 @@ from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.masks import Masks
 from keras_edgeq.graph.rebuild import Call, calls, clone, copy_weights, rebuild, replay
+from keras_edgeq.prepare.lost_masks import LostMasks
 from keras_edgeq.prepare.own_layers import based, is_own
 from keras_edgeq.prepare.time_distributed import each_step, why_together
 from keras_edgeq.prepare.trace import (
     Trace,
     first_difference,
+    signature,
     trace,
     warn_frozen,
     warn_shared,
@@ -27,7 +29,6 @@ from keras_edgeq.prepare.trace import (
 L = tf_keras.layers
 # Layers of Keras that are opened once their masks are tensors.
 ATTENTION = (L.MultiHeadAttention, L.Attention, L.AdditiveAttention)
-PLAIN = (bool, int, float, str, type(None), tf.DType)
 
 
 def flatten_nested(model: tf_keras.Model, is_traced: bool = False) -> tf_keras.Model:
@@ -122,7 +123,7 @@ def why_closed(layer: Any, args: tuple, kwargs: dict) -> str | None:
     """Return why a layer of the user's stays whole; None where it need not."""
     with keras_compat.kept_calls([layer, *keras_compat.all_layers(layer)]):
         try:
-            opened(layer, args, kwargs)
+            opened(layer, args, kwargs, lambda _: None)  # hanging masks are none of the graph's
         except UnsupportedModelError as error:
             return str(error)
     return None
@@ -150,6 +151,7 @@ class _Walk:
         self._made: dict[int, Any] = {}
         self._graphs: dict[Any, Trace | str] = {}
         self._masks = Masks()
+        self._lost = LostMasks(self._masks)
         self._names: dict[int, str] = {}
         self._taken = {keras_compat.producer(tensor)[0].name for tensor in model.inputs}
         self._name(model, "", is_traced)
@@ -165,8 +167,11 @@ class _Walk:
         if self._keras:
             return new(*args, **kwargs)
         if isinstance(new, L.Layer):
-            return self._masks.call(new, args, kwargs)
-        return new(*args, **self._masks.given(call.layer, args, kwargs))
+            made = self._masks.call(new, args, kwargs)
+        else:
+            made = new(*args, **self._masks.given(call.layer, args, kwargs))
+        self._lost.see(call, (args, kwargs), made)
+        return made
 
     def _replacement(self, layer: Any, name: str) -> Any:
         if type(layer) not in self._keras if self._keras else not _is_opened(layer):
@@ -220,8 +225,11 @@ class _Walk:
                 found = self._trace(layer, name, args, kwargs)
                 if isinstance(found, Trace):
                     return self._inside(found, name, args, kwargs)
+                self._lost.check_closed(layer, args, kwargs)
                 whole.append(self._closed(layer, name, found))
-            return self._masks.call(whole[0], args, kwargs)
+            made = self._masks.call(whole[0], args, kwargs)
+            self._lost.lose(layer, made)
+            return made
 
         return apply
 
@@ -242,7 +250,7 @@ class _Walk:
     def _trace(self, layer: Any, name: str, args: tuple, kwargs: dict) -> Trace | str:
         """Return what a layer is made of in a call, or why it stays; a model has to be opened."""
         masks = tf.nest.map_structure(self._masks.mask, (args, kwargs))
-        key = id(layer), _signature(args, kwargs), _signature(*masks)
+        key = id(layer), signature(args, kwargs), signature(*masks)
         if key not in self._graphs:
             try:
                 found = self._graphs[key] = opened(layer, args, kwargs, self._masks.mask)
@@ -282,15 +290,3 @@ def not_followed(layer: Any, name: str, why: object) -> UnsupportedModelError:
         "tensors, or build the same layers with the functional API, "
         "tf_keras.Model(inputs, outputs)."
     )
-
-
-def _signature(args: tuple, kwargs: dict) -> tuple:
-    """Return what a trace depends on: sizes and types of tensors, and constants."""
-
-    def leaf(value):
-        if keras_compat.is_keras_tensor(value):
-            return f"{value.shape} {value.dtype.name}"
-        return repr(value) if isinstance(value, PLAIN) else f"{id(value)}"
-
-    given = (args, kwargs)
-    return (repr(tf.nest.map_structure(leaf, given)),)

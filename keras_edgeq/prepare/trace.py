@@ -19,6 +19,7 @@ from keras_edgeq.prepare.why_not_followed import reason
 # Largest difference between a layer and its opened form, relative to its largest number.
 NOISE, HALF_NOISE = 1e-4, 0.05
 HALF_TYPES = ("float16", "bfloat16")
+PLAIN = (bool, int, float, str, type(None), tf.DType)
 
 
 class Trace(NamedTuple):
@@ -100,6 +101,18 @@ def trace(
     # TensorFlow reads a variable at once where nothing symbolic is computed with it first.
     shared = bool(given & {id(w) for w in graph.weights})
     return Trace(graph, bool(read & own - kept), shared, masks)
+
+
+def signature(args: tuple, kwargs: dict) -> tuple:
+    """Return what a trace depends on: sizes and types of tensors, and constants."""
+
+    def leaf(value):
+        if keras_compat.is_keras_tensor(value):
+            return f"{value.shape} {value.dtype.name}"
+        return repr(value) if isinstance(value, PLAIN) else f"{id(value)}"
+
+    given = (args, kwargs)
+    return (repr(tf.nest.map_structure(leaf, given)),)
 
 
 def with_masks(given: Any, mask_of: Callable[[Any], Any]) -> list[Any]:

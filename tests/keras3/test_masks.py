@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tf_keras
 
 import keras_edgeq as eq
+from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare import prepare
 from tests.short import short
 
@@ -143,13 +145,46 @@ def test_masks_go_into_models_and_out_of_them(name):
     check(mean_of(MODELS[name]))
 
 
-def test_a_layer_that_is_called_with_a_mask_and_without_shares_its_weights():
-    ids = keras.Input((STEPS,), dtype="int32")
-    block, embed = Passing(name="block"), table()
+@keras.saving.register_keras_serializable("tests")
+class Counted(Passing):
+    """Computes otherwise without a mask."""
+
+    def build(self, shape):
+        self.wide.build(shape)
+
+    def call(self, x, mask=None):
+        return self.wide(x if mask is None else x * ops.cast(mask, "float32")[:, :, None])
+
+
+def called_twice(block):
+    """Return a model of a layer that is called with a mask and without."""
+    ids, embed = keras.Input((STEPS,), dtype="int32"), table()
     with_mask = L.GlobalAveragePooling1D()(block(embed(ids)))
     without = L.GlobalAveragePooling1D()(block(ops.tanh(embed(ids))))
-    prepared = check(keras.Model(ids, L.Subtract()([with_mask, without])))
+    return keras.Model(ids, L.Subtract()([with_mask, without]))
+
+
+def test_a_layer_that_is_called_with_a_mask_and_without_shares_its_weights():
+    prepared = check(called_twice(Passing(name="block")))
     assert sum(type(layer).__name__ == "Embedding" for layer in prepared.layers) == 1
+
+
+def test_weights_go_back_to_a_layer_that_is_called_with_a_mask_and_without():
+    model, ids = called_twice(Counted(name="block")), padded()
+    plain = eq.from_keras3(model)
+    assert {"block", "block_1"} <= {layer.name for layer in plain.layers}
+    plain.set_weights([weight + 0.5 for weight in plain.get_weights()])
+    back = eq.to_keras3(plain, like=model)
+    wanted = plain(ids, training=False).numpy()
+    np.testing.assert_allclose(ops.convert_to_numpy(back(ids)), wanted, atol=1e-4)
+    assert np.abs(wanted - ops.convert_to_numpy(model(ids))).max() > 0.1
+
+
+def test_weights_that_came_apart_do_not_go_back():
+    model = called_twice(Counted(name="block"))
+    apart = tf_keras.models.clone_model(eq.from_keras3(model))
+    with pytest.raises(UnsupportedModelError, match=r"'block/.* and 'block_1/.* different"):
+        eq.to_keras3(apart, like=model)
 
 
 def test_a_subclassed_model_of_blocks_with_masks_is_quantized():

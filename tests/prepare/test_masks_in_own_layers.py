@@ -93,6 +93,36 @@ class Whole(tf_keras.Model):
         return self.head(self.pool(self.block(self.tokens(x))))
 
 
+class Closed(Adding):
+    """Cannot be followed, and its last layer hands the mask on."""
+
+    def build(self, shape):
+        self.wide.build(shape)
+
+    def call(self, x):
+        return self.two([x, tf.map_fn(lambda one: 2.0 * one, x)])
+
+
+class Told(Closed):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.supports_masking = True
+
+
+class Attending(Told):
+    """Cannot be followed, and its attention finds the mask of what it reads."""
+
+    def call(self, x):
+        return x + self.attention(x, tf.map_fn(lambda one: 2.0 * one, x))
+
+
+class Given(Attending):
+    def call(self, x, mask=None):
+        x, kept = tf.identity(x), None if mask is None else mask[:, :, None]
+        y = tf.map_fn(lambda one: 2.0 * one, x)
+        return x + self.attention(x, y, attention_mask=kept)
+
+
 def padded():
     rng = np.random.default_rng(0)
     ids = rng.integers(1, IDS, (16, STEPS))
@@ -149,3 +179,33 @@ def test_a_subclassed_model_of_blocks_with_masks_is_quantized():
     sim = eq.quantize(moved(model), ids, progress=False)
     wanted, got = model(ids).numpy(), sim(ids).numpy()
     assert np.max(np.abs(wanted - got)) < 0.1 * np.max(np.abs(wanted))
+
+
+def read_by(reader, block):
+    ids = tf_keras.Input((STEPS,), dtype="int32")
+    return moved(tf_keras.Model(ids, reader(L.Dense(4)(block(name="own")(table()(ids))))))
+
+
+@pytest.mark.parametrize("reader", short([L.LSTM(4), L.GlobalAveragePooling1D()]))
+def test_a_mask_that_a_layer_makes_inside_that_cannot_be_followed_is_refused(reader):
+    with pytest.raises(eq.errors.UnsupportedModelError, match=f"'own' .Closed.*{reader.name!r}"):
+        prepare(read_by(reader, Closed))
+
+
+@pytest.mark.parametrize("block", short([Told, Given], Told))
+def test_the_ways_out_of_masks_inside_of_closed_layers(block):
+    model = read_by(L.GlobalAveragePooling1D(), block)
+    prepared = check(model)
+    assert block in {type(layer) for layer in prepared.layers}
+    sim = eq.quantize(model, padded(), progress=False)
+    wanted, got = model(padded()).numpy(), sim(padded()).numpy()
+    assert np.max(np.abs(wanted - got)) < 0.1 * np.max(np.abs(wanted))
+
+
+def test_a_mask_that_nothing_reads_may_be_lost():
+    check(read_by(L.Dense(2), Closed))
+
+
+def test_a_closed_layer_that_computes_with_the_mask_on_its_input_is_refused():
+    with pytest.raises(eq.errors.UnsupportedModelError, match=r"'own' .Attending.*tf.identity"):
+        prepare(read_by(L.Dense(2), Attending))
