@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SAMPLES, OPEN_SIZE = 2, 32
+HALF_TYPES = ("float16", "bfloat16")
 
 
 class Gap(NamedTuple):
@@ -40,6 +41,11 @@ def random_arrays(
         values = rng.integers(0, 2, shape) if whole else rng.uniform(-1.0, 1.0, shape)
         made.append(values.astype(dtype))
     return made
+
+
+def is_half(layer: Any) -> bool:
+    """Tell whether a layer computes in half precision, whose noise is that of three digits."""
+    return getattr(layer, "compute_dtype", "float32") in HALF_TYPES
 
 
 def largest_gap(wanted: Any, got: Any) -> Gap:

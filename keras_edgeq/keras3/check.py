@@ -11,14 +11,14 @@ import tensorflow as tf
 
 from keras_edgeq.errors import SimMismatchError, UnsupportedModelError, first_words, warn
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.compare import largest_gap, random_arrays, sizes_of
+from keras_edgeq.graph.compare import is_half, largest_gap, random_arrays, sizes_of
 from keras_edgeq.keras3 import compat
 from keras_edgeq.keras3.convert import Conversion, Step
 from keras_edgeq.keras3.open_batch import BATCH
 
 # Differences relative to the largest number: of one layer, and of the outputs.
 LAYER, OUTPUTS = 1e-5, 1e-4
-HALF_TYPES, HALF = ("float16", "bfloat16"), 0.05
+HALF = 0.05
 # Keras 3 on TensorFlow adds (n, 1) to (n, n) as if it was (1, n): n is no usual number of channels.
 SAMPLES = 5
 # A file can declare tensors of any size; a gigabyte is more than networks for devices make.
@@ -49,14 +49,13 @@ def check_conversion(conversion: Conversion, model: Any) -> dict[str, float]:
     found: dict[str, float] = {}
     values = {id(k): v for k, v in zip(conversion.graph.inputs, inputs, strict=True)}
     _walk(conversion, conversion.graph, values, found)
-    steps = conversion.steps.values()
     theirs = _outputs(conversion, inputs)  # with the masks, which the walk has not
     given = tf.nest.pack_sequence_as(
         keras_compat.structured_inputs(conversion.result), list(map(tf.constant, inputs))
     )
     ours = tf.nest.flatten(conversion.result(given, training=False))
     for name, one, other in zip(conversion.result.output_names, theirs, ours, strict=True):
-        _compare(model.name, name, one, other, HALF if any(map(_is_half, steps)) else OUTPUTS)
+        _compare(model.name, name, one, other, _noise(conversion))
     if conversion.opened_batch:
         _check_other_batch(conversion, model.name, inputs)
     return found
@@ -71,12 +70,17 @@ def _outputs(conversion: Conversion, inputs: list[np.ndarray]) -> list[np.ndarra
     return [keras.ops.convert_to_numpy(one) for one in made]
 
 
+def _noise(conversion: Conversion) -> float:
+    halves = (is_half(step.operation) for step in conversion.steps.values())
+    return HALF if any(halves) else OUTPUTS
+
+
 def _check_other_batch(conversion: Conversion, name: str, inputs: list[np.ndarray]) -> None:
     """Compare on one more sample: layers were called on a batch as large as that of the inputs."""
     more = [np.concatenate([part, part[::-1][:1]]) for part in inputs]
     theirs = _outputs(conversion, more)
     structure = keras_compat.structured_inputs(conversion.result)
-    most = HALF if any(map(_is_half, conversion.steps.values())) else OUTPUTS
+    most = _noise(conversion)
     try:
         ours = conversion.result(tf.nest.pack_sequence_as(structure, more), training=False)
         for output, one, other in zip(
@@ -127,15 +131,10 @@ def _walk(conversion: Conversion, graph: Any, values: dict[int, Any], found: dic
             made = _theirs(step, args, kwargs)
             ours = _ours(step, args, kwargs)
             for one, other in zip(made, ours, strict=True):
-                most = HALF if _is_half(step) else LAYER
+                most = HALF if is_half(step.operation) else LAYER
                 gap = _compare(conversion.result.name, step.path, one, other, most)
                 found[step.path] = max(gap, found.get(step.path, 0.0))
         values.update({id(k): v for k, v in zip(node.outputs, made, strict=True)})
-
-
-def _is_half(step: Step) -> bool:
-    """Tell whether a layer computes in half precision, whose noise is that of three digits."""
-    return getattr(step.operation, "compute_dtype", "float32") in HALF_TYPES
 
 
 def _theirs(step: Step, args: tuple, kwargs: dict) -> list[np.ndarray]:

@@ -72,8 +72,7 @@ def resampling(keras_node: Any) -> str | None:
         return None
     if kind in V1_METHODS:
         return V1_METHODS[kind]
-    # tf.image.resize is recorded as image.resize(images, size, method, keep_ratio, antialias).
-    options = _options(keras_node, "images", "size", "method", "preserve_aspect_ratio", "antialias")
+    options = keras_compat.bound_arguments(keras_node)
     method = options.get("method", "bilinear")
     if options.get("antialias") and symbol == "image.resize" and method != "nearest":
         return "antialias"
@@ -82,7 +81,7 @@ def resampling(keras_node: Any) -> str | None:
 
 def picks_constantly(keras_node: Any) -> bool:
     """Tell whether a call of `tf.gather` picks the same places of a tensor for all samples."""
-    params = _options(keras_node, "params").get("params")
+    params = keras_compat.bound_arguments(keras_node).get("params")
     tensors = [v for v in keras_compat.operands(keras_node) if keras_compat.is_keras_tensor(v)]
     given = tf.nest.flatten(dict(keras_node.call_kwargs))
     others = [v for v in given if keras_compat.is_keras_tensor(v) and v is not params]
@@ -115,7 +114,7 @@ def caps(keras_node: Any) -> tuple[float, float] | None:
         return 0.0, float(layer.max_value)
     if op is not CLIP:
         return None
-    options = _options(keras_node, "t", "clip_value_min", "clip_value_max")
+    options = keras_compat.bound_arguments(keras_node)
     low, high = (as_number(options.get(name)) for name in ("clip_value_min", "clip_value_max"))
     return None if low is None or high is None or low > high else (low, high)
 
@@ -124,11 +123,6 @@ def as_number(value: Any) -> float | None:
     """Return a constant of one number, None for anything else."""
     tensors = map(keras_compat.is_keras_tensor, tf.nest.flatten(value))
     return None if any(tensors) or np.size(value) != 1 else float(np.ravel(value)[0])
-
-
-def _options(keras_node: Any, *names: str) -> dict[str, Any]:
-    """Return the arguments of a call by name, given the names of those by position."""
-    return dict(zip(names, keras_node.call_args, strict=False)) | dict(keras_node.call_kwargs)
 
 
 def reads_mask(keras_node: Any) -> bool:

@@ -63,7 +63,7 @@ def form_of(node: keras_compat.KerasNode) -> ConstantForm | None:
     return form
 
 
-def is_constant(value: Any) -> bool:
+def holds_numbers(value: Any) -> bool:
     """Tell whether an argument holds real numbers that no call changes."""
     if isinstance(value, tf.Variable | tf.Tensor) and not keras_compat.is_keras_tensor(value):
         return value.dtype.is_floating
@@ -76,7 +76,7 @@ def _array(value: Any) -> np.ndarray:
 
 def _pair(one: Any, other: Any) -> bool:
     """Tell whether one operand is a tensor of the graph and the other a constant."""
-    return keras_compat.is_keras_tensor(one) and is_constant(other)
+    return keras_compat.is_keras_tensor(one) and holds_numbers(other)
 
 
 def _matmul(given: Given) -> ConstantForm | None:

@@ -16,7 +16,7 @@ import tf_keras
 from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
-from keras_edgeq.prepare.constant_forms import ConstantForm, form_of, is_constant
+from keras_edgeq.prepare.constant_forms import ConstantForm, form_of, holds_numbers
 from keras_edgeq.prepare.trace import warn_frozen
 from keras_edgeq.spec.tensor_ref import part_name
 
@@ -197,7 +197,7 @@ def _change(reader: GraphNode, form: ConstantForm, shape: tuple) -> _Change | No
     if len(reader.call.reads) != 1 or reader.shapes[0] != shape:
         return None
     given = keras_compat.bound_arguments(reader.call.node)
-    held = [value for value in given.values() if is_constant(value)]
+    held = [value for value in given.values() if holds_numbers(value)]
     if given.get("data_format") not in (None, "NHWC") or len(held) != 1:
         return None
     (value,), channels = held, _channels(form)
@@ -238,7 +238,7 @@ def _held(node: GraphNode) -> list[Any]:
         return []
     call = node.call.node
     given = tf.nest.flatten((call.call_args, call.call_kwargs))
-    return [value for value in given if is_constant(value) or _is_variable(value)]
+    return [value for value in given if holds_numbers(value) or _is_variable(value)]
 
 
 def _is_variable(value: Any) -> bool:

@@ -11,6 +11,7 @@ from keras_edgeq.graph import keras_compat
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.graph.rebuild import edited, symbols_in
 from keras_edgeq.ops import Unsupported, matrix_form, op_of
+from keras_edgeq.ops.moves import only_moves
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.ops.plain import DIV, MUL
 from keras_edgeq.ops.table import is_linear
@@ -70,7 +71,7 @@ def _is_multiplied(graph: LayerGraph, node: GraphNode) -> bool:
     reader = graph.only_consumer(node.outputs[0])
     if reader is None:
         return False
-    return op_of(reader.layer) is MATMUL or (_moves(reader) and _is_multiplied(graph, reader))
+    return op_of(reader.layer) is MATMUL or (only_moves(reader) and _is_multiplied(graph, reader))
 
 
 def _linear(graph: LayerGraph, ref: Any) -> tuple[Any, bool]:
@@ -85,13 +86,9 @@ def _linear(graph: LayerGraph, ref: Any) -> tuple[Any, bool]:
     if op_of(maker.layer) is MATMUL and len(maker.inputs) == 2:
         found = [layer for i in maker.inputs if (layer := _linear(graph, i)[0]) is not None]
         return next(iter(found), None), True
-    if _moves(maker) or (_factor(maker) and len(maker.inputs) == 1):
+    if only_moves(maker) or (_factor(maker) and len(maker.inputs) == 1):
         return _linear(graph, maker.inputs[0])
     return (maker.layer if _projects(maker.layer) else None), False
-
-
-def _moves(node: GraphNode) -> bool:
-    return op_of(node.layer).spread == "moves" and len(node.inputs) == len(node.outputs) == 1
 
 
 def _projects(layer: Any) -> bool:

@@ -9,7 +9,8 @@ from keras_edgeq.graph.rebuild import clone, rebuild
 
 # Policies under which half precision is for speed, and variables are float32.
 MIXED = ("mixed_float16", "mixed_bfloat16")
-HALF_TYPES = (tf.float16, tf.bfloat16, tf.float64)
+# Real numbers of another size.
+OTHER_TYPES = (tf.float16, tf.bfloat16, tf.float64)
 
 
 def mixed_policies(model: tf_keras.Model, path: str = "") -> dict[str, str]:
@@ -52,11 +53,11 @@ def to_float32(model: tf_keras.Model) -> tf_keras.Model:
 
 def computes_float32(layer) -> bool:
     """Tell whether a layer computes in no other float type."""
-    return layer.compute_dtype not in {t.name for t in HALF_TYPES}
+    return layer.compute_dtype not in {t.name for t in OTHER_TYPES}
 
 
 def _constant_to_float32(value):
     """Cast a constant among the arguments; symbolic tensors and Python values stay."""
-    if isinstance(value, tf.Tensor) and value.dtype in HALF_TYPES:
+    if isinstance(value, tf.Tensor) and value.dtype in OTHER_TYPES:
         return tf.cast(value, tf.float32)
-    return tf.float32 if value in HALF_TYPES and isinstance(value, tf.DType) else value
+    return tf.float32 if value in OTHER_TYPES and isinstance(value, tf.DType) else value

@@ -17,7 +17,7 @@ from keras_edgeq.graph.rebuild import rebuild
 from keras_edgeq.keras3 import as_tf_keras
 from keras_edgeq.prepare.constant_ops import constants_to_layers
 from keras_edgeq.prepare.flatten import flatten_nested, not_followed
-from keras_edgeq.prepare.float32 import HALF_TYPES
+from keras_edgeq.prepare.float32 import OTHER_TYPES
 from keras_edgeq.prepare.own_layers import is_own
 from keras_edgeq.prepare.trace import first_difference, trace, warn_frozen, warn_shared
 
@@ -76,7 +76,7 @@ def as_functional(model: Any) -> Any:
 
 def _of_float32(model: tf_keras.Model) -> tf_keras.Model:
     """Return a functional model with inputs of float32, which files have, where it has others."""
-    others = [t for t in getattr(model, "inputs", None) or () if t.dtype in HALF_TYPES]
+    others = [t for t in getattr(model, "inputs", None) or () if t.dtype in OTHER_TYPES]
     if not keras_compat.is_graph_model(model) or not others:
         return model
     try:
@@ -161,7 +161,7 @@ def _first_call(model: tf_keras.Model) -> tuple[tuple, dict] | None:
 
 def _float32(spec: Any) -> Any:
     """Return what data has where the model casts it: it noted what it computes in."""
-    is_other = isinstance(spec, tf.TensorSpec) and spec.dtype in HALF_TYPES
+    is_other = isinstance(spec, tf.TensorSpec) and spec.dtype in OTHER_TYPES
     return tf.TensorSpec(spec.shape, tf.float32, spec.name) if is_other else spec
 
 

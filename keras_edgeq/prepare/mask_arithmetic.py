@@ -20,6 +20,7 @@ from keras_edgeq.graph.rebuild import Call, rebuild, symbols_in
 from keras_edgeq.layers.fake_quant import FAR
 from keras_edgeq.ops import op_of
 from keras_edgeq.ops.functions import LOG
+from keras_edgeq.ops.moves import readers_behind_moves
 from keras_edgeq.ops.operands import as_number
 from keras_edgeq.ops.plain import ADD, MUL, SELECT, SOFTMAX, SUB
 
@@ -107,13 +108,8 @@ class _Walk:
 
     def _is_shared(self, node: GraphNode) -> bool:
         """Tell whether a softmax alone reads what a call makes."""
-        if node.outputs[0] in self._graph.outputs:
-            return False
-        readers = self._graph.consumers(node.outputs[0])
-        return bool(readers) and all(
-            _is_softmax(reader) or (_only_moves(reader) and self._is_shared(reader))
-            for reader in readers
-        )
+        readers = readers_behind_moves(self._graph, node)
+        return bool(readers) and all(map(_is_softmax, readers))
 
 
 def _far(term: Any, sign: float) -> tuple | None:
@@ -221,8 +217,3 @@ def _as_moved(tensor: Any, source: Any, mask: Any) -> Any:
 
 def _is_softmax(node: GraphNode) -> bool:
     return op_of(node.layer) is SOFTMAX or type(node.layer) is tf_keras.layers.Softmax
-
-
-def _only_moves(node: GraphNode) -> bool:
-    op = op_of(node.layer)
-    return (op.transparent or op.spread == "moves") and len(node.inputs) == len(node.outputs) == 1

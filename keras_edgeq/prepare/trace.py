@@ -12,13 +12,12 @@ import tf_keras
 
 from keras_edgeq.errors import QuantizationWarning, UnsupportedModelError, first_words, warn
 from keras_edgeq.graph import keras_compat
-from keras_edgeq.graph.compare import Gap, largest_gap, random_arrays
+from keras_edgeq.graph.compare import Gap, is_half, largest_gap, random_arrays
 from keras_edgeq.graph.rebuild import calls, infer
 from keras_edgeq.prepare.why_not_followed import reason
 
 # Largest difference between a layer and its opened form, relative to its largest number.
 NOISE, HALF_NOISE = 1e-4, 0.05
-HALF_TYPES = ("float16", "bfloat16")
 PLAIN = (bool, int, float, str, type(None), tf.DType)
 
 
@@ -207,8 +206,7 @@ def first_difference(
         raise UnsupportedModelError(f"it fails on random inputs: {first_words(error)}") from error
     got = tf.nest.flatten(other(values, args, kwargs))
     parts = (layer, *keras_compat.all_layers(layer))
-    is_half = any(part.compute_dtype in HALF_TYPES for part in parts)
-    noise = HALF_NOISE if is_half else NOISE
+    noise = HALF_NOISE if any(map(is_half, parts)) else NOISE
     for number, (one, two) in enumerate(zip(wanted, got, strict=True)):
         gap = largest_gap(one, two)
         if gap.distance > noise:

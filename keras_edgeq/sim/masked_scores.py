@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from keras_edgeq.graph.layer_graph import GraphNode, LayerGraph
 from keras_edgeq.layers.fake_quant import FAR, FakeQuant
 from keras_edgeq.ops import op_of
+from keras_edgeq.ops.moves import readers_behind_moves
 from keras_edgeq.ops.operands import selected_numbers
 from keras_edgeq.ops.plain import SELECT, SOFTMAX
 
@@ -45,8 +46,12 @@ def masked_keys(graph: LayerGraph, node: GraphNode) -> int:
     if op_of(node.layer) is not SELECT:
         return 0
     numbers = selected_numbers(node.call.node)
-    is_far = len(numbers) == 1 and numbers[0] <= -FAR
-    return _keys(graph, node) if is_far else 0
+    if len(numbers) != 1 or numbers[0] > -FAR:
+        return 0
+    readers = readers_behind_moves(graph, node)
+    if any(op_of(reader.layer) is not SOFTMAX for reader in readers):
+        return 0
+    return max((reader.shapes[0][-1] or MANY for reader in readers), default=0)
 
 
 def room(keys: int, bits: int) -> float:
@@ -56,23 +61,6 @@ def room(keys: int, bits: int) -> float:
     has the least score.
     """
     return log(keys * 2.0**bits)
-
-
-def _keys(graph: LayerGraph, node: GraphNode) -> int:
-    """Return the most keys of the softmaxes that alone read a call, moved at most; else 0."""
-    (ref,) = node.outputs
-    readers = graph.consumers(ref)
-    if ref in graph.outputs or not readers:
-        return 0
-    found = []
-    for reader in readers:
-        op = op_of(reader.layer)
-        if op is SOFTMAX:
-            found.append(node.shapes[0][-1] or MANY)
-        else:
-            moves = op.transparent or (op.spread == "moves" and len(reader.inputs) == 1)
-            found.append(_keys(graph, reader) if moves and len(reader.outputs) == 1 else 0)
-    return max(found) if all(found) else 0
 
 
 def masked_grids(sim: QuantSim) -> dict[str, int]:

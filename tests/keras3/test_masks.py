@@ -7,6 +7,7 @@ import tf_keras
 import keras_edgeq as eq
 from keras_edgeq.errors import UnsupportedModelError
 from keras_edgeq.prepare import prepare
+from tests.mask_blocks import IDS, STEPS, WIDTH, blocks, padded
 from tests.short import short
 
 keras = pytest.importorskip("keras", minversion="3")
@@ -17,28 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning"),
     pytest.mark.filterwarnings("ignore:.* was called on layer:UserWarning"),
 ]
-WIDTH, STEPS, IDS = 8, 6, 20
-
-
-class Block(L.Layer):
-    """A transformer block; its attention finds the mask of what it reads."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.attention = L.MultiHeadAttention(2, WIDTH // 2)
-        self.wide = keras.Sequential([L.Dense(16, activation="relu"), L.Dense(WIDTH)])
-        self.first, self.second = L.LayerNormalization(), L.LayerNormalization()
-        self.drop, self.one, self.two = L.Dropout(0.1), L.Add(), L.Add()
-
-    def call(self, x, training=False):
-        x = self.first(x + self.drop(self.attention(x, x), training=training))
-        return self.second(x + self.wide(x))
-
-
-class Passing(Block):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.supports_masking = True
+Block, Passing, Adding = blocks(keras)
 
 
 class Turning(Passing):
@@ -55,14 +35,6 @@ class Reading(Passing):
         kept = ops.cast(mask, "float32")[:, :, None]
         counted = ops.sum(kept, axis=1, keepdims=True) + 1.0
         return x + ops.sum(x * kept, axis=1, keepdims=True) / counted
-
-
-class Adding(Block):
-    """Its last layers carry the mask on, although it says nothing of masks."""
-
-    def call(self, x):
-        x = self.first(self.one([x, self.attention(x, x)]))
-        return self.second(self.two([x, self.wide(x)]))
 
 
 class Twice(Passing):
@@ -98,12 +70,6 @@ class Whole(keras.Model):
 
 def table():
     return L.Embedding(IDS, WIDTH, mask_zero=True)
-
-
-def padded():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(1, IDS, (16, STEPS))
-    return np.where(np.arange(STEPS) < rng.integers(2, STEPS + 1, (16, 1)), ids, 0).astype("int32")
 
 
 def check(model):

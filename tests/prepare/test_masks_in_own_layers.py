@@ -7,33 +7,13 @@ import tf_keras
 
 import keras_edgeq as eq
 from keras_edgeq.prepare import prepare
+from tests.mask_blocks import IDS, STEPS, WIDTH, blocks, padded
 from tests.short import short
 
 L = tf_keras.layers
 FROZEN = "ignore:Variables of:keras_edgeq.errors.QuantizationWarning"
 pytestmark = pytest.mark.filterwarnings(FROZEN)
-WIDTH, STEPS, IDS = 8, 6, 20
-
-
-class Block(L.Layer):
-    """A transformer block; its attention finds the mask of what it reads."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.attention = L.MultiHeadAttention(2, WIDTH // 2)
-        self.wide = tf_keras.Sequential([L.Dense(16, "relu"), L.Dense(WIDTH)])
-        self.first, self.second = L.LayerNormalization(), L.LayerNormalization()
-        self.drop, self.one, self.two = L.Dropout(0.1), L.Add(), L.Add()
-
-    def call(self, x, training=False):
-        x = self.first(x + self.drop(self.attention(x, x), training=training))
-        return self.second(x + self.wide(x))
-
-
-class Passing(Block):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.supports_masking = True
+Block, Passing, Adding = blocks(tf_keras)
 
 
 class Reading(Passing):
@@ -41,14 +21,6 @@ class Reading(Passing):
         kept = None if mask is None else tf.cast(mask[:, None, :], tf.int32)
         x = self.first(x + self.attention(x, x, attention_mask=kept, use_causal_mask=True))
         return self.second(x + self.wide(x))
-
-
-class Adding(Block):
-    """Its last layers carry the mask on, although it says nothing of masks."""
-
-    def call(self, x):
-        x = self.first(self.one([x, self.attention(x, x)]))
-        return self.second(self.two([x, self.wide(x)]))
 
 
 class Hung(Block):
@@ -121,12 +93,6 @@ class Given(Attending):
         x, kept = tf.identity(x), None if mask is None else mask[:, :, None]
         y = tf.map_fn(lambda one: 2.0 * one, x)
         return x + self.attention(x, y, attention_mask=kept)
-
-
-def padded():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(1, IDS, (16, STEPS))
-    return np.where(np.arange(STEPS) < rng.integers(2, STEPS + 1, (16, 1)), ids, 0).astype("int32")
 
 
 def moved(model):
