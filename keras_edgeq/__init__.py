@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
+    "AutoQuantResult",
     "BenchmarkReport",
     "CalibrationStats",
     "Comparison",
@@ -36,6 +37,7 @@ __all__ = [
     "adaround",
     "analysis",
     "as_functional",
+    "auto_quantize",
     "benchmark",
     "callbacks",
     "compare",
@@ -89,6 +91,8 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING or not _is_starting():
     from keras_edgeq import analysis, callbacks, errors, qat
     from keras_edgeq.analysis import SensitivityReport
+    from keras_edgeq.autoquant.auto_quantize import auto_quantize
+    from keras_edgeq.autoquant.result import AutoQuantResult
     from keras_edgeq.diagnose import Diagnosis, Finding, diagnose
     from keras_edgeq.errors import EdgeqError, QuantizationWarning
     from keras_edgeq.evaluate.benchmark import benchmark

@@ -61,8 +61,7 @@ class TargetProfile:
         onnx_opset: lowest opset of an ONNX file; wide and 4-bit grids need 21.
         onnx_blocks: operation that reads weights with a scale per block in an ONNX file:
             `"DequantizeLinear"`, or ONNX Runtime's `"MatMulNBits"` for 4 bits.
-        accumulator_bits: of the integers that kernels sum products in; None is as many as the bias
-            has, 32 without one. The sim never overflows; `diagnose` says which sums would.
+        accumulator_bits: of kernels' sums, which `diagnose` checks; None is those of the bias.
         formats: artifacts that can be exported.
 
     Example:

@@ -1,0 +1,1 @@
+"""AutoQuant: the techniques that a model needs to lose no more than it may."""
