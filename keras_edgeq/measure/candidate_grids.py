@@ -41,8 +41,8 @@ class CandidateGrids:
         groups: what changes together.
         candidates: names of precisions.
         forms: layer -> candidate -> its form.
-        activations: candidate -> tensor -> its grid when the whole model has that candidate; what
-            is missing is float.
+        activations: candidate, and the profile's own precision -> tensor -> its grid when the
+            whole model has that precision; what is missing is float.
     """
 
     base: QuantSim
@@ -99,6 +99,10 @@ def candidate_grids(space: SearchSpace) -> CandidateGrids:
         group.name: {name: _form(sims[name], group.name) for name in group.candidates}
         for group in groups
     }
+    own = profile.own.name
+    if own not in sims:  # of layers that have no kernel of the precision they would follow
+        kept = {g.name: own for g in groups if own in profile.allowed(g.op)}
+        sims[own] = space.sim_of({**uniform(groups, candidates[0]), **kept})
     activations = {
         name: {t: _grid(q) for t, q in made.quantizers().items() if not q.spec.is_half}
         for name, made in sims.items()
