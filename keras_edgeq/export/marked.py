@@ -30,12 +30,12 @@ from keras_edgeq.graph.os_errors import os_errors
 from keras_edgeq.graph.rebuild import calls, replay
 from keras_edgeq.layers import FakeQuant, QuantizedLayer
 from keras_edgeq.layers.swap import swapped
-from keras_edgeq.ops import op_type
+from keras_edgeq.ops import op_of, op_type
 from keras_edgeq.sim.quant_sim import QuantSim
 from keras_edgeq.spec.encoding import Encoding
 from keras_edgeq.spec.tensor_ref import TensorRef
 
-# The number of a fence: above those of markers, and exact as a scale.
+# The least number of a fence: above those of markers, and exact as a scale.
 FENCE = 2**20
 # Activations that converters fuse into the layer in front of them.
 FUSED = ("Relu", "Relu6")
@@ -125,6 +125,9 @@ class MarkedModel:
                 return outputs, outputs, tf.constant(1.0)
             if self._computes_with_constants(call):
                 args, kwargs = self._fenced(call, args, kwargs)
+            place = self._place_among_activations(call)
+            if place:
+                args, kwargs = tf.nest.map_structure(lambda v: _apart(v, place), (args, kwargs))
             return infer_portably(layer, args, kwargs, self.litert)
 
         outputs = replay(self.sim, list(inputs), on_call)
@@ -151,6 +154,19 @@ class MarkedModel:
         return is_op and not all(
             map(keras_compat.is_keras_tensor, keras_compat.operands(call.node))
         )
+
+    def _place_among_activations(self, call) -> int:
+        """Return how many other activations read the same tensor before.
+
+        The converter computes once what two begin with, `0.5 * x` of both kinds of GELU, and finds
+        neither of them then.
+        """
+        if not (self.litert and op_of(call.layer).activates):
+            return 0
+        node = self._graph.producer(call.output_ref(0))
+        readers = [n for ref in node.inputs for n in self._graph.consumers(ref)]
+        activations = [id(n) for n in readers if op_of(n.layer).activates]
+        return activations.index(id(node))
 
     def _fenced(self, call, args, kwargs):
         """Return the arguments of a call with quantized tensors behind fences."""
@@ -180,5 +196,10 @@ def _numbered(tensor, number: int):
     return tf.quantization.fake_quant_with_min_max_args(tensor, 0.0, 255.0 * number, 8)
 
 
-def _fence(tensor):
-    return _numbered(tensor, FENCE)
+def _apart(value, place: int):
+    is_real = isinstance(value, tf.Tensor) and value.dtype == tf.float32
+    return _fence(value, place) if is_real else value
+
+
+def _fence(tensor, place: int = 0):
+    return _numbered(tensor, FENCE + place)

@@ -23,8 +23,7 @@ FUNCTIONS = {
     "ScaledElu": L.ELU(0.3),
     "Selu": L.Activation("selu"),
     "Gelu": L.Activation("gelu"),
-    # Of another tensor: the converter takes no GELU that shares a product with another one.
-    "Gelu_by_tanh": lambda x: tf.nn.gelu(x + 1.0, approximate=True),
+    "Gelu_by_tanh": lambda x: tf.nn.gelu(x, approximate=True),
     "Mish": L.Activation("mish"),
     "Softplus": tf.nn.softplus,
     "Softsign": tf.nn.softsign,
@@ -96,3 +95,22 @@ def test_a_runtime_makes_the_integers_of_the_sim(target):
     for run in report.runs:
         assert run.verdict in AGREEING, str(run)
         assert run.identical > 0.99, str(run)
+
+
+# Pairs that begin alike: 0.5 * x, a sigmoid, relu6(x + 3).
+ALIKE = {
+    "gelu": [L.Activation("gelu"), lambda x: tf.nn.gelu(x, approximate=True)],
+    "swish": [tf.nn.silu, tf.sigmoid, L.Activation("swish")],
+    "hard": [lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, L.Activation("hard_sigmoid")],
+}
+
+
+@pytest.mark.parametrize("precision", ["FP32", pytest.param("W8", marks=pytest.mark.slow)])
+def test_functions_of_one_tensor_that_begin_alike_are_found(precision, tmp_path):
+    x = tf_keras.Input((24,))
+    y = L.Dense(8)(x)
+    made = [function(y) for pair in ALIKE.values() for function in (*pair, *pair)]
+    model = tf_keras.Model(x, L.Dense(3)(L.Concatenate()(made)))
+    sim = eq.quantize(model, X, precision=precision, progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], verify=X, progress=False)
+    assert all(run.max_abs_difference < 1e-4 for run in report.runs)

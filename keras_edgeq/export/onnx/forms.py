@@ -13,7 +13,7 @@ def without_fences(graph: OnnxGraph) -> None:
     """Take out the pairs that kept a converter from computing across them."""
     for node in [n for n in graph.nodes if n.op_type in (QUANTIZE, DEQUANTIZE)]:
         scale = graph.constants.get(node.input[1])
-        if scale is not None and not scale.ndim and scale == FENCE:
+        if scale is not None and not scale.ndim and scale >= FENCE:
             graph.bypass(node)
 
 

@@ -40,7 +40,7 @@ def take_markers(graph: TfliteGraph, marked: MarkedModel) -> dict[int, Marker]:
             alias[op.outputs[0]] = op.inputs[0]  # the other half of a pair, or a copy of one
         elif op.name == "QUANTIZE":
             source, number = op.inputs[0], _marker_number(graph, op.outputs[0])
-            if number != FENCE and number not in seen:
+            if number < FENCE and number not in seen:
                 seen.add(number)
                 marker = marked.markers[number]
                 made[number, source] = source
@@ -80,7 +80,7 @@ def _readers(graph: TfliteGraph) -> dict[int, set[object]]:
     for place, op in enumerate(graph.ops):
         inputs = [roots.get(i, i) for i in op.inputs]
         number = _marker_number(graph, op.outputs[0]) if op.name == "QUANTIZE" else None
-        if number == FENCE or (op.name == "DEQUANTIZE" and op.inputs[0] in roots):
+        if (number or 0) >= FENCE or (op.name == "DEQUANTIZE" and op.inputs[0] in roots):
             roots[op.outputs[0]] = inputs[0]
             continue
         for tensor in inputs:
