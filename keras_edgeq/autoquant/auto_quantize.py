@@ -136,9 +136,15 @@ def _least(float_score: float, max_drop: float | None, min_score: float | None) 
 
 
 def _say_if_few(target: Target, name: str, parts: Split) -> None:
-    """Warn where one sample more or less is more than may be lost."""
+    """Warn where the float model is not good enough, or a sample more or less is too much."""
     count = parts.choose.samples
-    if name == AGREEMENT and target.drop < 100.0 / count:
+    if target.drop < 0.0:
+        warn(
+            f"The score must reach {target.least:.5g}, and the float model's is "
+            f"{target.float_score:.5g}: no quantization is asked to be better than that.",
+            QuantizationWarning,
+        )
+    elif name == AGREEMENT and target.drop < 100.0 / count:
         warn(
             f"{count} samples to choose by cannot tell a drop of {target.drop:.3g} %: one of them "
             f"is {100.0 / count:.3g} %. Give more data.",

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from typing import NoReturn
 
 import keras_edgeq
+from keras_edgeq.cli.options import (
+    ARTIFACT_HELP,
+    INPUTS_HELP,
+    LAMBDA_HELP,
+    MODEL_HELP,
+    PROFILE_HELP,
+    at_least,
+    measured,
+    name_and_sizes,
+    precision,
+    preprocess,
+    runtime,
+)
 from keras_edgeq.nearest import did_you_mean
 
-MODEL_HELP = "a .keras or .h5 file of tf_keras or Keras 3, or a SavedModel folder of tf_keras"
-LAMBDA_HELP = "load a file with Lambda layers, whose Python code runs; only if you trust the file"
-ARTIFACT_HELP = "a .tflite or .onnx file or a SavedModel folder"
-INPUTS_HELP = ".npz or .npy of inputs, or a folder of images"
-PRECISION_HELP = (
-    "'W4A8' for all layers that can, or layers by name: 'conv_pw_*=W4A8'; may be repeated"
-)
-PROFILE_HELP = "name of a target profile or path of its .json file (default: %(default)s)"
 STATUSES = """exit status:
   0    done
-  1    an exported file does something else than the sim
+  1    an exported file does something else than the sim, or auto missed its target
   2    wrong use or input: one line on stderr says what, and what to do
   3    a fault of this program, with a traceback to report
   130  stopped by Ctrl-C
@@ -93,62 +97,22 @@ def _quantize(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", metavar="MODEL", help=MODEL_HELP)
     add("--calibration", metavar="FILE", help=f"{INPUTS_HELP}, typical of use")
-    _preprocess(command)
+    preprocess(command)
     ends = "without --calibration: what inputs lie between; ranges come from the batch norms"
     add("--input-range", nargs=2, type=float, metavar=("LOW", "HIGH"), help=ends)
     add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
     add("--profile", default="litert_int8", help=PROFILE_HELP)
-    _precision(command)
+    precision(command)
     formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
     add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
     verify = f"{INPUTS_HELP}, to verify on (default: the samples the sim keeps)"
     add("--verify", metavar="FILE", help=verify)
-    add(
-        "--batch-size", type=_at_least(1), default=32, help="for calibration (default: %(default)s)"
-    )
-    add("--steps", type=_at_least(1), help="calibrate on at most so many batches (default: all)")
+    add("--batch-size", type=at_least(1), default=32, help="for calibration (default: %(default)s)")
+    add("--steps", type=at_least(1), help="calibrate on at most so many batches (default: all)")
     keep = "calibration samples stored in the sim (default: %(default)s)"
-    add("--keep-samples", type=_at_least(0), default=4, metavar="N", help=keep)
+    add("--keep-samples", type=at_least(0), default=4, metavar="N", help=keep)
     add("--integer-io", action="store_true", help="int8 inputs and outputs in the TFLite file")
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
-
-
-def _preprocess(command: argparse.ArgumentParser) -> None:
-    preprocess = (
-        "for a folder of images: what training did to a batch of them, float32 between 0 and 255, "
-        "such as tf_keras.applications.mobilenet:preprocess_input"
-    )
-    command.add_argument("--preprocess", metavar="MODULE:FUNCTION", help=preprocess)
-
-
-def _precision(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--precision",
-        type=_name_and_precision,
-        action="append",
-        default=[],
-        metavar="[NAME=]PRECISION",
-        help=PRECISION_HELP,
-    )
-
-
-def _name_and_precision(text: str) -> tuple[str, str]:
-    glob, equals, precision = text.rpartition("=")
-    if not precision or (equals and not glob):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither NAME=PRECISION, such as 'conv*=W4A8', nor a precision"
-        )
-    return glob or "*", precision
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise ValueError
-        return int(text)
-
-    number.__name__ = f"number of at least {least}"
-    return number
 
 
 def _demo(command: argparse.ArgumentParser) -> None:
@@ -162,7 +126,7 @@ def _profiles(command: argparse.ArgumentParser) -> None:
 def _inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     command.add_argument("--profile", default="litert_int8", help=PROFILE_HELP)
-    _precision(command)
+    precision(command)
     command.add_argument("--allow-lambda", action="store_true", help=LAMBDA_HELP)
 
 
@@ -186,16 +150,16 @@ def _benchmark(command: argparse.ArgumentParser) -> None:
     add("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
     data = ".npz or .npy of inputs, of which the first batch runs (default: random inputs)"
     add("--data", metavar="FILE", help=data)
-    _runtime(command)
+    runtime(command)
     counts = {"--warmup": (0, 10, "runs in front that do not count"), "--runs": (1, 100, "runs")}
     for name, (least, default, text) in counts.items():
         help_text = f"{text} (default: %(default)s)"
-        add(name, type=_at_least(least), default=default, metavar="N", help=help_text)
-    add("--batch-size", type=_at_least(1), default=1, help="samples per run (default: %(default)s)")
+        add(name, type=at_least(least), default=default, metavar="N", help=help_text)
+    add("--batch-size", type=at_least(1), default=1, help="samples per run (default: %(default)s)")
     sizes = "of an input, where the file leaves more than the batch free: ids=1,64; may be repeated"
     add(
         "--sizes",
-        type=_name_and_sizes,
+        type=name_and_sizes,
         action="append",
         default=[],
         metavar="[NAME=]SIZES",
@@ -210,26 +174,61 @@ def _diagnose(command: argparse.ArgumentParser) -> None:
     add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
     data = f"{INPUTS_HELP}; a file with labels as 'y' for --metric"
     add("--data", metavar="FILE", required=True, help=data)
-    _preprocess(command)
+    preprocess(command)
     score = "function of a model that returns a number, higher is better"
     add("--score", metavar="MODULE:FUNCTION", help=score)
     metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
     add("--metric", metavar="NAME", help=metric)
     remedies = "findings for which remedies are tried (default: %(default)s)"
-    add("--remedies", type=_at_least(0), default=5, metavar="N", help=remedies)
+    add("--remedies", type=at_least(0), default=5, metavar="N", help=remedies)
     add("--budget", type=float, metavar="SECONDS", help="begin no remedy past them")
     samples = "samples that errors are measured on (default: %(default)s)"
-    add("--samples", type=_at_least(1), default=32, metavar="N", help=samples)
+    add("--samples", type=at_least(1), default=32, metavar="N", help=samples)
     add("--no-verify", action="store_true", help="do not export and run the sim")
-    add("--batch-size", type=_at_least(1), default=32, help="samples per batch (default: 32)")
-    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
+    add("--batch-size", type=at_least(1), default=32, help="samples per batch (default: 32)")
+    add("--steps", type=at_least(1), help="read at most so many batches (default: all)")
     add("--save", metavar="FILE", help="write a page .html, the values .json, or tensors .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _auto(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help=MODEL_HELP)
+    data = f"{INPUTS_HELP}; a file with labels as 'y' for --metric"
+    add("--data", metavar="FILE", required=True, help=data)
+    preprocess(command)
+    add("--out", required=True, metavar="FOLDER", help="where to write; made if need be")
+    add("--profile", default="litert_int8", help=PROFILE_HELP)
+    drop = "most that the score may lose; without --score and --metric, percent of the answers"
+    add("--max-drop", type=float, metavar="DROP", help=drop)
+    add("--min-score", type=float, metavar="SCORE", help="what the score must reach")
+    score = "function of a model that returns a number, higher is better"
+    add("--score", metavar="MODULE:FUNCTION", help=score)
+    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
+    add("--metric", metavar="NAME", help=metric)
+    train = "function that trains a sim in place, or returns another; tried last"
+    add("--train", metavar="MODULE:FUNCTION", help=train)
+    add("--budget", type=float, metavar="SECONDS", help="begin no stage past them")
+    add("--resume", metavar="FOLDER", help="keep stages there, and go on from what it holds")
+    add("--keep-going", action="store_true", help="a stage that fails is a row, not the end")
+    formats = "of tflite,onnx,encodings,saved_model (default: all that the profile has)"
+    add("--formats", type=lambda text: text.split(","), metavar="A,B", help=formats)
+    add("--batch-size", type=at_least(1), default=32, help="samples per batch (default: 32)")
+    add("--steps", type=at_least(1), help="read at most so many batches (default: all)")
+    add("--save", metavar="FILE", help="write a page .html, a picture .png, .json or .csv")
+    add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("action", choices=("show", "diff"), help="one sim, or what differs from one to another")
+    add("sims", metavar="SIM", nargs="+", help="a sim, as quantize or save_sim wrote it")
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
 
 
 def _validate(command: argparse.ArgumentParser) -> None:
     command.add_argument("artifact", metavar="ARTIFACT", help=ARTIFACT_HELP)
-    _measured(command, metric_needed=True)
+    measured(command, metric_needed=True)
     command.add_argument("--save", metavar="FILE", help="write the values as .json or .csv")
 
 
@@ -238,49 +237,20 @@ def _compare(command: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help=f"the float model: {MODEL_HELP}")
     add("sim", metavar="SIM", help="the sim, as quantize or save_sim wrote it")
     add("artifacts", metavar="ARTIFACT", nargs="+", help=ARTIFACT_HELP)
-    _measured(command, metric_needed=False)
+    measured(command, metric_needed=False)
     runs = "timed runs of each artifact (default: %(default)s)"
-    add("--runs", type=_at_least(1), default=100, metavar="N", help=runs)
-    add("--save", metavar="FILE", help="write the values as .json, or the rows as .csv")
+    add("--runs", type=at_least(1), default=100, metavar="N", help=runs)
+    add("--save", metavar="FILE", help="write a page .html, a picture .png, .json or .csv")
     add("--allow-lambda", action="store_true", help=LAMBDA_HELP)
-
-
-def _measured(command: argparse.ArgumentParser, metric_needed: bool) -> None:
-    """Add what is measured on what."""
-    add = command.add_argument
-    data = ".npz of inputs, and of labels as 'y' for a metric"
-    add("--data", metavar="FILE", required=True, help=data)
-    metric = "name of a metric of tf_keras, such as accuracy"
-    add("--metric", metavar="NAME", required=metric_needed, help=metric)
-    add("--output", metavar="NAME", help="the output that is measured, where there are several")
-    add("--batch-size", type=_at_least(1), default=32, help="samples per run (default: 32)")
-    add("--steps", type=_at_least(1), help="read at most so many batches (default: all)")
-    _runtime(command)
-
-
-def _runtime(command: argparse.ArgumentParser) -> None:
-    threads = "CPU threads of the runtime (default: %(default)s)"
-    command.add_argument("--threads", type=_at_least(1), default=1, metavar="N", help=threads)
-    kernels = "what runs a .tflite file (default: %(default)s)"
-    choices = ("xnnpack", "builtin")
-    command.add_argument("--kernels", choices=choices, default="xnnpack", help=kernels)
-
-
-def _name_and_sizes(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition("=")
-    try:
-        return name, tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither NAME=SIZES, such as 'ids=1,64', nor sizes"
-        ) from None
 
 
 COMMANDS = {
     "quantize": ("quantize a saved model with calibration data and export it", _quantize),
+    "auto": ("find the cheapest sim that loses no more than it may, and export it", _auto),
     "demo": ("train a small model on digits, quantize, export and verify it", _demo),
     "profiles": ("list the target profiles, or show one", _profiles),
     "inspect": ("show which layers of a saved model a target computes in integers", _inspect),
+    "plan": ("show where a sim has quantizers, or what differs in another", _plan),
     "grids": ("list scale, zero point, bits and range of every tensor of a sim", _grids),
     "verify": (
         "run exported files and compare them with the sim; status 1 if one differs",

@@ -55,6 +55,16 @@ def _sim(path: str, args: Namespace) -> None:
         raise EdgeqError(str(error).replace("No such model", "No such sim")) from None
 
 
+def _sims(paths: list[str], args: Namespace) -> None:
+    for path in paths:
+        _sim(path, args)
+
+
+def _max_drop(drop: float, args: Namespace) -> None:
+    if not drop >= 0.0:
+        raise EdgeqError(f"--max-drop is {drop:g}; it must be 0 or more.")
+
+
 def _artifact(path: str, args: Namespace) -> None:
     _existing(path, "artifact", EdgeqError)
 
@@ -176,6 +186,8 @@ def _begins(path: Path, magic: bytes, at: int = 0) -> bool:
 CHECKS: dict[str, Callable] = {
     "model": _model,
     "sim": _sim,
+    "sims": _sims,
+    "max_drop": _max_drop,
     "artifact": _artifact,
     "artifacts": _artifacts,
     "profile": _profile,
@@ -189,6 +201,7 @@ CHECKS: dict[str, Callable] = {
     "preprocess": _preprocess,
     "metric": _metric,
     "out": _folder,
+    "resume": _folder,
     "csv": _file,
     "save": _file,
 }

@@ -53,6 +53,13 @@ class PlanDiff:
         parts = (("layer", rows), ("tensor", grids))
         return [[(head, "before", "after", ""), *part] for head, part in parts if part]
 
+    def to_json(self) -> dict[str, list[dict[str, str]]]:
+        """Return JSON values."""
+        return {
+            "layers": [asdict(change) for change in self.layers],
+            "tensors": [asdict(change) for change in self.tensors],
+        }
+
     def __repr__(self) -> str:
         return brief(
             "PlanDiff", counted(len(self.layers), "layer"), counted(len(self.tensors), "tensor")
