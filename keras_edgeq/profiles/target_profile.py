@@ -209,10 +209,9 @@ class TargetProfile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the profile as its JSON file holds it."""
-        mixtures = {name: dict(mixture) for name, mixture in self.mixtures.items()}
         optional = {
             "parts": dict(self.parts),
-            "mixtures": mixtures,
+            "mixtures": {name: dict(mixture) for name, mixture in self.mixtures.items()},
             "accumulator_bits": self.accumulator_bits,
         }
         return {

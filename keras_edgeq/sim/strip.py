@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import tensorflow as tf
 import tf_keras
 
+from keras_edgeq.graph import keras_compat
+from keras_edgeq.graph.layer_graph import LayerGraph
+from keras_edgeq.graph.name_operations import name_operations
 from keras_edgeq.graph.rebuild import clone, copy_weights, rebuild
 from keras_edgeq.layers import FakeQuant, FreezableBatchNorm, QuantizedLayer
+from keras_edgeq.layers.fake_quant import BOUNDS
 from keras_edgeq.sim.beside import Floats
 from keras_edgeq.sim.identity import check_identity
 from keras_edgeq.sim.insert import layer_name
@@ -41,7 +49,7 @@ def strip(sim: QuantSim) -> tf_keras.Model:
 def stripped(sim: QuantSim) -> tf_keras.Model:
     """Do what `strip` does, unchecked: for callers that check their own result."""
     copies, batch_norms = [], []
-    activations: dict[str, tf_keras.layers.Layer] = {}
+    activations = _Activations(sim)
 
     def on_layer(layer):
         if isinstance(layer, FakeQuant):
@@ -51,14 +59,14 @@ def stripped(sim: QuantSim) -> tf_keras.Model:
             batch_norms.append((layer, plain))
             return plain
         if not isinstance(layer, QuantizedLayer):
-            return None
+            return activations.layers.get(layer.name)
         inner = clone(layer.layer)
         copies.append((layer.layer, inner))
         return inner
 
     def on_call(call, new, args, kwargs):
         if isinstance(new, FakeQuant):
-            return (_activated(args[0], call.node.call_kwargs, activations),) * 3
+            return (activations.apply(args[0], call.node.call_kwargs),) * 3
         if isinstance(call.layer, QuantizedLayer):
             return (new(args[0]),) * 3
         if "unit" in kwargs and isinstance(call.layer, FreezableBatchNorm):
@@ -74,13 +82,43 @@ def stripped(sim: QuantSim) -> tf_keras.Model:
     return model
 
 
-def _activated(tensor, options, activations):
-    """Give a fused activation its layer and its name back; a layer called twice shares it."""
-    activation = options.get("activation")
-    if activation is None:
-        return tensor
+class _Activations:
+    """Activations that quantizers took over, as layers again, with their names.
+
+    Args:
+        sim: where calls of such a layer are none that a quantizer took over, it is there, too.
+
+    Attributes:
+        layers: by their names.
+    """
+
+    def __init__(self, sim: QuantSim):
+        own = {layer.name: layer for layer in sim.layers}
+        calls = (node.call.node.call_kwargs for node in LayerGraph.of(sim).nodes)
+        fused = [_name(options) for options in calls if options.get("activation") is not None]
+        self.layers = {name: clone(own[name]) for name in fused if name in own}
+
+    def apply(self, tensor: Any, options: Mapping[str, Any]) -> Any:
+        """Return what a fused activation makes; a layer that is called twice is one layer."""
+        activation = options.get("activation")
+        if activation is None:
+            return tensor
+        name = _name(options)
+        low, high = BOUNDS[activation] if isinstance(activation, str) else activation
+        layer = self.layers.get(name)
+        if layer is None and low == 0.0:
+            layer = L.ReLU(high if np.isfinite(high) else None, name=name)
+        if layer is None:
+            made = tf.clip_by_value(tensor, low, high)
+            name_operations(made, {id(keras_compat.producer(tensor)[0])}, iter([name]))
+            self.layers[name] = keras_compat.producer(made)[0]
+            return made
+        self.layers[name] = layer
+        if keras_compat.op_symbol(layer) is None:
+            return layer(tensor)
+        return layer(tensor, clip_value_min=low, clip_value_max=high)
+
+
+def _name(options: Mapping[str, Any]) -> str:
     ref = replace(TensorRef.parse(options["tensor"], "output"), call=0)
-    name = layer_name(ref).removesuffix("/quant")
-    if name not in activations:
-        activations[name] = L.ReLU(6.0 if activation == "relu6" else None, name=name)
-    return activations[name](tensor)
+    return layer_name(ref).removesuffix("/quant")

@@ -270,3 +270,18 @@ PADDED = {
 def test_a_padding_and_that_of_a_convolution_are_both_written(name, tmp_path):
     x = Input((9, 8, 4))
     check_files(tmp_path, Model(x, PADDED[name](x)), ["tflite", "onnx"], identical=0.999)
+
+
+SHORT = {"a point": (1, 2, "same"), "valid": (1, 3, "valid"), "one axis": ((1, 3), 2, "same")}
+
+
+@pytest.mark.parametrize("name", short(SHORT, "a point"))
+def test_a_kernel_shorter_than_its_stride_keeps_its_bias_for_unknown_sizes(name, tmp_path):
+    options = SHORT[name]
+    x = L.Input((None, None, 4))
+    y = L.Conv2DTranspose(4, *options, bias_initializer="ones")(x)
+    data = np.random.default_rng(0).normal(size=(16, 7, 7, 4)).astype(np.float32)
+    sim = eq.quantize(tf_keras.Model(x, y), data, progress=False)
+    report = eq.export(sim, tmp_path, ["onnx", "tflite"], verify=data, progress=False)
+    assert {run.verdict for run in report.runs} <= {"same", "kernel"}
+    assert sim.record.fidelity.outputs[0].sqnr_db > 35.0

@@ -295,6 +295,7 @@ def test_a_subclassed_model_inside_of_a_functional_one_is_opened():
     assert {"pair/a", "pair/b"} <= sim.quantized_layers().keys()
 
 
+@pytest.mark.filterwarnings("ignore:absorb_bias changed nothing")
 @pytest.mark.parametrize(
     "function", [eq.equalize, eq.absorb_bias, eq.fold_batch_norms, eq.describe]
 )

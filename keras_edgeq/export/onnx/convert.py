@@ -24,6 +24,7 @@ from keras_edgeq.export.onnx.forms import (
     constant_shapes,
     modern_resizes,
     positive_pads,
+    whole_strides,
     without_fences,
 )
 from keras_edgeq.export.onnx.graph import DEQUANTIZE, OPSET, QUANTIZE, OnnxGraph
@@ -82,6 +83,7 @@ def convert(marked: MarkedModel) -> MarkedGraph:
     _undo_negations(graph, marked)
     modern_resizes(graph)
     positive_pads(graph)
+    whole_strides(graph)
     _name_batch(graph.model, marked)
     numbers, params = _find_markers(graph, marked), _find_params(graph, marked)
     result = MarkedGraph(graph, marked, numbers, params, _ranks(graph.model))

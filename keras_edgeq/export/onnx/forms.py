@@ -59,3 +59,20 @@ def positive_pads(graph: OnnxGraph) -> None:
             helper.make_attribute("pads", [*pads[: len(ends)], *(max(pad, 0) for pad in ends)]),
             helper.make_attribute("output_padding", [one + other for one, other in padding]),
         ])  # fmt: skip
+
+
+def whole_strides(graph: OnnxGraph) -> None:
+    """Let a transposed convolution make the whole last stride where its kernel is shorter.
+
+    For sizes that are not known the converter pads what is missing with zeros, behind the bias.
+    """
+    for node in graph.nodes:
+        options = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type != "ConvTranspose" or {"pads", "output_padding"} & options.keys():
+            continue
+        kernel, strides = (options[name].ints for name in ("kernel_shape", "strides"))
+        dilations = options["dilations"].ints if "dilations" in options else [1] * len(kernel)
+        taps = ((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+        missing = [max(stride - k, 0) for k, stride in zip(taps, strides, strict=True)]
+        if any(missing) and "output_shape" not in options:
+            node.attribute.append(helper.make_attribute("output_padding", missing))
