@@ -285,3 +285,13 @@ def test_a_kernel_shorter_than_its_stride_keeps_its_bias_for_unknown_sizes(name,
     report = eq.export(sim, tmp_path, ["onnx", "tflite"], verify=data, progress=False)
     assert {run.verdict for run in report.runs} <= {"same", "kernel"}
     assert sim.record.fidelity.outputs[0].sqnr_db > 35.0
+
+
+def test_the_condition_of_a_selection_is_no_input_of_the_bias_behind_it(tmp_path):
+    x, other = L.Input((6,)), L.Input((6,))
+    y = tf.where(3.0 * tf.tanh(other) < 0.3, tf.tanh(x), 0.0)
+    model = train_like(tf_keras.Model([x, other], L.Dense(3)(y)))
+    data = [np.random.default_rng(seed).normal(size=(64, 6)).astype(np.float32) for seed in (0, 1)]
+    sim = eq.quantize(model, data, progress=False)
+    report = eq.export(sim, tmp_path, ["onnx", "tflite"], verify=data, progress=False)
+    assert {run.verdict for run in report.runs} <= {"same", "kernel"}

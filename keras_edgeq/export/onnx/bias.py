@@ -8,7 +8,7 @@ from onnx import NodeProto
 from keras_edgeq.errors import ExportError
 from keras_edgeq.export.fingerprints import Found
 from keras_edgeq.export.onnx.convert import MarkedGraph
-from keras_edgeq.export.onnx.graph import reads
+from keras_edgeq.export.onnx.graph import reads, reads_numbers
 from keras_edgeq.graph.rebuild import calls
 from keras_edgeq.spec.quant_spec import QuantSpec
 
@@ -32,7 +32,9 @@ class BiasScales:
         if layer.name not in self.summing:
             return None
         marker = self.converted.marker
-        ends = self.converted.graph.before(reads(node), stop=lambda n: marker(n) is not None)
+        ends = self.converted.graph.before(
+            reads(node), stop=lambda n: marker(n) is not None, of=reads_numbers
+        )
         scales = {float(m.encoding.scale) for m in map(marker, ends) if m is not None}
         if len(scales) != 1:
             raise ExportError(

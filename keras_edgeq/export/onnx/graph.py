@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,15 +57,26 @@ class OnnxGraph:
         nodes = readers.get(tensor, [])
         return nodes[0] if len(nodes) == 1 and tensor not in self.outputs else None
 
-    def before(self, tensors: Iterable[str], stop: Any = lambda node: False) -> list[NodeProto]:
-        """Return the nodes that `tensors` are computed from; nodes where `stop` is true end it."""
+    def before(
+        self,
+        tensors: Iterable[str],
+        stop: Any = lambda node: False,
+        of: Callable[[NodeProto], Iterable[str]] | None = None,
+    ) -> list[NodeProto]:
+        """Return the nodes that `tensors` are computed from.
+
+        Args:
+            tensors: by name.
+            stop: nodes where it is true end the walk.
+            of: node -> the tensors that it is followed to; all that it reads by default.
+        """
         producers, found, open_ends = self.producers(), {}, list(tensors)
         while open_ends:
             node = producers.get(open_ends.pop())
             if node is not None and id(node) not in found:
                 found[id(node)] = node
                 if not stop(node):
-                    open_ends.extend(reads(node))
+                    open_ends.extend((of or reads)(node))
         return list(found.values())
 
     def place_of(self, node: NodeProto) -> int:
@@ -197,3 +208,10 @@ def _exchange(names, new: Mapping[str, str]) -> None:
     for i, name in enumerate(names):
         if name in new:
             names[i] = new[name]
+
+
+def reads_numbers(node: NodeProto) -> Iterable[str]:
+    """Return what a node reads whose numbers are among what it makes: no conditions, no sizes."""
+    if node.op_type == "Shape":
+        return ()
+    return node.input[1:] if node.op_type == "Where" else reads(node)
