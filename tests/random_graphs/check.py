@@ -24,6 +24,8 @@ LEAST_FINE_DB = 35.0
 # A batch of few samples next to the same samples in a larger one.
 NOISE = 1e-4
 PACKAGE = Path(eq.__file__).parent.name
+# Outputs of that power are noise of float themselves, such as the mean of what has the mean zero.
+NO_POWER = 1e-10
 # Stands for "no noise at all".
 MOST_DB = 200.0
 
@@ -147,7 +149,7 @@ def least_db(wanted: list[np.ndarray], got: list[np.ndarray]) -> float:
         a, b = np.float64(a), np.float64(b)
         if not np.isfinite(b).all():
             return -MOST_DB
-        signal, noise = np.mean(a**2) + 1e-12, np.mean((a - b) ** 2)
+        signal, noise = np.mean(a**2) + NO_POWER, np.mean((a - b) ** 2)
         ratios.append(10.0 * np.log10(signal / noise) if noise else MOST_DB)
     return float(min(ratios))
 
