@@ -152,6 +152,7 @@ class AutoQuantResult:
             f"{self.least:.5g} (float {self.float_score:.5g}).",
             f"At the end {self.score:.5g}{spread} on {where} (float {self.float_test_score:.5g}).",
             f"{self.split}.",
+            *self.diagnosis.file_lines(),
         ]
         return [*lines, *(f"To try: {one}" for one in self.advice)]
 

@@ -14,7 +14,8 @@ from keras_edgeq.autoquant.cache import StageCache
 from keras_edgeq.autoquant.judge import Judge, Judged, Target
 from keras_edgeq.autoquant.result import REUSED, StageResult
 from keras_edgeq.autoquant.split import Split
-from keras_edgeq.autoquant.stages import STAGES, Stage, State
+from keras_edgeq.autoquant.stages import STAGES, Stage
+from keras_edgeq.autoquant.state import State
 from keras_edgeq.diagnose.diagnose import diagnose
 from keras_edgeq.errors import EdgeqError
 from keras_edgeq.measure.fingerprint import fingerprint

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from keras_edgeq.autoquant.judge import Judge, Judged, Target
-from keras_edgeq.diagnose.finding import Finding
+from keras_edgeq.autoquant.mixture import mixtures
+from keras_edgeq.autoquant.state import State
 from keras_edgeq.diagnose.remedies import apply_remedy
 from keras_edgeq.diagnose.remedy import Remedy
-from keras_edgeq.errors import EdgeqError, SearchError
-from keras_edgeq.mixed_precision.search import search_mixed_precision
-from keras_edgeq.profiles.precision import FLOAT
-from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.ptq.adaround.adaround import adaround
 from keras_edgeq.requantize import requantize
 from keras_edgeq.sim.quant_sim import QuantSim
-from keras_edgeq.streams.store import StoredBatches
 
-# Findings that ask for a stage: faults, and what makes so much of the noise at the outputs.
-LEAST_SHARE = 0.05
 # Rules are tried for the tensors of the first findings.
 MOST_TENSORS = 4
 ITERATIONS = 2_000
-# Shares of the drop that is left which a search is asked to keep, on its own samples.
-MARGINS = (1.0, 0.5, 0.25)
-
-
-@dataclass(eq=False)
-class State:
-    """What a run has reached.
-
-    Args:
-        fit: batches to fit to.
-        judge: of the samples to choose by.
-        target: what must be reached.
-        score: of the user, for the search; None measures agreement.
-        train: of the user.
-        base: the best sim whose weights no technique has rounded.
-        best: the best sim.
-        judged: what it is worth.
-        findings: of the diagnosis of `base`.
-        folder: where a stage may keep what it has done.
-    """
-
-    fit: StoredBatches
-    judge: Judge
-    target: Target
-    score: Callable[[Any], float] | None
-    train: Callable[[QuantSim], Any] | None
-    base: QuantSim
-    best: QuantSim
-    judged: Judged
-    findings: Sequence[Finding] = ()
-    folder: Callable[[str], Path | None] = field(default=lambda name: None)
-
-    def remedies(self, *names: str) -> list[tuple[Finding, Remedy]]:
-        """Return the remedies of such names that findings which matter ask for."""
-        return [
-            (finding, remedy)
-            for finding in self.findings
-            if finding.is_fault or finding.share >= LEAST_SHARE
-            for remedy in finding.remedies
-            if remedy.name in names
-        ]
 
 
 @dataclass(frozen=True)
@@ -134,32 +84,6 @@ def _adaround(state: State) -> Iterator[QuantSim]:
     )
 
 
-def _mixed(state: State) -> Iterator[QuantSim]:
-    """Give more bits to the layers that need them: of weights, then of activations, then float."""
-    why = ""
-    for number, names in enumerate(candidate_sets(state.base.record.profile)):
-        for margin in MARGINS:
-            drop = max(margin * state.target.drop, 0.0)
-            try:
-                found = search_mixed_precision(
-                    state.base,
-                    state.fit,
-                    names,
-                    max_drop=drop,
-                    score=state.score,
-                    rounding="gptq",
-                    resume=state.folder(f"search-{number}"),
-                    jobs=1,
-                    progress=False,
-                )
-            except SearchError as error:
-                why = str(error)
-                break
-            yield found.model
-    if why:
-        raise EdgeqError(f"No mixture within the drop was found: {why}")
-
-
 def _train(state: State) -> Iterator[QuantSim]:
     sim = requantize(state.base)
     assert state.train is not None
@@ -176,33 +100,6 @@ STAGES = (
     Stage("correct_bias", ("correct_bias",), _technique("correct_bias")),
     Stage("gptq", ("gptq",), _technique("gptq")),
     Stage("adaround", ("gptq",), _adaround),
-    Stage(MIXED, (), _mixed),
+    Stage(MIXED, (), mixtures),
     Stage(TRAIN, (), _train),
 )
-
-
-def candidate_sets(profile: TargetProfile) -> list[tuple[str, ...]]:
-    """Return sets of precisions to search, the cheapest first.
-
-    Args:
-        profile: of the target; its own precision is in each.
-    """
-    own = profile.own
-    if own.weight is None or own.activation is None or own.activation.is_half:
-        return []
-    weights, activations = own.weight.bits, own.activation.bits
-    more_weights, more = [], []
-    for name in profile.precision_names[1:]:
-        if name == FLOAT:
-            continue
-        one = profile.precision(name)
-        if one.weight is None or one.activation is None or one.weight.is_half:
-            continue
-        if one.weight.bits > weights and one.activation.bits == activations:
-            more_weights.append(name)
-        elif one.weight.bits >= weights and one.activation.bits > activations:
-            more.append(name)
-    sets = [(own.name, *more_weights)] if more_weights else []
-    if more:
-        sets.append((own.name, *more_weights, *more))
-    return [*sets, (own.name, *more_weights, *more, FLOAT)]

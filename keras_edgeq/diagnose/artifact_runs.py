@@ -17,6 +17,7 @@ from keras_edgeq.diagnose.trials import Score
 from keras_edgeq.errors import EdgeqError, QuantizationWarning
 from keras_edgeq.evaluate.comparison import Candidate
 from keras_edgeq.export.export import export
+from keras_edgeq.profiles.target_profile import TargetProfile
 from keras_edgeq.runtime.run_report import RunReport, failed_run
 from keras_edgeq.sim.quant_sim import QuantSim
 
@@ -41,9 +42,7 @@ def runs_of(
         written is a report of a failed run. And the float model's file and the sim's: their bytes,
         their latency, and the score of the sim's.
     """
-    formats = [
-        one for one in RUNTIMES if one in sim.record.profile.formats and find_spec(RUNTIMES[one])
-    ]
+    formats = runnable(sim.record.profile)
     if not formats:
         return (), ()
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder, warnings.catch_warnings():
@@ -54,6 +53,11 @@ def runs_of(
             return (failed_run(f"model.{formats[0]}", formats[0], 0, True, str(error)),), ()
         path = Path(str(report.files[formats[0]]))
         return report.runs, files_beside(path, sim, model, samples, score)
+
+
+def runnable(profile: TargetProfile) -> list[str]:
+    """Return the formats of a target that a runtime here runs."""
+    return [one for one in RUNTIMES if one in profile.formats and find_spec(RUNTIMES[one])]
 
 
 def noise_of(runs: Sequence[RunReport], steps: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -177,7 +177,8 @@ class Diagnosis:
             score += f" (float {self.float_score:.5g})"
         return f"{self.model} on {self.profile}: {outputs}{score}, {self.samples} samples"
 
-    def _file_lines(self) -> list[str]:
+    def file_lines(self) -> list[str]:
+        """Return a line about each file: bytes, latency, the score."""
         return [
             f"{one.name} on {one.runtime}: {one.failed or _file_text(one)}" for one in self.files
         ]
@@ -186,7 +187,7 @@ class Diagnosis:
         return brief("Diagnosis", counted(len(self.findings), "finding"), self._title())
 
     def __str__(self) -> str:
-        told = [self._title(), *self._file_lines()]
+        told = [self._title(), *self.file_lines()]
         if self.findings:
             told += [aligned(self.table()), ""]
             told += [f"{n}. {one}" for n, one in enumerate(self.findings, start=1)]
@@ -198,7 +199,7 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         return html(
-            "\n".join([self._title(), *self._file_lines()]),
+            "\n".join([self._title(), *self.file_lines()]),
             self.table(),
             "\n".join(map(str, self.findings)),
         )

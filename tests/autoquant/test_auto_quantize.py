@@ -10,10 +10,11 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
-from keras_edgeq.autoquant import stages
+from keras_edgeq.autoquant import mixture, stages
 from keras_edgeq.autoquant.judge import AGREEMENT, Judge
+from keras_edgeq.autoquant.mixture import candidate_sets, latency_ms, quicker
 from keras_edgeq.autoquant.split import split
-from keras_edgeq.autoquant.stages import STAGES, candidate_sets
+from keras_edgeq.autoquant.stages import STAGES
 from keras_edgeq.errors import CalibrationDataError, EdgeqError, QuantizationWarning
 from keras_edgeq.streams.store import TensorStore
 from tests.models import Input, train_like
@@ -262,10 +263,24 @@ def test_few_samples_are_said_to_be_few():
 
 def test_sets_of_precisions_go_from_the_cheapest_to_float():
     assert candidate_sets(eq.load_profile("litert_int8")) == [
+        ("W8A8",),
         ("W8A8", "W8A16"),
-        ("W8A8", "W8A16", "FP32"),
+        ("W8A8", "FP32"),
     ]
     assert candidate_sets(eq.load_profile("litert_w4a8"))[0] == ("W4A8", "W8A8")
+
+
+def test_a_mixture_that_does_not_pay_on_the_runtime_is_not_kept(monkeypatch):
+    sim = eq.quantize(network(), X, "litert_int8", progress=False)
+    wide, floats = (eq.requantize(sim, precision={"*": name}) for name in ("W8A16", "FP32"))
+    assert latency_ms(wide) > 0.0
+    times = {id(wide): 3.0, id(floats): 1.0}
+    monkeypatch.setattr(mixture, "latency_ms", lambda one: times[id(one)])
+    assert quicker(wide, floats) is floats
+    times[id(wide)] = 1.4
+    assert quicker(wide, floats) is wide
+    times[id(wide)] = None
+    assert quicker(wide, floats) is wide
 
 
 def test_a_result_is_shown_and_saved(tmp_path):
