@@ -6,6 +6,9 @@ import pytest
 import tf_keras
 
 import keras_edgeq as eq
+from keras_edgeq.errors import EncodingsError
+from keras_edgeq.export.encodings.write import keras_encodings, onnx_encodings
+from keras_edgeq.export.onnx.float_graph import to_onnx_float
 from keras_edgeq.measure.groups import find_groups
 from keras_edgeq.sim.fit import fit_weight
 
@@ -253,7 +256,7 @@ def test_blocks_come_and_go_without_data(blocks, data):
 
 
 def test_what_has_no_blocks_says_so(blocks, data, tmp_path):
-    with pytest.raises(eq.EdgeqError, match="per block of 32"):
+    with pytest.raises(eq.EdgeqError, match=r"heads/kernel.*block"):
         eq.export(blocks, tmp_path, ["encodings"], progress=False)
     with pytest.raises(eq.EdgeqError, match="leave it out of the candidates"):
         find_groups(blocks, ["W4g32", "W8A8"])
@@ -291,3 +294,73 @@ def test_signed_blocks_of_8_bits_that_two_calls_read_load(tmp_path):
     report = eq.export(sim, tmp_path / "out", ["onnx"], verify=data, progress=False)
     assert report.runs[0].verdict == "same"
     assert report.runs[0].max_abs_difference < 1e-5
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Two Dense layers of whole blocks, and data."""
+    tf_keras.utils.set_random_seed(0)
+    x = tf_keras.Input((WIDTH,))
+    y = L.Dense(2 * WIDTH, activation="relu", name="wide")(x)
+    model = tf_keras.Model(x, L.Dense(3, name="head")(y))
+    return model, np.random.default_rng(0).normal(size=(8, WIDTH)).astype("float32")
+
+
+def in_version_1(kernel, entry):
+    """Round a matrix as AIMET reads version 1.0.0: channels first, then the blocks of each."""
+    bits, size = entry.get("compressed_bw", entry["bw"]), entry["block_size"]
+    channels, scale = kernel.shape[1], np.array(entry["scale"])
+    assert entry["offset"] == [-(2 ** (entry["bw"] - 1))] * len(scale)
+    if entry["enc_type"] == "LPBQ":
+        scale = scale[:, None] * np.array(entry["per_block_int_scale"]).reshape(channels, -1)
+    each = np.repeat(scale.reshape(channels, -1), size, 1).T
+    return np.clip(np.rint(kernel / each), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * each
+
+
+def in_version_2(kernel, entry):
+    """The same of version 2.0.0: numbers in the layout of the matrix."""
+    assert (entry["output_dtype"], entry["axis"]) == ("int4", 0)
+    if "y_scale" in entry:
+        scale = np.array(entry["y_scale"])
+    else:
+        scale = np.array(entry["per_channel_float_scale"]) * entry["per_block_int_scale"]
+    each = np.repeat(scale, entry["block_size"], 0)
+    return np.clip(np.rint(kernel / each), -8, 7) * each
+
+
+@pytest.mark.parametrize("weight", [{**GRID, "block_size": 20}, MULTIPLES], ids=["own", "lpbq"])
+@pytest.mark.parametrize("version", ["1.0.0", "2.0.0"])
+def test_encodings_round_weights_as_the_sim_does(dense, tmp_path, weight, version):
+    model, data = dense
+    sim = eq.quantize(model, data, profile(tmp_path, weight), precision="W4x", progress=False)
+    onnx_model, names = to_onnx_float(sim)
+    for made in (
+        keras_encodings(sim, version),
+        onnx_encodings(sim, onnx_model, names, version),
+    ):
+        entries = made["param_encodings" if version == "1.0.0" else "encodings"]
+        assert [entry["name"] for entry in entries] == ["wide/kernel", "head/kernel"]
+        for layer, entry in zip(("wide", "head"), entries, strict=True):
+            kernel = np.float64(model.get_layer(layer).kernel)
+            reads = in_version_1 if version == "1.0.0" else in_version_2
+            np.testing.assert_allclose(reads(kernel, entry), rounded(sim, layer), atol=1e-6)
+        (tmp_path / "made.encodings").write_text(json.dumps(made))
+        with pytest.raises(EncodingsError, match=r"wide/kernel.*written and not read"):
+            eq.load_encodings(sim, tmp_path / "made.encodings")
+
+
+def test_encodings_that_cannot_hold_blocks_say_what_can(model, data, dense, tmp_path):
+    own = profile(tmp_path, {**GRID, "block_size": 20})
+    sim = eq.quantize(model, data, own, precision="W4x", progress=False)
+    with pytest.raises(EncodingsError, match=r"heads/kernel.*0.6.1 do not hold.*1.0.0"):
+        keras_encodings(sim, "0.6.1")
+    onnx_model, names = to_onnx_float(sim)
+    with pytest.raises(EncodingsError, match=r"heads/kernel.*another layout"):
+        onnx_encodings(sim, onnx_model, names)
+    own = profile(tmp_path, {**MULTIPLES, "block_bits": 2})
+    few = eq.quantize(dense[0], dense[1], own, precision="W4x", progress=False)
+    with pytest.raises(EncodingsError, match=r"wide/kernel.*2 bits over integers of 4"):
+        keras_encodings(few, "2.0.0")
+    short = eq.quantize(*dense, "onnxruntime_int8", precision="W4g32", progress=False)
+    with pytest.raises(EncodingsError, match=r"wide/kernel.*40 inputs in blocks of 32"):
+        keras_encodings(short)

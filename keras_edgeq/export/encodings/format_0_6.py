@@ -28,6 +28,11 @@ def sections(grids: Iterable[TensorGrid]) -> dict[str, Any]:
     """Return the part of a document that holds the grids."""
     made: dict[str, Any] = {section: {} for section in SECTIONS}
     for grid in grids:
+        if grid.encoding.spec.block_size:
+            raise EncodingsError(
+                f"{grid.name!r} has a scale per block of {grid.encoding.spec.block_size}, which "
+                "encodings 0.6.1 do not hold. Versions 1.0.0 and 2.0.0 do."
+            )
         made[grid.section][grid.name] = _channels(grid.encoding)
     return made
 

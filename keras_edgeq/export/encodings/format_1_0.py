@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EncodingsError
+from keras_edgeq.export.encodings.blocks import READ, flat_fields
 from keras_edgeq.export.encodings.entry import (
     SECTIONS,
     FileEntry,
@@ -47,6 +48,8 @@ def _fields(encoding: Encoding) -> dict[str, Any]:
     spec = encoding.spec
     if spec.is_half:
         return {"dtype": "FLOAT", "enc_type": "PER_TENSOR", "bw": spec.bits}
+    if spec.block_size:
+        return flat_fields(encoding)
     shift = 2 ** (spec.bits - 1) if spec.signed else 0
     return {
         "dtype": "INT",
@@ -63,10 +66,7 @@ def _entry(data: Any, section: str, where: str) -> FileEntry:
     where = f"{where} ({shown(name)})"
     dtype, kind = data.get("dtype"), data.get("enc_type", TYPES[0])
     if kind in BLOCKS:
-        raise EncodingsError(
-            f"{where}: enc_type is {kind}, a scale per block of weights; a sim has one per tensor "
-            "or per channel."
-        )
+        raise EncodingsError(f"{where}: enc_type is {kind}, a scale per block of weights. {READ}")
     if kind not in TYPES:
         raise EncodingsError(f"{where}: enc_type is {shown(kind)}; it must be one of {TYPES}.")
     bits = width(data, "bw", where)

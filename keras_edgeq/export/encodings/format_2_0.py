@@ -1,6 +1,6 @@
 """Version 2.0.0: one list for activations and parameters, in the terms of ONNX QuantizeLinear.
 
-A float16 tensor has no entry. Version 2.1.0 differs in how it writes blocks, which no sim has.
+A float16 tensor has no entry. Version 2.1.0 differs in how it writes blocks, and is not written.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_edgeq.errors import EncodingsError
+from keras_edgeq.export.encodings.blocks import READ, nested_fields
 from keras_edgeq.export.encodings.entry import (
     MOST_BITS,
     FileEntry,
@@ -42,9 +43,13 @@ def entries(document: dict, where: str) -> Iterator[FileEntry]:
 
 def _fields(grid: TensorGrid) -> dict[str, Any]:
     spec, scale = grid.encoding.spec, grid.encoding.scale
+    dtype = f"{'' if spec.signed else 'u'}int{spec.bits}"
+    if spec.block_size:
+        fields = nested_fields(grid.name, grid.encoding)
+        return {"name": grid.name, "output_dtype": dtype, **fields}
     made: dict[str, Any] = {
         "name": grid.name,
-        "output_dtype": f"{'' if spec.signed else 'u'}int{spec.bits}",
+        "output_dtype": dtype,
         "y_scale": [float(s) for s in scale.ravel()] if scale.ndim else float(scale),
     }
     points = [int(z) for z in grid.encoding.zero_point.ravel()]
@@ -70,9 +75,7 @@ def _entry(data: Any, where: str) -> FileEntry:
         isinstance(scale, list) and any(isinstance(part, list) for part in scale)
     )
     if nested or any(data.get(field) for field in _BLOCK_FIELDS):
-        raise EncodingsError(
-            f"{where} has a scale per block of weights; a sim has one per tensor or per channel."
-        )
+        raise EncodingsError(f"{where} has a scale per block of weights. {READ}")
     match = _DTYPE.fullmatch(text(data, "output_dtype", where))
     if match is None or not 2 <= int(match[2]) <= MOST_BITS:
         raise EncodingsError(

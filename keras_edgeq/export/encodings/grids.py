@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_edgeq.errors import EncodingsError
+from keras_edgeq.export.encodings.blocks import check_whole
 from keras_edgeq.export.encodings.entry import ACTIVATION, PARAM, TensorGrid
 from keras_edgeq.layers import FakeQuant
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -44,17 +45,21 @@ def encoding_of(quantizer: FakeQuant) -> Encoding:
     """Return the grid of a quantizer.
 
     Raises:
-        EncodingsError: it has none yet, or one with blocks.
+        EncodingsError: it has none yet.
     """
     encoding = quantizer.encoding
     if encoding is None:
         raise EncodingsError(f"{quantizer.tensor!r} has no grid; calibrate the sim first.")
-    if encoding.spec.block_size:
-        raise EncodingsError(
-            f"{quantizer.tensor!r} has a scale per block of {encoding.spec.block_size}, which "
-            "encodings are not written for; give the layer a precision without blocks."
-        )
     return encoding
+
+
+def check_blocks(sim: QuantSim) -> None:
+    """Raise where a weight of a sim does not end with a whole block."""
+    for layer in sim.quantized_layers().values():
+        for name, quantizer in layer.quantizers.items():
+            if quantizer.spec.block_size:
+                shape = getattr(layer.layer, name).shape
+                check_whole(f"{layer.name}/{name}", encoding_of(quantizer), shape)
 
 
 def _axis(encoding: Encoding) -> int | None:

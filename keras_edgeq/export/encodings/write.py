@@ -10,7 +10,7 @@ from typing import Any
 from keras_edgeq.errors import EncodingsError
 from keras_edgeq.export.encodings import format_0_6, format_1_0, format_2_0
 from keras_edgeq.export.encodings.entry import ACTIVATION, PARAM, TensorGrid
-from keras_edgeq.export.encodings.grids import encoding_of, keras_grids, quantizers
+from keras_edgeq.export.encodings.grids import check_blocks, encoding_of, keras_grids, quantizers
 from keras_edgeq.files import write_whole
 from keras_edgeq.nearest import did_you_mean
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -24,7 +24,8 @@ WRITERS = {"0.6.1": format_0_6, "1.0.0": format_1_0, "2.0.0": format_2_0}
 def keras_encodings(sim: QuantSim, version: str = DEFAULT_VERSION) -> dict[str, Any]:
     """Return the sim's grids by the sim's tensor names; `load_encodings` gives them back exactly.
 
-    Biases have no entry: their grid is input scale times weight scale.
+    Biases have no entry: their grid is input scale times weight scale. Weights in blocks are
+    written, and not read.
 
     Args:
         sim: a calibrated sim.
@@ -120,6 +121,7 @@ def _document(
 ) -> dict[str, Any]:
     """Return a document; `notes` go where AIMET readers do not look."""
     check_version(version)
+    check_blocks(sim)
     profile = sim.record.profile
     return {
         "version": version,
@@ -142,6 +144,15 @@ def _onnx_axis(model: Any, name: str, encoding: Encoding) -> int | None:
     if not encoding.scale.ndim:
         return None
     dims = next(list(c.dims) for c in model.graph.initializer if c.name == name)
+    if encoding.spec.block_size:
+        kinds = {node.op_type for node in model.graph.node if name in node.input}
+        if len(dims) != 2 or encoding.scale.ndim != 2 or kinds != {"MatMul"}:
+            raise EncodingsError(
+                f"{name!r} has a scale per block, and the ONNX graph holds it in another layout; "
+                "encodings by the names of ONNX hold blocks of Dense layers. Give the layer a "
+                "precision without blocks."
+            )
+        return None
     kinds = {node.op_type for node in model.graph.node if name in node.input}
     axis = 0 if kinds == {"Conv"} else 1 if kinds == {"ConvTranspose"} else len(dims) - 1
     return axis if dims[axis] == encoding.scale.size else None
