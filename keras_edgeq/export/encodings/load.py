@@ -30,7 +30,7 @@ def load_encodings(
 
     Files of `export` and of AIMET are read, versions 0.4.0 to 2.1.0. A bias in the file is left
     out where the sim derives its grid from those of input and weight. A grid per block of weights
-    is an error, because a sim has none.
+    is an error: those are only written.
 
     Args:
         sim: a sim of the same model and profile; it is not changed.
