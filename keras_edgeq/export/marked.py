@@ -125,7 +125,7 @@ class MarkedModel:
                 return outputs, outputs, tf.constant(1.0)
             if self._computes_with_constants(call):
                 args, kwargs = self._fenced(call, args, kwargs)
-            place = self._place_among_activations(call)
+            place = self._place_among_alike(call)
             if place:
                 args, kwargs = tf.nest.map_structure(lambda v: _apart(v, place), (args, kwargs))
             return infer_portably(layer, args, kwargs, self.litert)
@@ -155,18 +155,22 @@ class MarkedModel:
             map(keras_compat.is_keras_tensor, keras_compat.operands(call.node))
         )
 
-    def _place_among_activations(self, call) -> int:
-        """Return how many other activations read the same tensor before.
+    def _place_among_alike(self, call) -> int:
+        """Return how many other activations, or calls of the same layer, read the tensor before.
 
         The converter computes once what two begin with, `0.5 * x` of both kinds of GELU, and finds
-        neither of them then.
+        neither of them then. Two calls of a pool become one, on the grid of the first.
         """
-        if not (self.litert and op_of(call.layer).activates):
+        if not self.litert:
             return 0
-        node = self._graph.producer(call.output_ref(0))
+        node, activates = self._graph.producer(call.output_ref(0)), op_of(call.layer).activates
         readers = [n for ref in node.inputs for n in self._graph.consumers(ref)]
-        activations = [id(n) for n in readers if op_of(n.layer).activates]
-        return activations.index(id(node))
+        alike = [
+            id(n)
+            for n in readers
+            if n.layer is call.layer or (activates and op_of(n.layer).activates)
+        ]
+        return alike.index(id(node)) if alike else 0
 
     def _fenced(self, call, args, kwargs):
         """Return the arguments of a call with quantized tensors behind fences."""

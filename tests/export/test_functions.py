@@ -114,3 +114,12 @@ def test_functions_of_one_tensor_that_begin_alike_are_found(precision, tmp_path)
     sim = eq.quantize(model, X, precision=precision, progress=False)
     report = eq.export(sim, tmp_path, ["tflite"], verify=X, progress=False)
     assert all(run.max_abs_difference < 1e-4 for run in report.runs)
+
+
+def test_two_calls_of_a_layer_on_one_tensor_keep_their_grids(tmp_path):
+    x, pool = tf_keras.Input((3, 8)), L.AveragePooling1D(3)
+    y = L.Maximum()([L.ReLU()(pool(x)), pool(x)])
+    model = tf_keras.Model(x, [y, L.Subtract()([pool(x), x])])
+    sim = eq.quantize(model, X.reshape(64, 3, 8), progress=False)
+    report = eq.export(sim, tmp_path, ["tflite"], verify=X.reshape(64, 3, 8), progress=False)
+    assert all(run.verdict in AGREEING for run in report.runs)
