@@ -174,13 +174,17 @@ def test_no_stage_is_begun_past_the_budget():
     assert {one.note for one in result.history[1:]} == {"the budget was spent"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::keras_edgeq.QuantizationWarning")
 def test_training_gets_a_sim_of_its_own_and_may_return_another(monkeypatch):
     last = tuple(one for one in STAGES if one.name == "training")
     monkeypatch.setattr("keras_edgeq.autoquant.run.STAGES", last)
     wide = eq.quantize(network(), fitted(), "litert_int8", progress=False)
-    result = auto(max_drop=0.0, min_score=-1.0, train=lambda sim: wide)
-    assert result.sim is wide or result.history[0].met
+    given = []
+    result = auto(min_score=101.0, train=lambda sim: given.append(sim) or wide)
+    assert result.sim is wide
+    assert isinstance(given[0], eq.QuantSim)
+    assert result.history[1].kept
 
 
 def test_a_metric_is_read_off_the_labels_of_each_part():
@@ -202,6 +206,7 @@ def test_a_metric_is_read_off_the_labels_of_each_part():
         auto("litert_int8", score="accuracy", max_drop=0.1)
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_function_judge_the_end_too_which_is_said():
     result = auto("litert_int8", score=lambda m: float(np.mean(m(X))), max_drop=1.0)
     assert result.seen
