@@ -108,8 +108,9 @@ def auto_quantize(
         _say_if_few(target, judge.name, parts)
         run = Run(model, target_profile, parts, judge, target, score, train, folder, strict)
         run.go(begin, budget, progress)
-        end = last(run.state.best) if score is None or metric else run.state.judged
-        float_end = last(model) if score is None or metric else floats
+        seen = score is not None and metric is None
+        end = run.state.judged if seen else last(run.state.best)
+        float_end = floats if seen else last(model)
         met = target.met(run.state.judged)
         final = diagnose(run.state.best, parts.choose.batches, remedies=0, progress=False)
         return AutoQuantResult(
@@ -122,7 +123,7 @@ def auto_quantize(
             score=end.score,
             error=end.error,
             float_test_score=float_end.score,
-            seen=not (score is None or metric),
+            seen=seen,
             split=str(parts),
             advice=() if met else _advice(final.findings, train is None),
             diagnosis=final,

@@ -39,8 +39,7 @@ class Judged:
     sqnr_db: float
 
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.error) else f" ± {self.error:.2g}"
-        return f"{self.score:.5g}{spread}"
+        return with_error(self.score, self.error)
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,11 @@ class Judge:
     def score(self, model: tf_keras.Model) -> float:
         """Return the score alone."""
         return self(model).score
+
+
+def with_error(score: float, error: float) -> str:
+    """Return a score for people, with its standard error where that is known."""
+    return f"{score:.5g}" + ("" if math.isnan(error) else f" ± {error:.2g}")
 
 
 def is_metric(score: Any) -> bool:

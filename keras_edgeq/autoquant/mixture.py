@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keras_edgeq.autoquant.judge import Judged
 from keras_edgeq.autoquant.state import State
 from keras_edgeq.diagnose.artifact_runs import runnable
 from keras_edgeq.errors import EdgeqError, QuantizationWarning, SearchError
@@ -24,8 +25,8 @@ MOST_TIMES = 1.5
 RUNS = 20
 
 
-def mixtures(state: State) -> Iterator[QuantSim]:
-    """Yield sims with more bits where they are needed: the first that is good enough is the last.
+def mixtures(state: State) -> Iterator[tuple[QuantSim, Judged]]:
+    """Yield judged sims with more bits where needed: the first that is good enough is the last.
 
     More bits of weights come first. Where they do not do, more bits of activations and float layers
     are both searched, and of two that are good enough the one of fewer bytes is taken, which has
@@ -37,24 +38,27 @@ def mixtures(state: State) -> Iterator[QuantSim]:
     weights, *wider = candidate_sets(state.base.record.profile)
     why: list[str] = []
     if len(weights) > 1:
-        for sim in _searched(state, weights, why):
-            yield sim
-            if state.target.met(state.judge(sim)):
+        for sim, judged in _searched(state, weights, why):
+            yield sim, judged
+            if state.target.met(judged):
                 return
-    enough: list[QuantSim] = []
+    enough: list[tuple[QuantSim, Judged]] = []
     for names in wider:
-        for sim in _searched(state, names, why):
-            if state.target.met(state.judge(sim)):
-                enough.append(sim)
+        for sim, judged in _searched(state, names, why):
+            if state.target.met(judged):
+                enough.append((sim, judged))
                 break
-            yield sim
+            yield sim, judged
     if enough:
-        yield enough[0] if len(enough) == 1 else quicker(*enough)
+        sims = [sim for sim, _ in enough]
+        yield enough[0 if len(sims) == 1 else sims.index(quicker(*sims))]
     elif why:
         raise EdgeqError(f"No mixture within the drop was found: {why[-1]}")
 
 
-def _searched(state: State, names: Sequence[str], why: list[str]) -> Iterator[QuantSim]:
+def _searched(
+    state: State, names: Sequence[str], why: list[str]
+) -> Iterator[tuple[QuantSim, Judged]]:
     """Yield what searches give that keep less and less of the drop; note where there is nothing."""
     for margin in MARGINS:
         try:
@@ -72,7 +76,7 @@ def _searched(state: State, names: Sequence[str], why: list[str]) -> Iterator[Qu
         except SearchError as error:
             why.append(str(error))
             return
-        yield found.model
+        yield found.model, state.judge(found.model)
 
 
 def quicker(first: QuantSim, second: QuantSim) -> QuantSim:

@@ -15,7 +15,7 @@ from keras_edgeq.analysis.drawing import (
     row_inches,
 )
 from keras_edgeq.analysis.page import heading, page, paragraph, picture
-from keras_edgeq.table import aligned, html_table
+from keras_edgeq.table import html_table
 
 if TYPE_CHECKING:
     from keras_edgeq.autoquant.result import AutoQuantResult
@@ -63,5 +63,5 @@ def result_page(result: AutoQuantResult) -> str:
     if len(found) > 1:
         parts.append(f'<div class="wide">{html_table(found[0], found[1:], texts=(1, 2, 4))}</div>')
     else:
-        parts.append(paragraph(aligned([("Nothing stands out.",)])))
+        parts.append(paragraph("Nothing stands out."))
     return page(f"AutoQuant of {result.sim.name}", parts)

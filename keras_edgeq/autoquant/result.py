@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_edgeq.analysis.save_report import save_report
+from keras_edgeq.autoquant.judge import with_error
 from keras_edgeq.autoquant.page import result_page, score_bars
 from keras_edgeq.diagnose.diagnosis import Diagnosis
 from keras_edgeq.sim.quant_sim import QuantSim
@@ -47,11 +48,10 @@ class StageResult:
         """Return a row for people."""
         if self.score != self.score:
             return (self.stage, "", "", "", "", "", self.note)
-        spread = "" if self.error != self.error else f" ± {self.error:.2g}"
         mark = "met" if self.met else "kept" if self.kept else "not better"
         return (
             self.stage,
-            f"{self.score:.5g}{spread}",
+            with_error(self.score, self.error),
             f"{self.sqnr_db:.1f}",
             f"{self.bytes:,}",
             f"{self.seconds:.1f}",
@@ -145,12 +145,12 @@ class AutoQuantResult:
 
     def notes(self) -> list[str]:
         """Return sentences about the target, the end and the split."""
-        spread = "" if self.error != self.error else f" ± {self.error:.2g}"
+        end = with_error(self.score, self.error)
         where = "the samples that stages were chosen by" if self.seen else "samples no stage saw"
         lines = [
             f"Target {'met' if self.met else 'not met'}: {self.measure} of at least "
             f"{self.least:.5g} (float {self.float_score:.5g}).",
-            f"At the end {self.score:.5g}{spread} on {where} (float {self.float_test_score:.5g}).",
+            f"At the end {end} on {where} (float {self.float_test_score:.5g}).",
             f"{self.split}.",
             *self.diagnosis.file_lines(),
         ]

@@ -46,7 +46,7 @@ class Run:
         strict: bool,
     ):
         self.history: list[StageResult] = []
-        self._strict, self._target, self._judge = strict, target, judge
+        self._strict, self._target = strict, target
         begin = time.perf_counter()
         judge(model)
         share = parts.choose.samples / (
@@ -125,8 +125,7 @@ class Run:
     def _best_of(self, stage: Stage) -> tuple[QuantSim, Judged] | None:
         """Return the first sim of a stage that is good enough, else its best."""
         best: tuple[QuantSim, Judged] | None = None
-        for sim in stage.make(self.state):
-            judged = self._judge(sim)
+        for sim, judged in stage.make(self.state):
             if best is None or _better(judged, best[1]):
                 best = sim, judged
             if self._target.met(judged):

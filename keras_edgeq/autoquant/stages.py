@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from keras_edgeq.autoquant.judge import Judged
 from keras_edgeq.autoquant.mixture import mixtures
 from keras_edgeq.autoquant.state import State
 from keras_edgeq.diagnose.remedies import apply_remedy
@@ -25,14 +26,14 @@ class Stage:
     Args:
         name: shown.
         asks: remedies of findings that ask for it; none asks always.
-        make: what it makes, the candidates to judge, the last of which is the result if none of
-            them is better.
+        make: what it makes, with what that is worth: the first that is good enough is taken, else
+            the best.
         is_base: whether its weights are not rounded, so that later stages begin with it.
     """
 
     name: str
     asks: tuple[str, ...]
-    make: Callable[[State], Iterator[QuantSim]]
+    make: Callable[[State], Iterator[tuple[QuantSim, Judged]]]
     is_base: bool = False
 
     def reason_not(self, state: State) -> str:
@@ -44,7 +45,7 @@ class Stage:
         return ""
 
 
-def _rules(state: State) -> Iterator[QuantSim]:
+def _rules(state: State) -> Iterator[tuple[QuantSim, Judged]]:
     """Try other range rules for the tensors that cost most, one after the other."""
     sim, judged = state.base, state.judge(state.base)
     tried: dict[str, list[Remedy]] = {}
@@ -56,41 +57,44 @@ def _rules(state: State) -> Iterator[QuantSim]:
             found = state.judge(made)
             if found.sqnr_db > judged.sqnr_db:
                 sim, judged = made, found
-    yield sim
+    yield sim, judged
 
 
-def _equalize(state: State) -> Iterator[QuantSim]:
+def _equalize(state: State) -> Iterator[tuple[QuantSim, Judged]]:
     names = dict.fromkeys(one.name for _, one in state.remedies("equalize", "absorb_bias"))
     sim = state.base
     for name in names:
         sim = apply_remedy(Remedy(name), sim, state.fit)
-    yield sim
+    yield sim, state.judge(sim)
 
 
-def _technique(name: str) -> Callable[[State], Iterator[QuantSim]]:
-    def make(state: State) -> Iterator[QuantSim]:
-        yield apply_remedy(Remedy(name), state.base, state.fit)
+def _technique(name: str) -> Callable[[State], Iterator[tuple[QuantSim, Judged]]]:
+    def make(state: State) -> Iterator[tuple[QuantSim, Judged]]:
+        sim = apply_remedy(Remedy(name), state.base, state.fit)
+        yield sim, state.judge(sim)
 
     return make
 
 
-def _adaround(state: State) -> Iterator[QuantSim]:
-    yield adaround(
+def _adaround(state: State) -> Iterator[tuple[QuantSim, Judged]]:
+    sim = adaround(
         state.base,
         state.fit,
         iterations=ITERATIONS,
         resume=state.folder("adaround"),
         progress=False,
     )
+    yield sim, state.judge(sim)
 
 
-def _train(state: State) -> Iterator[QuantSim]:
+def _train(state: State) -> Iterator[tuple[QuantSim, Judged]]:
     sim = requantize(state.base)
     assert state.train is not None
     made = state.train(sim)
     if made is not None and not isinstance(made, QuantSim):
         made = getattr(made, "model", None) or sim
-    yield sim if made is None else made
+    sim = sim if made is None else made
+    yield sim, state.judge(sim)
 
 
 TRAIN, MIXED = "training", "mixed precision"

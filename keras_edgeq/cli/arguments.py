@@ -19,6 +19,7 @@ from keras_edgeq.cli.options import (
     precision,
     preprocess,
     runtime,
+    scored,
 )
 from keras_edgeq.nearest import did_you_mean
 
@@ -175,10 +176,7 @@ def _diagnose(command: argparse.ArgumentParser) -> None:
     data = f"{INPUTS_HELP}; a file with labels as 'y' for --metric"
     add("--data", metavar="FILE", required=True, help=data)
     preprocess(command)
-    score = "function of a model that returns a number, higher is better"
-    add("--score", metavar="MODULE:FUNCTION", help=score)
-    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
-    add("--metric", metavar="NAME", help=metric)
+    scored(command)
     remedies = "findings for which remedies are tried (default: %(default)s)"
     add("--remedies", type=at_least(0), default=5, metavar="N", help=remedies)
     add("--budget", type=float, metavar="SECONDS", help="begin no remedy past them")
@@ -202,10 +200,7 @@ def _auto(command: argparse.ArgumentParser) -> None:
     drop = "most that the score may lose; without --score and --metric, percent of the answers"
     add("--max-drop", type=float, metavar="DROP", help=drop)
     add("--min-score", type=float, metavar="SCORE", help="what the score must reach")
-    score = "function of a model that returns a number, higher is better"
-    add("--score", metavar="MODULE:FUNCTION", help=score)
-    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
-    add("--metric", metavar="NAME", help=metric)
+    scored(command)
     train = "function that trains a sim in place, or returns another; tried last"
     add("--train", metavar="MODULE:FUNCTION", help=train)
     add("--budget", type=float, metavar="SECONDS", help="begin no stage past them")

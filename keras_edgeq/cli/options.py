@@ -58,6 +58,14 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def scored(command: argparse.ArgumentParser) -> None:
+    """Add what a model is judged by: a function, or a metric on labels."""
+    score = "function of a model that returns a number, higher is better"
+    command.add_argument("--score", metavar="MODULE:FUNCTION", help=score)
+    metric = "instead of --score: a metric of tf_keras on the labels, such as accuracy"
+    command.add_argument("--metric", metavar="NAME", help=metric)
+
+
 def measured(command: argparse.ArgumentParser, metric_needed: bool) -> None:
     """Add what is measured on what."""
     add = command.add_argument
